@@ -1,0 +1,37 @@
+# make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
+# make test    install, then every check
+# TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+# or TORCH=torch for the registry's newest build with CUDA.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+CONFIG ?= config/demo.yaml
+SNAKEMAKE := PATH="$(abspath $(VENV))/bin:$$PATH" snakemake --profile profiles/local --configfile $(CONFIG)
+# Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
+LOCK := $(if $(shell command -v flock),flock --nonblock --close .demo.lock)
+
+.PHONY: demo install test dry-run dag clean
+
+demo: $(VENV)/installed
+	$(LOCK) env $(SNAKEMAKE) --nolock all
+
+dry-run: $(VENV)/installed
+	$(SNAKEMAKE) --dry-run all
+
+dag: $(VENV)/installed
+	$(SNAKEMAKE) all --rulegraph | "$(VENV)/bin/python" -m milco dag --output dag.svg
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml requirements.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet $(TORCH)
+	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable ".[test]"
+	touch $@
+
+test: $(VENV)/installed
+	PATH="$(abspath $(VENV))/bin:$$PATH" tests/run.sh
+
+clean:
+	rm -rf artifacts benchmarks logs resources results dag.svg

@@ -1,0 +1,3 @@
+from milco.cli import main
+
+main()

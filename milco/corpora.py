@@ -1,0 +1,177 @@
+"""Text of all three kinds, from sources to files: parallel text, training items, test collections.
+
+What it writes into its output folder:
+
+    parallel.parquet      english, non_english, language: the pairs of Stage 1
+    english.parquet       english: every English training text once; its row number is its english_id
+    items.parquet         item, language, title, description: known items to distil on
+    collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout)
+    statistics.json       how many pairs each dataset gave, and why others were dropped
+
+Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … --output FOLDER
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from milco import home_assistant, text
+from milco.beir import Collection, read_collection, read_jsonl, write_collection
+from milco.config import Config, Source
+from milco.errors import MilcoError
+from milco.files import finished_folder, write_json
+
+PAIR_COLUMNS = ["english", "non_english", "language"]
+TRIPLE_COLUMNS = ["query", "pos", "neg", "pos_scores", "neg_scores"]
+
+
+def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> pd.DataFrame:
+    """Read a user's table (Parquet, JSONL, TSV; a file or a folder of files) with the given columns.
+
+    `dataset.columns` renames the file's own columns; a TSV without a header holds English, tab, other language.
+    A column `language` may be missing if the dataset has one language, named by `dataset.language`.
+    """
+    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".tsv": _read_tsv}
+    files = sorted(path for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.suffix in readers)
+    if not files:
+        raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {folder}")
+    tables = []
+    for path in files:
+        table = readers[path.suffix](path).rename(columns={old: new for new, old in dataset.columns.items()})
+        if dataset.language and "language" not in table:
+            table["language"] = dataset.language
+        missing = [column for column in columns if column not in table]
+        if missing:
+            hint = f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
+            raise MilcoError(f"{path}: column {missing[0]!r} is missing (there are: {', '.join(table)}); {hint}")
+        holes = table[columns].isna().any(axis=1)
+        if holes.any():
+            row = int(holes.to_numpy().argmax())
+            empty = next(column for column in columns if pd.isna(table[column].iloc[row]) is True)
+            raise MilcoError(f"{path}: row {row + 1} has no value in column {empty!r}")
+        tables.append(table[columns])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pq.read_table(path).to_pandas()
+    except Exception as error:  # pyarrow raises several kinds for a broken file
+        raise MilcoError(f"{path}: not a complete Parquet file ({error})") from error
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(list(read_jsonl(path, [])))
+
+
+def _read_tsv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = rows.pop(0) if rows and rows[0][:2] == PAIR_COLUMNS[:2] else PAIR_COLUMNS[: len(rows[0]) if rows else 2]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise MilcoError(f"{path}:{number}: {len(row)} tab-separated fields, expected {len(header)}")
+    return pd.DataFrame(rows, columns=header)
+
+
+def parallel_pairs(
+    candidates: Iterable[tuple[str, str, str]], languages: set[str], held_out: set[str], counts: Counter
+) -> Iterator[tuple[str, str, str]]:
+    """Clean (English, other, language) candidates into training pairs, and count what was dropped and why.
+
+    Args:
+        languages: languages to keep.
+        held_out: comparable forms of strings that must not be trained on, on either side.
+    """
+    seen = set()
+    for english, other, language in candidates:
+        if language not in languages:
+            continue
+        reason = text.rejection(english, other, language)
+        pair = (text.clean(english), text.clean(other), language)
+        forms = (text.comparable(pair[0]), text.comparable(pair[1]), language)
+        if reason is None and (forms[0] in held_out or forms[1] in held_out):
+            reason = "held out"
+        if reason is None and forms in seen:
+            reason = "duplicate"
+        counts[reason or "kept"] += 1
+        if reason is None:
+            seen.add(forms)
+            yield pair
+
+
+def build(config: Config, sources: dict[str, Path], output: Path) -> None:
+    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`."""
+    with finished_folder(output) as folder:
+        _build(config, sources, folder)
+
+
+def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
+    items = pd.concat(
+        [
+            home_assistant.items(sources[name], config.languages, config.corpora, config.seed)
+            for name in config.used_datasets()
+            if config.sources[name].format == "home-assistant"
+        ]
+        or [pd.DataFrame(columns=home_assistant.ITEM_COLUMNS)]
+    )
+    held_out: set[str] = set()
+    for split in ("dev", "test"):
+        for collection in _collections(config, sources, items, split):
+            held_out |= collection.texts()
+            write_collection(collection, output / "collections" / split / collection.name, split)
+    held_out |= {
+        text.comparable(value)
+        for column in ("title", "description")
+        for value in items.loc[items.split != "train", column].dropna()
+    }
+    statistics: dict[str, dict] = {}
+    pairs: list[tuple[str, str, str]] = []
+    for name in config.align.train_datasets:
+        counts: Counter = Counter()
+        pairs += parallel_pairs(_candidates(config, name, sources[name]), set(config.languages), held_out, counts)
+        statistics[name] = dict(counts)
+    table = pd.DataFrame(pairs, columns=PAIR_COLUMNS).drop_duplicates(ignore_index=True)
+    empty = sorted(set(config.languages) - {"en"} - set(table.language))
+    if empty:
+        raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
+    table.to_parquet(output / "parallel.parquet", index=False)
+    train = items[items.split == "train"]
+    for column in ("title", "description"):
+        train = train[~train[column].map(text.comparable, na_action="ignore").isin(held_out)]
+    train = train[["item", "language", "title", "description"]]
+    train.to_parquet(output / "items.parquet", index=False)
+    english = train[train.language == "en"]
+    texts = pd.concat([table.english, english.title, english.description]).dropna().drop_duplicates().sort_values()
+    texts.to_frame("english").to_parquet(output / "english.parquet", index=False)
+    write_json(
+        output / "statistics.json",
+        {"pairs": table.language.value_counts().to_dict(), "datasets": statistics, "items": len(train)},
+    )
+
+
+def _candidates(config: Config, name: str, source: Path) -> Iterable[tuple[str, str, str]]:
+    dataset = config.sources[name]
+    match dataset.format:
+        case "home-assistant":
+            return home_assistant.pairs(source, config.languages, config.corpora, config.seed)
+        case "home-assistant-frontend":
+            return home_assistant.frontend_pairs(source, config.languages)
+        case _:
+            return read_table(source, dataset, name, PAIR_COLUMNS).itertuples(index=False, name=None)
+
+
+def _collections(config: Config, sources: dict[str, Path], items: pd.DataFrame, split: str) -> Iterator[Collection]:
+    """The collections of a split: those made of known items, and the user's own."""
+    wanted = config.evaluate.test_collections if split == "test" else config.evaluate.development_collections
+    for name in wanted:
+        if config.sources[name].format == "beir":
+            collection = read_collection(sources[name], split)
+            collection.name = name
+            yield collection
+        else:
+            yield from home_assistant.collections(items, split, config.eval_languages, config.corpora)

@@ -1,0 +1,107 @@
+"""Stage 2, distillation: the aligned model learns to rank as the teacher does, sparsely, with LexEcho beside it.
+
+Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
+    milco distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
+        --folder FOLDER --output FOLDER
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from milco.batching import plan_steps
+from milco.config import Config
+from milco.development import Development
+from milco.losses import distillation_loss, group_scores, source_scores, sparse_regularizer
+from milco.model import MilcoModel
+from milco.training import Loss, encode_by_length, freeze, new_model, pad_texts, train
+
+LENGTH_GROUPS = 8  # queries are short and documents of all lengths: padded to the longest, three slots in four are pads
+
+
+class Groups:
+    """Triples, tokenised, as groups of one query, one positive and N−1 negatives.
+
+    Args:
+        table: triples in the hub's layout.
+        group_size: N, documents per query.
+        seed: with the step and the example's number it decides which documents a query is shown with.
+    """
+
+    def __init__(self, table: pd.DataFrame, model: MilcoModel, group_size: int, seed: int):
+        self.table, self.group_size, self.seed = table, group_size, seed
+        self.pad = model.tokenizer.pad_token_id
+        texts = list(dict.fromkeys(text for column in (table.pos, table.neg) for row in column for text in row))
+        self.row = {text: row for row, text in enumerate(texts)}
+        self.documents = _tokenise(model, texts, model.config.passage_max_length)
+        self.queries = _tokenise(model, table["query"].tolist(), model.config.query_max_length)
+        self.lengths = np.array([max(len(self.documents[self.row[text]]) for text in row) for row in table.neg])
+
+    def __call__(self, examples: np.ndarray, step: int) -> dict[str, Tensor]:
+        """B examples → input_ids and attention_mask ((B+B·N)×L: the queries, then N documents for each) and
+        scores (B×N)."""
+        groups = [self._draw(int(example), step) for example in examples]
+        texts = [self.queries[example] for example in examples]
+        texts += [self.documents[self.row[text]] for documents, _ in groups for text in documents]
+        ids, mask = pad_texts(texts, self.pad)
+        return {"input_ids": ids, "attention_mask": mask, "scores": torch.tensor([scores for _, scores in groups])}
+
+    def _draw(self, example: int, step: int) -> tuple[list[str], list[float]]:
+        """The documents of a query at one step, the positive first, and their teacher scores."""
+        triple = self.table.iloc[example]
+        random = np.random.default_rng([self.seed, step, example])
+        positive = random.integers(len(triple.pos))
+        negatives = random.choice(len(triple.neg), self.group_size - 1, replace=False)
+        texts = [triple.pos[positive], *triple.neg[negatives]]
+        return texts, [float(triple.pos_scores[positive]), *map(float, triple.neg_scores[negatives])]
+
+
+def _tokenise(model: MilcoModel, texts: list[str], max_length: int) -> list[list[int]]:
+    return model.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+
+
+def loss(config: Config) -> Loss:
+    """The stage's loss: KL to the teacher's ranking of each group, plus the price of active pivot terms."""
+    settings = config.distill
+
+    def terms(model: MilcoModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        ids, queries = batch["input_ids"], len(batch["scores"])
+        views = encode_by_length(model, ids, batch["attention_mask"], LENGTH_GROUPS)
+        query, document = views.pivot[:queries], views.pivot[queries:]
+        scores = group_scores(query, document)
+        if views.source is not None:
+            scores = scores + source_scores(
+                ids[:queries], views.source[:queries], ids[queries:], views.source[queries:]
+            )
+        return {
+            "loss_distillation": distillation_loss(scores, batch["scores"], settings.teacher_temperature).mean(),
+            "loss_query_sparsity": settings.lambda_q * sparse_regularizer(query, settings.sparse_reg),
+            "loss_document_sparsity": settings.lambda_d * sparse_regularizer(document, settings.sparse_reg),
+            "active_query": (query.detach() > 0).sum(dim=1).float().mean(),
+            "active_document": (document.detach() > 0).sum(dim=1).float().mean(),
+            "agreement": (scores.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
+        }
+
+    return terms
+
+
+def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, folder: Path, output: Path) -> None:
+    """Train Stage 2 from the model or checkpoint `start` and write the model to `output`.
+
+    Args:
+        start: the model of Stage 1; the encoder's checkpoint if `pretrained_alignment_checkpoint` is `none`.
+        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1.
+    """
+    settings = config.distill
+    if settings.pretrained_alignment_checkpoint == "none":
+        model = new_model(config, start, lsr, echo=config.model.echo)
+    else:
+        model = MilcoModel.from_pretrained(start, echo=config.model.echo, echo_scale=config.model.echo_scale)
+        freeze(model, config)
+    groups = Groups(pd.read_parquet(triples), model, settings.train_group_size, config.seed)
+    steps = plan_steps(groups.lengths, settings.global_batch_size, settings.num_train_epochs, config.seed)
+    look = Development(config, corpora, model).look
+    train(config, settings, "distill", model, steps, groups, loss(config), look, folder, output)

@@ -1,0 +1,151 @@
+"""Texts of the test collections to vectors, for every system that has some.
+
+    align, distill   sparse rows of a MILCO model
+    teacher          the English retriever reading whatever language comes
+    dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections only
+
+A text that stands in several collections is encoded once: vectors hang on `text_id`.
+
+Run by rule `encode`:
+    python -m milco encode --config FILE --system NAME --model FOLDER --collections FOLDER --output FOLDER
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
+
+from milco.beir import Collection, read_collection
+from milco.config import Config
+from milco.errors import MilcoError
+from milco.files import finished_folder
+from milco.model import MilcoModel, in_text_order, padded_batches, progress
+from milco.teacher import Teacher
+from milco.vectors import load_vectors, pivot_columns, save_vectors
+
+SIDES = ("queries", "documents")
+
+
+def text_id(text: str) -> str:
+    """Name of a text in a vector file: the start of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def collections_of(config: Config, system: str, folder: Path, split: str = "test") -> list[Collection]:
+    """The collections of a folder that a system is measured on, by name."""
+    collections = [read_collection(path, split) for path in sorted(folder.iterdir())]
+    return [c for c in collections if system != "dense" or is_cross_lingual(config, c.name)]
+
+
+def is_cross_lingual(config: Config, collection: str) -> bool:
+    """Whether the queries of a collection are in another language than its documents."""
+    query, document = languages_of(config, collection)
+    return query != document
+
+
+def languages_of(config: Config, collection: str) -> tuple[str, str]:
+    """Query language and document language of a collection."""
+    if collection in config.sources:
+        source = config.sources[collection]
+        return source.language or "und", source.document_language or source.language or "und"
+    query, _, document = collection.rpartition("-")
+    return query, document
+
+
+def encode(config: Config, system: str, model: Path, collections: Path, output: Path) -> None:
+    """Encode every query and document of the test collections into the folder `output`.
+
+    Raises:
+        MilcoError: a text has weights that are no numbers.
+    """
+    found = collections_of(config, system, collections)
+    texts = {
+        "queries": dict.fromkeys(text for c in found for text in c.queries.values()),
+        "documents": dict.fromkeys(text for c in found for text in c.documents.values()),
+    }
+    encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
+    with finished_folder(output) as folder:
+        for side in SIDES:
+            encoder.write(side, list(texts[side]), folder)
+
+
+class SparseEncoder:
+    """MILCO models and the English teacher."""
+
+    def __init__(self, config: Config, system: str, model: Path):
+        self.config = config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if system == "teacher":
+            teacher = Teacher(model, self.device)
+            self.iter_rows = teacher.iter_rows
+            self.width = self.pivot_columns = teacher.head.decoder.out_features
+        else:
+            milco = MilcoModel.from_pretrained(model).to(self.device)
+            self.iter_rows = milco.iter_rows
+            self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
+
+    def write(self, side: str, texts: list[str], folder: Path) -> None:
+        settings = self.config.model
+        length = settings.query_max_length if side == "queries" else settings.passage_max_length
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
+            parts = self.iter_rows(texts, length, self.config.evaluate.batch_size)
+            rows = in_text_order(progress(parts, side, len(texts)), self.width)
+        if not np.isfinite(rows.data).all():
+            row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
+            raise MilcoError(f"{side}: the weights of {texts[row]!r} are no numbers; the model has diverged")
+        ids = [text_id(text) for text in texts]
+        save_vectors(folder / f"{side}.safetensors", rows, ids, self.pivot_columns)
+
+
+class DenseEncoder:
+    """The multilingual encoder as its authors meant it: mean pooling, normalised, with its own prefixes."""
+
+    def __init__(self, config: Config, system: str, model: Path):
+        self.config = config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.model = AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(self.device)
+
+    @torch.no_grad()
+    def write(self, side: str, texts: list[str], folder: Path) -> None:
+        settings, evaluate = self.config.model, self.config.evaluate
+        length = settings.query_max_length if side == "queries" else settings.passage_max_length
+        prefix = evaluate.dense_query_prefix if side == "queries" else evaluate.dense_passage_prefix
+        vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        batches = padded_batches(self.tokenizer, [prefix + text for text in texts], length, evaluate.batch_size)
+        with torch.autocast(self.device, torch.bfloat16, enabled=evaluate.bf16):
+            for places, batch in progress(batches, side, len(texts)):
+                batch = {name: values.to(self.device) for name, values in batch.items()}
+                states = self.model(**batch).last_hidden_state.float()
+                mask = batch["attention_mask"][:, :, None]
+                mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+                vectors[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        save_file({"vectors": vectors}, folder / f"{side}.dense.safetensors")
+        ids = "".join(f"{text_id(text)}\n" for text in texts)
+        (folder / f"{side}.dense.ids.txt").write_text(ids, encoding="utf-8")
+
+
+class Vectors:
+    """What `encode` wrote, looked up by text."""
+
+    def __init__(self, folder: Path):
+        self.rows: dict = {}
+        self.place: dict[str, dict[str, int]] = {}
+        self.pivot_columns: int | None = None
+        for side in SIDES:
+            dense = folder / f"{side}.dense.safetensors"
+            if dense.exists():
+                self.rows[side] = load_file(dense)["vectors"]
+                ids = (folder / f"{side}.dense.ids.txt").read_text(encoding="utf-8").split()
+            else:
+                self.rows[side], ids = load_vectors(folder / f"{side}.safetensors")
+                self.pivot_columns = pivot_columns(folder / f"{side}.safetensors")
+            self.place[side] = {identifier: row for row, identifier in enumerate(ids)}
+
+    def of(self, side: str, texts: Iterable[str]):
+        """Rows of some texts, in their order."""
+        return self.rows[side][[self.place[side][text_id(text)] for text in texts]]

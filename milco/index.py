@@ -1,0 +1,129 @@
+"""The Seismic inverted index: built from sparse rows, saved, loaded, searched, and held against exact search.
+
+Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
+
+Run by rule `index`:  python -m milco index --config FILE --collections FOLDER --vectors FOLDER --output FOLDER
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import seismic
+from tqdm import tqdm
+
+from milco.config import Config
+from milco.encode import Vectors, collections_of
+from milco.evaluation import as_run, matrices, measure
+from milco.files import finished_folder
+from milco.search import Ranking, rank_exactly
+
+DEPTH = 10
+QUERY_CUT = 64  # heaviest terms of a query that are looked up
+HEAP_FACTOR = 0.7  # below 1: blocks that may just miss the result are visited too
+
+
+class Index:
+    """A Seismic index over the columns that its documents use.
+
+    Seismic keeps lists for every column up to the largest, so the few thousand columns in use are numbered anew.
+
+    Args:
+        seismic_index: documents named by their row.
+        columns: the columns in use, ascending.
+    """
+
+    def __init__(self, seismic_index: seismic.SeismicIndexLV, columns: np.ndarray):
+        self.seismic, self.columns = seismic_index, columns
+
+    @classmethod
+    def build(cls, documents: scipy.sparse.csr_array) -> "Index":
+        """Index documents; those without any term can never be found and are left out."""
+        rows = documents.sorted_indices()
+        columns, places = np.unique(rows.indices, return_inverse=True)
+        dataset = seismic.SeismicDatasetLV()
+        names = [str(row) for row in range(rows.shape[0])]
+        dataset.add_documents_by_id(
+            names, places.astype(np.int64), rows.data.astype(np.float32), rows.indptr.astype(np.int64)
+        )
+        return cls(seismic.SeismicIndexLV.build_from_dataset(dataset, num_threads=1), columns.astype(np.int64))
+
+    def search(self, queries: scipy.sparse.csr_array, k: int) -> tuple[list[Ranking], float]:
+        """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread."""
+        text = seismic.get_seismic_string()
+        known = scipy.sparse.csr_array(queries[:, self.columns])
+        bounds = zip(known.indptr[:-1], known.indptr[1:], strict=True)
+        asked = [
+            (known.indices[start:end].astype(text), known.data[start:end].astype(np.float32)) for start, end in bounds
+        ]
+        started = time.perf_counter()
+        found = [
+            self.seismic.search("", terms, weights, k=k, query_cut=QUERY_CUT, heap_factor=HEAP_FACTOR)
+            if len(terms)
+            else []
+            for terms, weights in asked
+        ]
+        milliseconds = (time.perf_counter() - started) * 1000 / max(1, len(asked))
+        return [[(int(row), float(score)) for _, score, row in hits] for hits in found], milliseconds
+
+    def save(self, path: Path) -> int:
+        """Write `path`.index.seismic and `path`.columns.npy; returns the size of the index in bytes."""
+        self.seismic.save(str(path))
+        np.save(f"{path}.columns.npy", self.columns)
+        return Path(f"{path}.index.seismic").stat().st_size
+
+    @classmethod
+    def load(cls, path: Path) -> "Index":
+        """Read what `save` wrote."""
+        return cls(seismic.SeismicIndexLV.load(f"{path}.index.seismic"), np.load(f"{path}.columns.npy"))
+
+
+def build_all(config: Config, collections: Path, vectors: Path, output: Path) -> None:
+    """Index every test collection and measure each index, read back from disk, beside exact search.
+
+    Writes `{collection}.index.seismic` and seismic.parquet: collection, documents, bytes, build_seconds,
+    milliseconds (per query), recall (share of the exact 10 best that the index finds), nDCG@10 of both.
+    """
+    found = Vectors(vectors)
+    rows = []
+    with finished_folder(output) as folder:
+        for collection in tqdm(collections_of(config, "distill", collections), desc="index"):
+            queries, documents = matrices(found, collection, "distill")
+            started = time.perf_counter()
+            built = Index.build(documents)
+            seconds = time.perf_counter() - started
+            size = built.save(folder / collection.name)
+            rankings, milliseconds = Index.load(folder / collection.name).search(queries, DEPTH)
+            exact = rank_exactly(queries, documents, DEPTH)
+            names = list(collection.queries), list(collection.documents)
+            rows.append(
+                {
+                    "collection": collection.name,
+                    "documents": len(collection.documents),
+                    "bytes": size,
+                    "build_seconds": seconds,
+                    "milliseconds": milliseconds,
+                    "recall": recall(rankings, exact),
+                    "nDCG@10": mean_ndcg(collection.qrels, as_run(rankings, *names)),
+                    "exact nDCG@10": mean_ndcg(collection.qrels, as_run(exact, *names)),
+                }
+            )
+        pd.DataFrame(rows).to_parquet(folder / "seismic.parquet", index=False)
+
+
+def recall(found: list[Ranking], exact: list[Ranking]) -> float:
+    """Share of the exact results that were found, mean over the queries that have any."""
+    shares = [
+        len({place for place, _ in hits} & {place for place, _ in wanted}) / len(wanted)
+        for hits, wanted in zip(found, exact, strict=True)
+        if wanted
+    ]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def mean_ndcg(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> float:
+    """Mean nDCG@10 over the judged queries."""
+    rows = measure(qrels, run)
+    return float(rows[rows.measure == "nDCG@10"].value.mean())

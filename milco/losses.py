@@ -1,0 +1,81 @@
+"""Losses of both stages, and the regularizers that keep the pivot view sparse."""
+
+import torch
+from torch import Tensor
+
+SLOPE = 0.3  # of the `mass` loss below 0: 1 learns as fast but leaves twice the terms active, 0.1 learns more slowly
+
+
+def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tensor:
+    """Distance between a student's pivot view and its teacher's, over the terms that either of them uses.
+
+    Args:
+        pooled: B×V_e raw pooled logits of the student.
+        target: B×V_e raw pooled logits of the teacher, 0 where they are not positive (`target: clamped`).
+        kind: `active`, the paper's: per text the mean of (r - t)² over the terms with r > 0 or t > 0.
+            `mass`: the squared distance of the pivot weights (log1p) over the same terms, summed and divided by the
+            sum of the teacher's weights. A term that should not be active costs the same whether the text has
+            twenty of them or two thousand, which is what makes short training sparse. Below 0 the student's log1p
+            goes on as a line, so that a term that the teacher wants keeps a gradient while it is inactive.
+
+    Returns:
+        B losses; 0 for a text in which neither side has an active term (paper's code: NaN).
+    """
+    pooled, target = pooled.float(), target.float()
+    active = (pooled > 0) | (target > 0)
+    if kind == "active":
+        squares = torch.where(active, pooled - target, 0.0).square()
+        return squares.sum(dim=1) / active.sum(dim=1).clamp(min=1)
+    student, teacher = torch.log1p(pooled.relu()) + SLOPE * pooled.clamp(max=0), torch.log1p(target)
+    squares = torch.where(active, student - teacher, 0.0).square()
+    return squares.sum(dim=1) / teacher.sum(dim=1).clamp(min=1)
+
+
+def group_scores(query: Tensor, documents: Tensor) -> Tensor:
+    """B×V pivot views of queries and (B·N)×V of their documents, N for each → B×N inner products."""
+    grouped = documents.view(len(query), -1, query.shape[1])
+    return torch.bmm(grouped, query[:, :, None]).squeeze(2)
+
+
+def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:
+    """Inner products of source views, without ever building their V_m columns.
+
+    A view holds the sum of the weights of each token id, so the product of two views is the sum of
+    w_q[i]·w_d[j] over all pairs of positions that hold the same id.
+
+    Args:
+        query_ids, query_weights: B×L_q.
+        document_ids, document_weights: (B·N)×L_d, the N documents of a query in a row.
+
+    Returns:
+        B×N scores.
+    """
+    queries = len(query_ids)
+    ids = document_ids.view(queries, -1)
+    weights = document_weights.view(queries, -1)
+    equal = query_ids[:, :, None] == ids[:, None, :]
+    matched = (equal * query_weights[:, :, None]).sum(dim=1) * weights
+    return matched.view(queries, -1, document_ids.shape[1]).sum(dim=2)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) per query, over B×N scores; returns B losses.
+
+    Args:
+        temperature: divides the teacher's scores; above 1 it softens the target.
+    """
+    wanted = torch.log_softmax(teacher.float() / temperature, dim=1)
+    given = torch.log_softmax(student.float(), dim=1)
+    return (wanted.exp() * (wanted - given)).sum(dim=1)
+
+
+def sparse_regularizer(pivot: Tensor, kind: str) -> Tensor:
+    """Price of the active terms of B×V_e pivot views.
+
+    Args:
+        kind: `l1`, the sum of the weights of a text, mean over texts; or `flops`, the sum over terms of the
+            squared mean weight (Paria et al. 2020), which is the cost of a search in an inverted index.
+    """
+    if kind == "l1":
+        return pivot.sum(dim=1).mean()
+    return pivot.mean(dim=0).square().sum()

@@ -1,0 +1,337 @@
+"""The MILCO model: multilingual encoder, connector, English pivot head and LexEcho head.
+
+    model = MilcoModel.from_pretrained("results/demo/model")
+    rows = model.encode_query(["Wie setze ich mein Passwort zurück?"])
+    model.decode(rows)  # [{"e_password": 1.9, "e_reset": 1.7, …, "m_▁Passwort": 0.4}]
+
+A representation is a sparse row of V_e + V_m columns: English vocabulary first, source vocabulary behind it.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from milco.errors import MilcoError
+from milco.head import pooled_logits
+
+PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
+
+
+class MilcoConfig(PretrainedConfig):
+    """Shape of a MILCO model.
+
+    Args:
+        encoder: configuration of the multilingual encoder, as a dictionary with its `model_type`.
+        pivot_vocab_size: V_e, terms of the English vocabulary.
+        pivot_hidden_size: d_e, width of the English retriever.
+        pivot_layer_norm_eps: epsilon of the layer norm inside the pivot head.
+        echo: whether the model has a LexEcho head and so a source view.
+        echo_scale: the constant `scale` of the source weights.
+        query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
+        special_token_ids: source ids that carry no content and so never enter the source view.
+    """
+
+    model_type = "milco"
+
+    def __init__(
+        self,
+        encoder: dict | None = None,
+        pivot_vocab_size: int = 30522,
+        pivot_hidden_size: int = 768,
+        pivot_layer_norm_eps: float = 1e-12,
+        echo: bool = True,
+        echo_scale: float = 1.0,
+        query_max_length: int = 64,
+        passage_max_length: int = 256,
+        special_token_ids: list[int] | None = None,
+        **kwargs,
+    ):
+        self.encoder = encoder or {"model_type": "xlm-roberta"}
+        self.pivot_vocab_size = pivot_vocab_size
+        self.pivot_hidden_size = pivot_hidden_size
+        self.pivot_layer_norm_eps = pivot_layer_norm_eps
+        self.echo = echo
+        self.echo_scale = echo_scale
+        self.query_max_length = query_max_length
+        self.passage_max_length = passage_max_length
+        self.special_token_ids = special_token_ids or []
+        super().__init__(**kwargs)
+
+    def encoder_config(self) -> PretrainedConfig:
+        """The encoder's own configuration object."""
+        return AutoConfig.for_model(**copy.deepcopy(self.encoder))
+
+    @property
+    def source_vocab_size(self) -> int:
+        """V_m, ids that the multilingual encoder knows."""
+        return self.encoder_config().vocab_size
+
+
+class PivotHead(nn.Module):
+    """The masked-language-model head of an English retriever: dense, GELU, layer norm, then decoder and bias."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, layer_norm_eps: float):
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.decoder = nn.Linear(hidden_size, vocab_size)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """B×L×d_e states and a B×L mask → B×V_e raw pooled logits."""
+        transformed = self.norm(nn.functional.gelu(self.dense(states)))
+        if torch.is_autocast_enabled(states.device.type):
+            transformed = transformed.to(torch.get_autocast_dtype(states.device.type))
+        return pooled_logits(transformed, self.decoder.weight, self.decoder.bias, mask)
+
+    @classmethod
+    def from_teacher(cls, checkpoint: str | Path) -> "PivotHead":
+        """Copy the head out of a masked language model of the BERT family (SPLADE)."""
+        teacher = AutoModelForMaskedLM.from_pretrained(checkpoint)
+        predictions = getattr(getattr(teacher, "cls", None), "predictions", None)
+        if predictions is None:
+            raise MilcoError(
+                f"lsr_encoder_checkpoint {checkpoint}: {type(teacher).__name__} has no BERT head (cls.predictions)"
+            )
+        norm = predictions.transform.LayerNorm
+        head = cls(teacher.config.vocab_size, teacher.config.hidden_size, norm.eps)
+        head.dense.load_state_dict(predictions.transform.dense.state_dict())
+        head.norm.load_state_dict(norm.state_dict())
+        with torch.no_grad():
+            head.decoder.weight.copy_(teacher.get_output_embeddings().weight)
+            head.decoder.bias.copy_(predictions.bias)
+        return head
+
+
+@dataclass
+class Views:
+    """What the model says of a batch of texts.
+
+    pooled: B×V_e raw pooled logits, before log1p∘relu (Stage 1 works on them).
+    source: B×L weights of the source tokens; 0 at pads and special tokens. None without LexEcho.
+    """
+
+    pooled: Tensor
+    source: Tensor | None
+
+    @property
+    def pivot(self) -> Tensor:
+        """B×V_e pivot view: log1p(relu(pooled))."""
+        return torch.log1p(torch.relu(self.pooled.float()))
+
+
+class MilcoModel(PreTrainedModel):
+    """Text in any language → weighted English words, and the source words that English would lose."""
+
+    config_class = MilcoConfig
+    base_model_prefix = "milco"
+    main_input_name = "input_ids"
+    config: MilcoConfig
+
+    def __init__(self, config: MilcoConfig, encoder: PreTrainedModel | None = None, head: PivotHead | None = None):
+        super().__init__(config)
+        self.encoder = encoder or _without_pooler(AutoModel.from_config(config.encoder_config()))
+        self.connector = nn.Linear(self.encoder.config.hidden_size, config.pivot_hidden_size)
+        self.pivot_head = head or PivotHead(
+            config.pivot_vocab_size, config.pivot_hidden_size, config.pivot_layer_norm_eps
+        )
+        self.echo = nn.Linear(self.encoder.config.hidden_size, 1) if config.echo else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Only what no checkpoint brings: connector and LexEcho. The echo's bias starts above zero, so that every
+        source token has a small weight and with it a gradient."""
+        if module is self.connector or module is self.echo:
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.constant_(module.bias, 0.1 if module is self.echo else 0.0)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        encoder: str | Path,
+        teacher: str | Path,
+        encoder_layers: int | None = None,
+        dropout: float | None = None,
+        **settings,
+    ) -> "MilcoModel":
+        """A model that is ready for Stage 1: pretrained encoder and pivot head, random connector.
+
+        Args:
+            encoder: a transformers checkpoint of the multilingual encoder, tokenizer beside it.
+            teacher: a checkpoint of the English sparse retriever (its MLM head becomes the pivot head).
+            encoder_layers: how many layers to keep, from the bottom; all of them by default.
+            dropout: dropout of the encoder; the checkpoint's own by default.
+            settings: further fields of `MilcoConfig`.
+        """
+        encoder_config = AutoConfig.from_pretrained(encoder)
+        if encoder_layers is not None:
+            if encoder_layers > encoder_config.num_hidden_layers:
+                raise MilcoError(
+                    f"encoder_layers: {encoder_layers}, but {encoder} has {encoder_config.num_hidden_layers} layers"
+                )
+            encoder_config.num_hidden_layers = encoder_layers
+        if dropout is not None:
+            encoder_config.hidden_dropout_prob = encoder_config.attention_probs_dropout_prob = dropout
+        backbone = _without_pooler(AutoModel.from_pretrained(encoder, config=encoder_config, dtype=torch.float32))
+        head = PivotHead.from_teacher(teacher)
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        config = MilcoConfig(
+            encoder=encoder_config.to_dict(),
+            pivot_vocab_size=head.decoder.out_features,
+            pivot_hidden_size=head.decoder.in_features,
+            pivot_layer_norm_eps=head.norm.eps,
+            special_token_ids=sorted(tokenizer.all_special_ids),
+            **settings,
+        )
+        # Weights that came from a checkpoint must not be drawn anew by post_init.
+        for module in [*backbone.modules(), *head.modules()]:
+            module._is_hf_initialized = True
+        model = cls(config, backbone, head)
+        model.tokenizer = tokenizer
+        model.pivot_tokenizer = AutoTokenizer.from_pretrained(teacher)
+        return model
+
+    @cached_property
+    def tokenizer(self):
+        """The multilingual tokenizer, from the directory that the model was loaded from."""
+        return AutoTokenizer.from_pretrained(self.name_or_path)
+
+    @cached_property
+    def pivot_tokenizer(self):
+        """The English tokenizer, whose ids are the columns of the pivot view."""
+        return AutoTokenizer.from_pretrained(self.name_or_path, subfolder=PIVOT_TOKENIZER)
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """Write weights (safetensors), configuration and both tokenizers."""
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.tokenizer.save_pretrained(save_directory)
+            self.pivot_tokenizer.save_pretrained(Path(save_directory) / PIVOT_TOKENIZER)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
+        """B×L ids and mask → `Views` with raw pooled logits and source weights."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.bool()
+        pooled = self.pivot_head(nn.functional.gelu(self.connector(states)), mask)
+        if self.echo is None:
+            return Views(pooled, None)
+        weights = self.config.echo_scale * torch.relu(self.echo(states).squeeze(-1).float())
+        for special in self.config.special_token_ids:
+            mask = mask & (input_ids != special)
+        return Views(pooled, torch.where(mask, weights, 0.0))
+
+    encode = forward
+
+    def encode_query(self, texts: list[str], batch_size: int = 64) -> scipy.sparse.csr_array:
+        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`."""
+        return self._encode_texts(texts, self.config.query_max_length, batch_size)
+
+    def encode_document(self, texts: list[str], batch_size: int = 64) -> scipy.sparse.csr_array:
+        """Sparse rows of documents: N×(V_e+V_m) float32, in the order of `texts`."""
+        return self._encode_texts(texts, self.config.passage_max_length, batch_size)
+
+    def _encode_texts(self, texts: list[str], max_length: int, batch_size: int) -> scipy.sparse.csr_array:
+        return in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
+
+    @property
+    def width(self) -> int:
+        """Columns of a representation: V_e + V_m."""
+        return self.config.pivot_vocab_size + self.config.source_vocab_size
+
+    @torch.no_grad()
+    def iter_rows(
+        self, texts: list[str], max_length: int, batch_size: int
+    ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
+        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows)."""
+        was_training = self.training
+        self.eval()
+        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
+            batch = {name: values.to(self.device) for name, values in batch.items()}
+            yield places, self.sparse_rows(self.encode(**batch), batch["input_ids"])
+        self.train(was_training)
+
+    def sparse_rows(self, views: Views, input_ids: Tensor) -> scipy.sparse.csr_array:
+        """`Views` of a batch → CSR rows B×(V_e+V_m); a source id that occurs several times has its weights summed."""
+        pivot = views.pivot
+        rows, columns = pivot.nonzero(as_tuple=True)
+        values = pivot[rows, columns]
+        if views.source is not None:
+            at, position = views.source.nonzero(as_tuple=True)
+            rows = torch.cat([rows, at])
+            columns = torch.cat([columns, self.config.pivot_vocab_size + input_ids[at, position]])
+            values = torch.cat([values, views.source[at, position]])
+        coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
+        shape = (len(pivot), self.width)
+        return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
+
+    def decode(self, rows: scipy.sparse.csr_array) -> list[dict[str, float]]:
+        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first."""
+        texts = []
+        for row in range(rows.shape[0]):
+            part = slice(rows.indptr[row], rows.indptr[row + 1])
+            pairs = sorted(zip(rows.data[part], rows.indices[part], strict=True), key=lambda pair: (-pair[0], pair[1]))
+            texts.append({self.column_name(int(column)): float(value) for value, column in pairs})
+        return texts
+
+    def column_name(self, column: int) -> str:
+        """Name of one column of a representation, such as `e_password` or `m_▁Passwort`."""
+        if column < self.config.pivot_vocab_size:
+            return f"e_{self.pivot_tokenizer.convert_ids_to_tokens(column)}"
+        return f"m_{self.tokenizer.convert_ids_to_tokens(column - self.config.pivot_vocab_size)}"
+
+
+def padded_batches(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Tokenise texts and give them from short to long: (their places in `texts`, padded ids and mask)."""
+    ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
+    order = sorted(range(len(texts)), key=lambda place: len(ids[place]))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        batch = tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
+        yield places, {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def progress(parts: Iterable[tuple[list[int], object]], name: str, total: int) -> Iterable:
+    """A bar that counts texts while batches pass through."""
+    with tqdm(total=total, desc=name, unit="text", mininterval=2) as bar:
+        for places, part in parts:
+            yield places, part
+            bar.update(len(places))
+
+
+def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:
+    """Join the batches of `iter_rows` into one matrix whose rows are in the order of the texts."""
+    parts = list(parts)
+    if not parts:
+        return scipy.sparse.csr_array((0, width), dtype="float32")
+    order = np.argsort([place for places, _ in parts for place in places])
+    return scipy.sparse.csr_array(scipy.sparse.vstack([rows for _, rows in parts], format="csr")[order])
+
+
+def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Drop BERT's pooler: no view reads it, and unused weights would stop distributed training."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
+
+
+AutoConfig.register(MilcoConfig.model_type, MilcoConfig)
+AutoModel.register(MilcoConfig, MilcoModel)

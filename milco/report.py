@@ -1,0 +1,214 @@
+"""One HTML page and one tidy table from everything that an experiment measured.
+
+Run by rule `report`; see `python -m milco report --help`.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+
+from milco.config import Config
+from milco.encode import is_cross_lingual
+from milco.environment import environment
+from milco.files import finished_file
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "milco"
+from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
+
+SYSTEM_NAMES = {
+    "bm25": "BM25",
+    "teacher": "English teacher",
+    "dense": "dense encoder, untrained",
+    "align": "Stage 1",
+    "distill": "Stage 2",
+    "distill-pivot": "Stage 2, pivot view alone",
+}
+COLORS = {"align": "#3b7dd8", "distill": "#c8553d"}
+MEASURE = "nDCG@10"
+CEILING = "en-en"  # collection of the English queries, which measures the ceiling
+
+
+@dataclass
+class Results:
+    """What the stages of an experiment left behind.
+
+    Attributes:
+        measures: one row per system, collection, query and measure.
+        statistics: active dimensions, one row per system and collection.
+        curves: stage → rows of its metrics.jsonl.
+        nodes: time and memory of each node of the DAG.
+    """
+
+    measures: pd.DataFrame
+    statistics: pd.DataFrame
+    curves: dict[str, pd.DataFrame]
+    index: pd.DataFrame
+    pruning: pd.DataFrame
+    nodes: pd.DataFrame
+    corpora: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        corpora: Path,
+        runs: dict[str, Path],
+        stages: dict[str, Path],
+        nodes: dict[str, Path],
+        index: Path,
+        prune: Path,
+    ) -> "Results":
+        """Read the results from where the stages wrote them."""
+        measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
+        statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
+        timed = [
+            pd.read_csv(path, sep="\t", na_values="-").assign(node=name)
+            for name, path in nodes.items()
+            if path.exists()
+        ]
+        return cls(
+            pd.concat(measures, ignore_index=True),
+            pd.concat(statistics, ignore_index=True),
+            {name: pd.read_json(path / "metrics.jsonl", lines=True) for name, path in stages.items()},
+            pd.read_parquet(index / "seismic.parquet"),
+            pd.read_parquet(prune),
+            pd.concat(timed, ignore_index=True),
+            _json(corpora / "statistics.json"),
+        )
+
+    def means(self) -> pd.DataFrame:
+        """Mean over queries: one row per system, collection and measure."""
+        names = ["system", "collection", "query_language", "document_language", "measure"]
+        return self.measures.groupby(names, sort=False).value.mean().reset_index()
+
+    def ceiling(self) -> pd.Series:
+        """Collection → what the English teacher reaches with the English form of the same queries."""
+        english = self.measures[(self.measures.collection == CEILING) & (self.measures.measure == MEASURE)]
+        english = english[english.system == "teacher"].set_index("query").value
+        asked = self.measures[(self.measures.measure == MEASURE) & (self.measures.document_language == "en")]
+        asked = asked[asked["query"].isin(english.index)].drop_duplicates(["collection", "query"])
+        return asked.groupby("collection")["query"].agg(lambda queries: english[queries].mean())
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def tidy(config: Config, results: Results) -> pd.DataFrame:
+    """One row per system, collection and measure, in the columns of metrics.csv."""
+    table = results.means().assign(experiment=config.experiment)
+    columns = ["experiment", "system", "collection", "query_language", "document_language", "measure", "value"]
+    return table[columns].round({"value": 6})
+
+
+def language_table(config: Config, results: Results, cross_lingual: bool) -> pd.DataFrame:
+    """nDCG@10 by collection (rows) and system (columns), the mean last; with the ceiling where there is one."""
+    means = results.means()
+    means = means[means.measure == MEASURE]
+    wanted = [name for name in means.collection.unique() if is_cross_lingual(config, name) == cross_lingual]
+    table = means[means.collection.isin(wanted)].pivot(index="collection", columns="system", values="value")
+    table = table[[system for system in SYSTEM_NAMES if system in table]]
+    ceiling = results.ceiling().reindex(table.index)
+    if cross_lingual and ceiling.notna().all():
+        table["ceiling"] = ceiling
+        table["share"] = table.distill / ceiling
+    if not cross_lingual and CEILING in table.index:
+        table = table.drop(index=CEILING)
+    table.loc["mean"] = table.mean()
+    return table
+
+
+def write(config: Config, results: Results, report: Path, metrics: Path) -> None:
+    """Write report.html and metrics.csv."""
+    with finished_file(metrics) as draft:
+        tidy(config, results).to_csv(draft, index=False)
+    cross, same = language_table(config, results, True), language_table(config, results, False)
+    means = results.means().merge(
+        pd.DataFrame({"collection": [name for name in cross.index if name != "mean"]}), on="collection"
+    )
+    averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
+    averages = averages.reindex([system for system in SYSTEM_NAMES if system in averages.index])
+    active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
+    last = {stage: curve.dropna(subset="examples").iloc[-1].examples for stage, curve in results.curves.items()
+            if "examples" in curve}  # fmt: skip
+    environment_jinja = jinja2.Environment(
+        loader=jinja2.PackageLoader("milco", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment_jinja.get_template("report.html.jinja").render(
+        config=config,
+        names=SYSTEM_NAMES,
+        cross=cross,
+        same=same,
+        averages=averages,
+        active=active,
+        index=results.index,
+        pruning=results.pruning,
+        nodes=results.nodes.sort_values("s", ascending=False),
+        corpora=results.corpora,
+        curves=draw_curves(results),
+        pruning_curve=draw_pruning(results.pruning),
+        examples=last.get("distill", {}),
+        settings=config.to_yaml(),
+        environment=environment(),
+    )
+    with finished_file(report) as draft:
+        draft.write_text(page, encoding="utf-8")
+
+
+def draw_curves(results: Results) -> str:
+    """Loss, development nDCG@10 and active dimensions of both stages over the steps."""
+    panels = {"loss": "loss", "dev_nDCG@10": "nDCG@10, development", "dev_active_document": "active terms, development"}
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained")
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+        for stage, curve in results.curves.items():
+            if column in curve:
+                rows = curve.dropna(subset=column)
+                axis.plot(rows.step, rows[column], label=SYSTEM_NAMES[stage], color=COLORS[stage], marker=".")
+        _dress(axis, title, "step")
+    axes[0].legend(frameon=False)
+    return _svg(figure)
+
+
+def draw_pruning(pruning: pd.DataFrame) -> str:
+    """nDCG@10 against terms per document, index size and query time, for both ways of pruning."""
+    panels = {
+        "active": "terms per document",
+        "bytes": "index, bytes per document",
+        "milliseconds": "milliseconds per query",
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained", sharey=True)
+    full = pruning[pruning.method == "none"].iloc[0]
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+        for method, color in (("top-k", "#3b7dd8"), ("mass", "#c8553d")):
+            rows = pruning[pruning.method == method].sort_values(column)
+            axis.plot(rows[column], rows[MEASURE], label=method, color=color, marker=".")
+        axis.plot(full[column], full[MEASURE], "k*", label="not pruned")
+        _dress(axis, MEASURE if axis is axes[0] else "", title)
+    axes[0].legend(frameon=False)
+    return _svg(figure)
+
+
+def _dress(axis: Axes, title: str, below: str) -> None:
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel(below)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _svg(figure) -> str:
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    return (
+        drawing.getvalue().split("?>", 1)[1].split(">", 1)[1]
+        if "<!DOCTYPE" in drawing.getvalue()
+        else drawing.getvalue()
+    )

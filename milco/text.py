@@ -1,0 +1,73 @@
+"""What counts as a translation: cleaning rules for interface strings and other short parallel text."""
+
+import re
+import unicodedata
+
+PLACEHOLDER = re.compile(r"\{[^{}]*\}|%\([^)]*\)[sd]|%[sd]|<\w[^>]*>|</\w+>")
+LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+REFERENCE = re.compile(r"\[%key:|^\w+(::[\w-]+)+$")
+LEFTOVERS = re.compile(r"""["'`“”„«»(\[]\s*["'`“”„«»)\]]|[*`]""")
+# Languages that are not written in Latin letters, with the first words of the Unicode names of their letters.
+SCRIPTS = {
+    "ar": {"ARABIC"},
+    "bg": {"CYRILLIC"},
+    "bn": {"BENGALI"},
+    "el": {"GREEK"},
+    "fa": {"ARABIC"},
+    "he": {"HEBREW"},
+    "hi": {"DEVANAGARI"},
+    "hy": {"ARMENIAN"},
+    "ja": {"HIRAGANA", "KATAKANA", "CJK"},
+    "ka": {"GEORGIAN"},
+    "ko": {"HANGUL"},
+    "mk": {"CYRILLIC"},
+    "ml": {"MALAYALAM"},
+    "ne": {"DEVANAGARI"},
+    "ru": {"CYRILLIC"},
+    "sr": {"CYRILLIC"},
+    "ta": {"TAMIL"},
+    "te": {"TELUGU"},
+    "th": {"THAI"},
+    "uk": {"CYRILLIC"},
+    "ur": {"ARABIC"},
+    "zh": {"CJK"},
+}
+
+
+def placeholders(text: str) -> list[str]:
+    """The placeholders and tags of a string, sorted: both sides of a good translation have the same ones."""
+    return sorted(PLACEHOLDER.findall(text))
+
+
+def clean(text: str) -> str:
+    """Plain text of an interface string: links keep their words; placeholders, tags and marks go."""
+    text = LINK.sub(r"\1", unicodedata.normalize("NFC", text))
+    text = LEFTOVERS.sub(" ", PLACEHOLDER.sub(" ", text))
+    return " ".join(text.split()).strip(" :;,-–")
+
+
+def comparable(text: str) -> str:
+    """Form under which two strings count as the same: case and white space do not matter."""
+    return " ".join(text.casefold().split())
+
+
+def written_in(text: str, language: str) -> bool:
+    """Whether a text has a letter of the language's script; true for languages in Latin letters with any letter."""
+    scripts = SCRIPTS.get(language.split("-")[0], {"LATIN"})
+    return any(unicodedata.name(letter, "").split(" ")[0].split("-")[0] in scripts for letter in text)
+
+
+def rejection(english: str, other: str, language: str) -> str | None:
+    """Why a pair of raw strings is no training pair, in one word, or None if it is one."""
+    if REFERENCE.search(english) or REFERENCE.search(other):
+        return "reference"
+    if placeholders(english) != placeholders(other):
+        return "placeholders"
+    cleaned, translated = clean(english), clean(other)
+    if not written_in(cleaned, "en"):
+        return "empty"
+    if comparable(cleaned) == comparable(translated):
+        return "untranslated"
+    if not written_in(translated, language):
+        return "script"
+    return None

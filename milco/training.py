@@ -1,0 +1,321 @@
+"""What both stages share: the Trainer, its checkpoints, its metrics and its looks at the development collections.
+
+A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step) and checkpoints/. The
+finished model is written elsewhere, whole or not at all; a killed run goes on from its last checkpoint.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from milco.config import Config, Training
+from milco.environment import environment
+from milco.errors import MilcoError
+from milco.files import finished_folder, write_json
+from milco.model import MilcoModel, Views
+
+KEPT_CHECKPOINTS = 2
+Collate = Callable[[np.ndarray, int], dict[str, Tensor]]
+Loss = Callable[[MilcoModel, dict[str, Tensor]], dict[str, Tensor]]
+
+
+class MicroBatches(Dataset):
+    """Every micro-batch of a training, in order: process r of W takes numbers r, r+W, r+2W, …
+
+    Args:
+        steps: steps × global_batch_size example numbers (`batching.plan_steps`).
+        micro_batch_size: examples of one micro-batch.
+        collate: (example numbers, number of the step) → tensors.
+    """
+
+    def __init__(self, steps: np.ndarray, micro_batch_size: int, collate: Collate):
+        self.batches = steps.reshape(-1, micro_batch_size)
+        self.per_step = steps.shape[1] // micro_batch_size
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        return self.collate(self.batches[number], number // self.per_step)
+
+
+class StageTrainer(Trainer):
+    """A Trainer whose order is planned, whose checkpoints appear whole, and whose new layers learn faster."""
+
+    def __init__(self, *args, settings: Training, loss: Loss, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+        self.stage_loss = loss
+        self.parts: dict[str, list[float]] = {}
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Sum of the stage's loss terms; each of them is logged under its own name."""
+        with self.accelerator.autocast():  # around all forward passes of the step, so that weights are cast once
+            terms = self.stage_loss(model, inputs)
+        for name, value in terms.items():
+            self.parts.setdefault(name, []).append(value.detach().item())
+        return sum(value for name, value in terms.items() if name.startswith("loss_"))
+
+    def log(self, logs, *args, **kwargs):
+        for name, values in self.parts.items():
+            logs[name] = float(np.mean(values))
+        self.parts = {}
+        super().log(logs, *args, **kwargs)
+
+    def create_optimizer(self, model=None):
+        """AdamW in which connector and LexEcho, which no checkpoint brings, have a rate of their own."""
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups: dict[tuple[float, float], list] = {}
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    new = name.startswith(("connector.", "echo."))
+                    rate = self.settings.new_layer_learning_rate if new else None
+                    decay = self.settings.weight_decay if name in decayed else 0.0
+                    groups.setdefault((rate or self.settings.learning_rate, decay), []).append(parameter)
+            self.optimizer = torch.optim.AdamW(
+                [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()],
+                fused=True,
+            )
+        return self.optimizer
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self.draft)
+
+    @property
+    def draft(self) -> Path:
+        """Where a checkpoint is written before it takes its name."""
+        return Path(self.args.output_dir) / ".draft"
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Write a checkpoint aside, then rename it: what is called checkpoint-N is complete."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            os.replace(self.draft / name, Path(self.args.output_dir) / name)
+            checkpoints = sorted(Path(self.args.output_dir).glob("checkpoint-*"), key=_step_of)
+            for old in checkpoints[:-KEPT_CHECKPOINTS]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+
+def pad_texts(texts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids → B×L ids and B×L mask, padded on the right."""
+    ids = torch.full((len(texts), max(map(len, texts))), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+        mask[row, : len(text)] = 1
+    return ids, mask
+
+
+def encode_by_length(model: MilcoModel, ids: Tensor, mask: Tensor, groups: int) -> Views:
+    """Views of B texts, encoded in groups of like length so that little is spent on pads.
+
+    Args:
+        ids, mask: B×L, padded on the right.
+        groups: forward passes; their number must not depend on the data where training is distributed.
+    """
+    order = mask.sum(dim=1).argsort(stable=True)
+    parts = []
+    for rows in order.chunk(groups):
+        length = int(mask[rows].sum(dim=1).max())
+        parts.append(model(ids[rows, :length], mask[rows, :length]))
+    back = order.argsort()
+    pooled = torch.cat([views.pooled for views in parts])[back]
+    if parts[0].source is None:
+        return Views(pooled, None)
+    longest = ids.shape[1]
+    source = [pad(views.source, (0, longest - views.source.shape[1])) for views in parts]
+    return Views(pooled, torch.cat(source)[back])
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+class Progress(TrainerCallback):
+    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps."""
+
+    def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
+        self.run, self.stage, self.settings, self.look = run, stage, settings, look
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self._forget_rows_after(state.global_step)
+            size = self.settings.global_batch_size
+            self.bar = tqdm(
+                total=state.max_steps * size,
+                initial=state.global_step * size,
+                desc=self.stage,
+                unit="text",
+                mininterval=2,
+            )
+            self.started, self.first = time.time(), state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.bar.update(self.settings.global_batch_size)
+            if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
+                found = self.look()
+                if found:
+                    self._write({"step": state.global_step, **found})
+                    self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs and "loss" in logs:
+            done = (state.global_step - self.first) * self.settings.global_batch_size
+            row = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "epoch"}}
+            row["examples_per_second"] = done / (time.time() - self.started)
+            self._write(row)
+            self.bar.set_postfix(loss=f"{logs['loss']:.4f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.bar.close()
+
+    def _write(self, row: dict) -> None:
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _forget_rows_after(self, step: int) -> None:
+        """Rows of steps that a killed run made after its last checkpoint would appear twice."""
+        path = self.run / "metrics.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def train(
+    config: Config,
+    settings: Training,
+    stage: str,
+    model: MilcoModel,
+    steps: np.ndarray,
+    collate: Collate,
+    loss: Loss,
+    look: Callable[[], dict],
+    folder: Path,
+    output: Path,
+) -> None:
+    """Train one stage and write the finished model to `output`; go on from the last checkpoint in `folder`.
+
+    Args:
+        steps: the examples of every optimizer step (`batching.plan_steps`).
+        collate: (example numbers, number of the step) → tensors of one micro-batch.
+        loss: (model, tensors) → loss terms; those called `loss_…` are added up, the others only logged.
+        look: measures the model on the development collections; called on the first process.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    micro = min(settings.per_device_train_batch_size, settings.global_batch_size // processes)
+    if micro == 0 or settings.global_batch_size % (micro * processes):
+        raise MilcoError(
+            f"{stage}.global_batch_size: {settings.global_batch_size} cannot be shared by {processes} processes "
+            f"in micro-batches of {max(micro, 1)}; make it a multiple of {max(micro, 1) * processes}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = wait_for_others(folder) if int(os.environ.get("RANK", 0)) == 0 else None
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=settings.global_batch_size // (micro * processes),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=round(settings.warmup_ratio * len(steps)),
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        save_steps=settings.save_steps,
+        seed=config.seed,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
+    set_seed(config.seed)
+    if arguments.use_cpu:  # on short texts the CPU's fused attention has a backward pass slower than the plain one
+        model.encoder.set_attn_implementation("eager")
+    trainer = StageTrainer(
+        model,
+        arguments,
+        settings=settings,
+        loss=loss,
+        train_dataset=MicroBatches(steps, micro, collate),
+        data_collator=lambda batches: batches[0],
+        callbacks=[Progress(folder, stage, settings, look)],
+    )
+    if trainer.is_world_process_zero():
+        config.save(folder / "config.yaml")
+        write_json(folder / "environment.json", environment())
+        shutil.rmtree(trainer.draft, ignore_errors=True)
+    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    if last and trainer.is_world_process_zero():
+        print(f"{stage}: resumed from {Path(last).name}")
+    trainer.train(resume_from_checkpoint=last)
+    if trainer.is_world_process_zero():
+        with finished_folder(output) as draft:
+            model.save_pretrained(draft)
+    if lock:
+        lock.close()
+
+
+def wait_for_others(folder: Path) -> IO:
+    """Lock a run folder until the process ends. A training that outlived its killed Snakemake is waited for."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{folder}: another process still trains here; waiting for it to end", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
+    """A model with a random connector, as the configuration wants it."""
+    set_seed(config.seed)
+    settings = config.model
+    model = MilcoModel.from_checkpoints(
+        encoder,
+        teacher,
+        encoder_layers=settings.encoder_layers,
+        dropout=settings.dropout,
+        echo=echo,
+        echo_scale=settings.echo_scale,
+        query_max_length=settings.query_max_length,
+        passage_max_length=settings.passage_max_length,
+    )
+    freeze(model, config)
+    return model
+
+
+def freeze(model: MilcoModel, config: Config) -> None:
+    """Stop the gradients of what the configuration leaves as it is."""
+    if config.model.freeze_embeddings:
+        for name, parameter in model.encoder.named_parameters():
+            if name.endswith("_embeddings.weight"):
+                parameter.requires_grad_(False)
+    if config.model.freeze_pivot_head:
+        model.pivot_head.requires_grad_(False)

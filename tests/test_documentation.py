@@ -1,0 +1,87 @@
+"""What is generated from milco/config.py is up to date and complete."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from milco import config, documentation
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = [
+    config.Config,
+    config.Source,
+    config.Corpora,
+    config.Model,
+    config.Align,
+    config.Distill,
+    config.Evaluate,
+]
+
+
+def is_section(field) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+@pytest.mark.parametrize("name", ["schema.json", "README.md"])
+def test_generated_file_has_not_drifted_from_the_settings(name):
+    found = (ROOT / "config" / name).read_text(encoding="utf-8")
+    assert found == documentation.documents()[name], "run `python -m milco.documentation` from the repository root"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_key_says_what_it_means(section):
+    assert section.model_fields
+    mute = [name for name, field in section.model_fields.items() if not (field.description or is_section(field))]
+    assert mute == []
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_section_says_what_it_is(section):
+    assert section.__doc__ and section.__doc__ != section.__base__.__doc__
+
+
+def test_every_section_is_known_to_this_file():
+    fields = {field.annotation for field in config.Config.model_fields.values() if is_section(field)}
+    assert fields | {config.Config, config.Source} == set(SECTIONS)
+
+
+def test_readme_has_one_row_for_each_key():
+    lines = documentation.readme().splitlines()
+    names = {"": config.Config, "sources.NAME": config.Source}
+    names |= {key: field.annotation for key, field in config.Config.model_fields.items() if is_section(field)}
+    for section, model in names.items():
+        for key in model.model_fields:
+            full = f"{section}.{key}".lstrip(".")
+            assert sum(line.startswith((f"| `{full}` |", f"| `{full}` † |")) for line in lines) == 1, full
+
+
+def test_layout_keys_and_no_others_are_marked():
+    marked = [line.split("`")[1] for line in documentation.readme().splitlines() if "` † |" in line]
+    stages = ("align", "distill")
+    layout = ("per_device_train_batch_size", "save_steps", "logging_steps")
+    assert marked == [f"{stage}.{key}" for stage in stages for key in layout] + ["evaluate.batch_size"]
+
+
+def test_table_rows_have_four_cells():
+    rows = [line for line in documentation.readme().splitlines() if line.startswith("| `")]
+    assert len(rows) > 50
+    assert [row for row in rows if row.replace("\\|", "").count("|") != 5] == []
+
+
+def test_schema_allows_no_unknown_keys():
+    whole = json.loads(documentation.documents()["schema.json"])
+    assert all(section["additionalProperties"] is False for section in (whole, *whole["$defs"].values()))
+
+
+def test_program_writes_both_files(tmp_path):
+    (tmp_path / "config").mkdir()
+    command = [sys.executable, "-m", "milco.documentation"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "config").iterdir()}
+    assert written == documentation.documents()

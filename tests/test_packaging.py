@@ -1,0 +1,76 @@
+"""The three lists of packages (pyproject.toml, environment.yml, requirements.txt) agree."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"pytorch": "torch"}  # packages that conda-forge calls otherwise than PyPI does
+TOOLS = {"python", "pip"}  # needed by the environment itself
+
+
+def bounds(lines: list[str]) -> dict[str, SpecifierSet]:
+    """Normalised name → version bounds; a name that is listed twice is an error."""
+    wanted = [Requirement(line) for line in lines]
+    named = {canonicalize_name(CONDA_NAMES.get(item.name, item.name)): item.specifier for item in wanted}
+    assert len(named) == len(wanted)
+    return named
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def environment() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+
+def conda_lines() -> list[str]:
+    return [line for line in environment()["dependencies"] if isinstance(line, str)]
+
+
+def pip_lines() -> list[str]:
+    return [line for part in environment()["dependencies"] if isinstance(part, dict) for line in part["pip"]]
+
+
+def pins() -> dict[str, SpecifierSet]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    words = [line.split("#")[0].strip() for line in lines]
+    return bounds([word for word in words if word and not word.startswith("--")])
+
+
+def test_environment_has_the_packages_and_bounds_of_the_project():
+    conda = [line for line in conda_lines() if line.split("=")[0] not in TOOLS]
+    assert bounds(conda + pip_lines()) == bounds(project()["dependencies"])
+
+
+def test_environment_has_the_project_s_python():
+    (python,) = [line.removeprefix("python=") for line in conda_lines() if line.startswith("python=")]
+    assert f"{python}.0" in SpecifierSet(project()["requires-python"])
+
+
+def test_environment_is_named_and_takes_packages_from_one_channel():
+    assert (environment()["name"], environment()["channels"]) == ("milco", ["conda-forge"])
+
+
+def test_environment_brings_the_pip_that_its_pip_list_needs():
+    assert pip_lines() and "pip" in conda_lines()
+
+
+def test_requirements_are_exact_versions():
+    loose = [name for name, pin in pins().items() if [part.operator for part in pin] != ["=="]]
+    assert loose == []
+
+
+def test_requirements_pin_every_package_of_the_project_within_its_bounds():
+    pinned = pins()
+    wrong = {
+        name: f"{pinned.get(name)} is not {wanted}"
+        for name, wanted in bounds(project()["dependencies"]).items()
+        if name not in pinned or not wanted.contains(next(iter(pinned[name])).version)
+    }
+    assert wrong == {}

@@ -1,0 +1,49 @@
+# The only rule that touches a network, and what turns its files into checkpoints and text.
+
+
+rule fetch:
+    output:
+        directory("resources/{name}-{key}"),
+    log:
+        "logs/fetch/{name}-{key}.log",
+    benchmark:
+        "benchmarks/fetch/{name}-{key}.tsv"
+    params:
+        uri=lambda wildcards: CONFIG.sources[wildcards.name].uri,
+    message:
+        "fetch {wildcards.name} from {params.uri}"
+    shell:
+        "python -m milco fetch --config {SETTINGS} --name {wildcards.name} --output {output} 2>&1 | tee {log}"
+
+
+rule convert:
+    input:
+        binary=lambda wildcards: source(wildcards.name),
+        tokenizer=lambda wildcards: source(CONFIG.sources[wildcards.name].tokenizer),
+    output:
+        directory("artifacts/checkpoint/{name}-{key}"),
+    log:
+        "logs/convert/{name}-{key}.log",
+    benchmark:
+        "benchmarks/convert/{name}-{key}.tsv"
+    message:
+        "turn the 4-bit file of {wildcards.name} into a transformers checkpoint"
+    shell:
+        "python -m milco convert --binary {input.binary} --tokenizer {input.tokenizer} --output {output} 2>&1 | tee {log}"
+
+
+rule corpora:
+    input:
+        sources=[source(name) for name in CONFIG.used_datasets()],
+    output:
+        directory(artifact("corpora")),
+    log:
+        f"logs/corpora/{KEYS['corpora']}.log",
+    benchmark:
+        f"benchmarks/corpora/{KEYS['corpora']}.tsv"
+    params:
+        sources=[f"--source {dataset}" for dataset in datasets()],
+    message:
+        "parallel text, known items and test collections"
+    shell:
+        "python -m milco corpora --config {SETTINGS} {params.sources} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,60 @@
+# What a reader wants: one page, one table, one model.
+
+import shlex
+
+STAGES = [stage for stage in ("align", "distill") if stage in SYSTEMS]
+NODES = {
+    **{f"fetch {name}": f"fetch/{name}-{CONFIG.source_key(name)}" for name in CONFIG.sources},
+    **{f"convert {name}": f"convert/{name}-{CONFIG.source_key(name)}" for name in CONFIG.sources},
+    "corpora": f"corpora/{KEYS['corpora']}",
+    "tokenize": f"tokenize/{KEYS['tokens']}",
+    "teacher": f"teacher/{KEYS['teacher']}",
+    "mine": f"mine/{KEYS['triples']}",
+    **{stage: f"{stage}/{KEYS[stage]}" for stage in STAGES},
+    **{f"encode {system}": f"encode/{Path(vectors(system)).name}" for system in SYSTEMS if system != "bm25"},
+    **{f"evaluate {system}": f"evaluate/{Path(runs(system)).name}" for system in SYSTEMS},
+    "index": f"index/{KEYS['index']}",
+    "prune": f"prune/{KEYS['prune']}",
+}
+
+
+rule report:
+    input:
+        corpora=artifact("corpora"),
+        runs=[runs(system) for system in SYSTEMS],
+        models=[artifact(stage, "/model") for stage in STAGES],
+        index=artifact("index"),
+        prune=artifact("prune", ".parquet"),
+    output:
+        report=f"{RESULTS}/report.html",
+        metrics=f"{RESULTS}/metrics.csv",
+    log:
+        f"logs/report/{EXPERIMENT}.log",
+    benchmark:
+        f"benchmarks/report/{EXPERIMENT}.tsv"
+    params:
+        settings=CONFIG.to_yaml(),
+        runs=[f"--runs {system}={runs(system)}" for system in SYSTEMS],
+        stages=[f"--stage {stage}={artifact(stage)}" for stage in STAGES],
+        nodes=[f"--node {shlex.quote(f'{node}=benchmarks/{path}.tsv')}" for node, path in NODES.items()],
+    message:
+        "report of {EXPERIMENT}"
+    shell:
+        "python -m milco report --config {SETTINGS} --corpora {input.corpora} {params.runs}"
+        " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
+        " --report {output.report} --metrics {output.metrics} 2>&1 | tee {log}"
+
+
+rule export:
+    input:
+        artifact("distill", "/model"),
+    output:
+        directory(f"{RESULTS}/model"),
+    log:
+        f"logs/export/{EXPERIMENT}.log",
+    benchmark:
+        f"benchmarks/export/{EXPERIMENT}.tsv"
+    message:
+        "the finished model of {EXPERIMENT}"
+    shell:
+        "cp -R {input} {output} 2>&1 | tee {log}"

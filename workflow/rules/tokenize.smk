@@ -1,0 +1,18 @@
+# The token cache: every text once, as ids of the multilingual tokenizer.
+
+
+rule tokenize:
+    input:
+        corpora=artifact("corpora"),
+        encoder=ENCODER,
+    output:
+        directory(artifact("tokens")),
+    log:
+        f"logs/tokenize/{KEYS['tokens']}.log",
+    benchmark:
+        f"benchmarks/tokenize/{KEYS['tokens']}.tsv"
+    message:
+        "token cache of the parallel text"
+    shell:
+        "python -m milco tokenize --config {SETTINGS} --corpora {input.corpora} --encoder {input.encoder}"
+        " --output {output} 2>&1 | tee {log}"
