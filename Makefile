@@ -9,11 +9,12 @@ TORCH ?= torch==2.13.0
 CONFIG ?= config/demo.yaml
 SNAKEMAKE := PATH="$(abspath $(VENV))/bin:$$PATH" snakemake --profile profiles/local --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
-LOCK := $(if $(shell command -v flock),flock --nonblock --close .demo.lock)
+LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
 .PHONY: demo install test dry-run dag clean
 
 demo: $(VENV)/installed
+	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
 	$(LOCK) env $(SNAKEMAKE) --nolock all
 
 dry-run: $(VENV)/installed
@@ -34,4 +35,4 @@ test: $(VENV)/installed
 	PATH="$(abspath $(VENV))/bin:$$PATH" tests/run.sh
 
 clean:
-	rm -rf artifacts benchmarks logs resources results dag.svg
+	rm -rf artifacts logs resources results dag.svg

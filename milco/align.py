@@ -1,8 +1,8 @@
 """Stage 1, sparse alignment: text in any language learns to speak the English retriever's vocabulary.
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
-    milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FILE --encoder FOLDER --lsr FOLDER
-        --folder FOLDER --output FOLDER
+    torchrun -m milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FILE --encoder FOLDER --lsr FOLDER
+        --output FOLDER
 """
 
 from pathlib import Path
@@ -56,19 +56,19 @@ def loss(config: Config) -> Loss:
         place, target = batch["english"], batch["target"]
         other, english = views.pooled[: len(place)], views.pooled[len(place) :]
         kind = config.align.alignment_loss
+        active = (other.detach() > 0).sum(dim=1)
         return {
             "loss_other": alignment_loss(other, target[place], kind).mean(),
             "loss_english": alignment_loss(english, target, kind)[place].mean(),
-            "active_other": (other.detach() > 0).sum(dim=1).float().mean(),
+            "active_other": active.float().mean(),
             "active_english": (english.detach() > 0).sum(dim=1).float().mean(),
+            "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().sum(),
         }
 
     return terms
 
 
-def run(
-    config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, folder: Path, output: Path
-) -> None:
+def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, output: Path) -> None:
     """Train Stage 1 from the checkpoints `encoder` and `lsr` and write the model to `output`."""
     settings = config.align
     model = new_model(config, encoder, lsr, echo=False)
@@ -88,4 +88,4 @@ def run(
         together=settings.pairs_per_text,
     )
     look = Development(config, corpora, model).look
-    train(config, settings, "align", model, steps, pairs, loss(config), look, folder, output)
+    train(config, settings, "align", model, steps, pairs, loss(config), look, output)

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from milco.errors import MilcoError
+
 POOL = 50  # global batches that are sorted by length together: more means less padding and less random batches
 
 
@@ -33,12 +35,16 @@ def plan_steps(
 
     Returns:
         steps × global_batch_size example numbers; within a step from short to long.
+
+    Raises:
+        MilcoError: there are fewer examples than one step takes.
     """
     per_epoch = len(lengths) // global_batch_size
     steps = max(1, round(epochs * len(lengths) / global_batch_size))
     if per_epoch == 0:
-        raise ValueError(f"{len(lengths)} examples do not fill one global batch of {global_batch_size}")
-    families = np.arange(len(lengths)) if families is None else families
+        raise MilcoError(f"global_batch_size: {len(lengths)} examples do not fill one step of {global_batch_size}")
+    # A token cache numbers its English texts in uint32, in which the blocks' numbers would overflow.
+    families = np.arange(len(lengths)) if families is None else families.astype(np.int64)
     epoch_plans = [
         _plan_epoch(lengths, global_batch_size, families, together, np.random.default_rng([seed, epoch]))
         for epoch in range(math.ceil(steps / per_epoch))

@@ -1,6 +1,7 @@
 """Test collections in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from milco.errors import MilcoError
 from milco.text import comparable
+
+GRADE = re.compile(r"-?[0-9]+")
 
 
 @dataclass
@@ -33,10 +36,10 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
         MilcoError: a file is missing, or a line is not what the layout asks for (the message has its number).
     """
     documents = {
-        row["_id"]: f"{row.get('title') or ''} {row['text']}".strip()
-        for row in read_jsonl(folder / "corpus.jsonl", ["_id", "text"])
+        identifier: f"{row.get('title') or ''} {row['text']}".strip()
+        for identifier, row in _rows(folder / "corpus.jsonl").items()
     }
-    queries = {row["_id"]: row["text"] for row in read_jsonl(folder / "queries.jsonl", ["_id", "text"])}
+    queries = {identifier: row["text"] for identifier, row in _rows(folder / "queries.jsonl").items()}
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     path = folder / "qrels" / f"{split}.tsv"
     for number, (query, document, grade) in _qrels_lines(path):
@@ -45,9 +48,20 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
         if document not in documents:
             raise MilcoError(f"{path}:{number}: document {document!r} is not in corpus.jsonl")
         qrels[query][document] = grade
-    if not qrels:
-        raise MilcoError(f"{path}: no judgement in it; a collection needs at least one relevant document")
-    return Collection(folder.name, documents, {query: queries[query] for query in qrels}, dict(qrels))
+    relevant = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    if not relevant:
+        raise MilcoError(f"{path}: no grade above 0 in it; a collection needs at least one relevant document")
+    return Collection(folder.name, documents, {query: queries[query] for query in relevant}, relevant)
+
+
+def _rows(path: Path) -> dict[str, dict]:
+    """Rows with an id and a text, by their id."""
+    rows: dict[str, dict] = {}
+    for number, row in enumerate(read_jsonl(path, ["_id", "text"]), 1):
+        if row["_id"] in rows:
+            raise MilcoError(f"{path}:{number}: _id {row['_id']!r} is there twice")
+        rows[row["_id"]] = row
+    return rows
 
 
 def write_collection(collection: Collection, folder: Path, split: str) -> None:
@@ -64,29 +78,40 @@ def write_collection(collection: Collection, folder: Path, split: str) -> None:
             lines.writelines(f"{query}\t{document}\t{grade}\n" for document, grade in grades.items())
 
 
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file with their numbers from 1, without their ends."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                decoded = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise MilcoError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
+            yield number, decoded.rstrip("\r\n")
+
+
 def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
     if not path.is_file():
         raise MilcoError(f"{path}: no such file; a test collection needs corpus.jsonl, queries.jsonl and qrels/")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise MilcoError(f"{path}:{number}: not a JSON object ({error.msg})") from error
-            for key in keys:
-                if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                    raise MilcoError(f"{path}:{number}: key {key!r} is missing or is no string")
-            yield row
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise MilcoError(f"{path}:{number}: not a JSON object ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise MilcoError(f"{path}:{number}: not a JSON object")
+        for key in keys:
+            if not isinstance(row.get(key), str):
+                raise MilcoError(f"{path}:{number}: key {key!r} is missing or is no string")
+        yield row
 
 
 def _qrels_lines(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
     if not path.is_file():
         raise MilcoError(f"{path}: no such file; it holds the judgements: query-id, corpus-id, score")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            parts = line.rstrip("\n").split("\t")
-            if number == 1 and parts[-1] == "score":
-                continue
-            if len(parts) != 3 or not parts[2].lstrip("-").isdigit():
-                raise MilcoError(f"{path}:{number}: expected query-id, corpus-id and a whole score, tab-separated")
-            yield number, (parts[0], parts[1], int(parts[2]))
+    for number, line in numbered_lines(path):
+        parts = line.split("\t")
+        if number == 1 and parts[-1] == "score":
+            continue
+        if len(parts) != 3 or not GRADE.fullmatch(parts[2]):
+            raise MilcoError(f"{path}:{number}: expected query-id, corpus-id and a whole score, tab-separated")
+        yield number, (parts[0], parts[1], int(parts[2]))

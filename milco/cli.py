@@ -22,6 +22,9 @@ Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
 
 
 def _named(values: list[str]) -> dict[str, Path]:
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise MilcoError(f"{wrong[0]!r}: expected NAME=PATH")
     return {name: Path(path) for name, _, path in (value.rpartition("=") for value in values)}
 
 
@@ -30,7 +33,10 @@ def fetch(config: ConfigFile, name: Name, output: Output) -> None:
     """Download one source, checked against its checksum."""
     from milco.sources import fetch
 
-    fetch(name, configuration.load(config).sources[name], output)
+    sources = configuration.load(config).sources
+    if name not in sources:
+        raise MilcoError(f"sources.{name}: no such source (there are: {', '.join(sources)})")
+    fetch(name, sources[name], output)
 
 
 @app.command()
@@ -82,23 +88,20 @@ def align(
     targets: Input,
     encoder: Input,
     lsr: Input,
-    folder: Input,
     output: Output,
 ) -> None:
     """Stage 1: sparse alignment. Start it with torchrun."""
     from milco.align import run as train
 
-    train(configuration.load(config), corpora, tokens, targets, encoder, lsr, folder, output)
+    train(configuration.load(config), corpora, tokens, targets, encoder, lsr, output)
 
 
 @app.command()
-def distill(
-    config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, folder: Input, output: Output
-) -> None:
+def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Output) -> None:
     """Stage 2: distillation. Start it with torchrun."""
     from milco.distill import run as train
 
-    train(configuration.load(config), corpora, triples, start, lsr, folder, output)
+    train(configuration.load(config), corpora, triples, start, lsr, output)
 
 
 @app.command()

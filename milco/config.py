@@ -24,7 +24,7 @@ Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a 
 class Strict(BaseModel):
     """A section of the configuration: unknown keys are errors, values are never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Strict):
@@ -130,6 +130,9 @@ class Distill(Training):
     lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
     lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
     sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
+    contrastive_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of a micro-batch."
+    )
     teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
     hard_negatives: Count = Field(16, description="Mined negatives per query, the teacher's best wrong documents.")
     random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
@@ -200,10 +203,23 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _groups_can_be_filled(self):
+        wanted, mined = self.distill.train_group_size - 1, self.distill.hard_negatives + self.distill.random_negatives
+        if mined < wanted:
+            raise ValueError(
+                f"distill.train_group_size: {wanted + 1} documents need {wanted} negatives, but hard_negatives and "
+                f"random_negatives make {mined}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _languages_exist(self):
         for key in ("languages", "eval_languages"):
             if "en" in getattr(self, key):
                 raise ValueError(f"{key}: leave en out, English is always there")
+        unread = [language for language in self.eval_languages if language not in self.languages]
+        if unread:
+            raise ValueError(f"eval_languages: {', '.join(unread)} must be among languages, or its text is not read")
         return self
 
     def used_datasets(self) -> list[str]:
@@ -235,13 +251,17 @@ class Config(Strict):
             )
         }
         keys["tokens"] = _hash(keys["corpora"], encoder, self.align.max_length)
-        keys["teacher"] = _hash(keys["corpora"], teacher)
+        keys["teacher"] = _hash(keys["corpora"], teacher, self.align.max_length)
         keys["align"] = _hash(keys["tokens"], keys["teacher"], model, lengths, align, looks, self.seed)
         keys["triples"] = _hash(keys["teacher"], mining, self.seed)
-        keys["distill"] = _hash(keys["align"], keys["triples"], model, echo, lengths, distill, looks, self.seed)
-        start = self.distill.pretrained_alignment_checkpoint
-        if start != "align":
-            keys["distill"] = _hash(keys["distill"], encoder, self._checkpoint(start) if start != "none" else None)
+        start: Any = self.distill.pretrained_alignment_checkpoint
+        if start == "align":
+            start = keys["align"]
+        else:
+            start = [keys["corpora"], encoder, teacher, None if start == "none" else self._checkpoint(start)]
+        if self.distill.contrastive_weight > 0:  # the negatives are those of a micro-batch
+            distill["per_device_train_batch_size"] = self.distill.per_device_train_batch_size
+        keys["distill"] = _hash(start, keys["triples"], model, echo, lengths, distill, looks, self.seed)
         how = [keys["corpora"], lengths, self.evaluate.bf16]
         prefixes = [self.evaluate.dense_query_prefix, self.evaluate.dense_passage_prefix]
         keys["vectors-teacher"] = _hash(how, teacher)

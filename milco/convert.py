@@ -3,6 +3,8 @@
 The file holds a header, the tokenizer's pieces (skipped here: tokenizer.json is used instead), a directory of
 tensors, and the tensors: float32, or Q4_0 blocks, which are 32 weights as nibbles with one float16 scale;
 byte j of a block holds weight j in its low nibble and weight j+16 in its high one, each stored plus 8.
+
+Run by rule `convert`:  python -m milco convert --binary FOLDER --tokenizer FOLDER --output FOLDER
 """
 
 import struct
@@ -44,13 +46,18 @@ def convert_e5(binary: Path, tokenizer: Path, output: Path) -> None:
         tokenizer: the folder of the model's tokenizer.json.
 
     Raises:
-        MilcoError: the file is of another format or is cut off.
+        MilcoError: there is no such file, or it is of another format, lacks a tensor or is cut off.
     """
+    source = binary
     binary = next(binary.glob("*.bin"), binary) if binary.is_dir() else binary
+    if not binary.is_file():
+        raise MilcoError(f"{source}: no .bin file there; delete the folder and fetch it again")
     try:
         config, tensors = read_e5(binary.read_bytes())
     except (struct.error, ValueError, IndexError) as error:
         raise MilcoError(f"{binary}: not a complete E5S1 file ({error}); delete it and fetch it again") from error
+    except KeyError as error:
+        raise MilcoError(f"{binary}: no tensor {error} in it; is it another model?") from None
     with finished_folder(output) as folder:
         config.save_pretrained(folder)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

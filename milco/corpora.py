@@ -11,7 +11,6 @@ What it writes into its output folder:
 Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … --output FOLDER
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,12 +19,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from milco import home_assistant, text
-from milco.beir import Collection, read_collection, read_jsonl, write_collection
+from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
 from milco.config import Config, Source
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
+TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]
 TRIPLE_COLUMNS = ["query", "pos", "neg", "pos_scores", "neg_scores"]
 
 
@@ -34,8 +34,17 @@ def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> 
 
     `dataset.columns` renames the file's own columns; a TSV without a header holds English, tab, other language.
     A column `language` may be missing if the dataset has one language, named by `dataset.language`.
+
+    Raises:
+        MilcoError: there is no table, or one is not what it should be (the message has its line or row).
     """
-    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".tsv": _read_tsv}
+    if not folder.exists():
+        raise MilcoError(f"sources.{name}: {folder} does not exist")
+    readers = {
+        ".parquet": _read_parquet,
+        ".jsonl": _read_jsonl,
+        ".tsv": lambda path: _read_tsv(path, has_header=bool(dataset.columns)),
+    }
     files = sorted(path for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.suffix in readers)
     if not files:
         raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {folder}")
@@ -53,8 +62,16 @@ def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> 
             row = int(holes.to_numpy().argmax())
             empty = next(column for column in columns if pd.isna(table[column].iloc[row]) is True)
             raise MilcoError(f"{path}: row {row + 1} has no value in column {empty!r}")
+        _check_texts(path, table[[column for column in columns if column in TEXT_COLUMNS]])
         tables.append(table[columns])
     return pd.concat(tables, ignore_index=True)
+
+
+def _check_texts(path: Path, table: pd.DataFrame) -> None:
+    for column in table:
+        for row, value in enumerate(table[column], 1):
+            if not isinstance(value, str):
+                raise MilcoError(f"{path}: row {row}: the value in column {column!r} is no text ({value!r:.80})")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -68,14 +85,17 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
     return pd.DataFrame(list(read_jsonl(path, [])))
 
 
-def _read_tsv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    header = rows.pop(0) if rows and rows[0][:2] == PAIR_COLUMNS[:2] else PAIR_COLUMNS[: len(rows[0]) if rows else 2]
+def _read_tsv(path: Path, has_header: bool) -> pd.DataFrame:
+    """Fields of a TSV, in which quotation marks are text. It has a header if the user maps columns or if it names
+    ours."""
+    rows = [line.split("\t") for _, line in numbered_lines(path)]
+    first = rows[0] if rows else PAIR_COLUMNS[:2]
+    has_header = has_header or set(PAIR_COLUMNS[:2]) <= set(first)
+    header = first if has_header else PAIR_COLUMNS[: len(first)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise MilcoError(f"{path}:{number}: {len(row)} tab-separated fields, expected {len(header)}")
-    return pd.DataFrame(rows, columns=header)
+    return pd.DataFrame(rows[1:] if has_header else rows, columns=header)
 
 
 def parallel_pairs(

@@ -1,8 +1,8 @@
 """Stage 2, distillation: the aligned model learns to rank as the teacher does, sparsely, with LexEcho beside it.
 
 Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
-    milco distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
-        --folder FOLDER --output FOLDER
+    torchrun -m milco distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
+        --output FOLDER
 """
 
 from pathlib import Path
@@ -15,11 +15,11 @@ from torch import Tensor
 from milco.batching import plan_steps
 from milco.config import Config
 from milco.development import Development
-from milco.losses import distillation_loss, group_scores, source_scores, sparse_regularizer
+from milco.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.model import MilcoModel
 from milco.training import Loss, encode_by_length, freeze, new_model, pad_texts, train
 
-LENGTH_GROUPS = 8  # queries are short and documents of all lengths: padded to the longest, three slots in four are pads
+LENGTH_GROUPS = 3  # queries are short and documents of all lengths: padded to the longest, three slots in four are pads
 
 
 class Groups:
@@ -41,13 +41,18 @@ class Groups:
         self.lengths = np.array([max(len(self.documents[self.row[text]]) for text in row) for row in table.neg])
 
     def __call__(self, examples: np.ndarray, step: int) -> dict[str, Tensor]:
-        """B examples → input_ids and attention_mask ((B+B·N)×L: the queries, then N documents for each) and
-        scores (B×N)."""
+        """B examples → input_ids and attention_mask ((B+B·N)×L: the queries, then N documents for each),
+        documents (B·N numbers of the documents) and scores (B×N)."""
         groups = [self._draw(int(example), step) for example in examples]
-        texts = [self.queries[example] for example in examples]
-        texts += [self.documents[self.row[text]] for documents, _ in groups for text in documents]
+        rows = [self.row[text] for texts, _ in groups for text in texts]
+        texts = [self.queries[example] for example in examples] + [self.documents[row] for row in rows]
         ids, mask = pad_texts(texts, self.pad)
-        return {"input_ids": ids, "attention_mask": mask, "scores": torch.tensor([scores for _, scores in groups])}
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "documents": torch.tensor(rows),
+            "scores": torch.tensor([scores for _, scores in groups]),
+        }
 
     def _draw(self, example: int, step: int) -> tuple[list[str], list[float]]:
         """The documents of a query at one step, the positive first, and their teacher scores."""
@@ -71,24 +76,27 @@ def loss(config: Config) -> Loss:
         ids, queries = batch["input_ids"], len(batch["scores"])
         views = encode_by_length(model, ids, batch["attention_mask"], LENGTH_GROUPS)
         query, document = views.pivot[:queries], views.pivot[queries:]
-        scores = group_scores(query, document)
+        scores = query @ document.T
         if views.source is not None:
             scores = scores + source_scores(
                 ids[:queries], views.source[:queries], ids[queries:], views.source[queries:]
             )
+        own = own_scores(scores)
+        contrast = contrastive_loss(scores, batch["documents"]).mean()
         return {
-            "loss_distillation": distillation_loss(scores, batch["scores"], settings.teacher_temperature).mean(),
+            "loss_distillation": distillation_loss(own, batch["scores"], settings.teacher_temperature).mean(),
+            "loss_contrast": settings.contrastive_weight * contrast,
             "loss_query_sparsity": settings.lambda_q * sparse_regularizer(query, settings.sparse_reg),
             "loss_document_sparsity": settings.lambda_d * sparse_regularizer(document, settings.sparse_reg),
             "active_query": (query.detach() > 0).sum(dim=1).float().mean(),
             "active_document": (document.detach() > 0).sum(dim=1).float().mean(),
-            "agreement": (scores.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
+            "agreement": (own.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
         }
 
     return terms
 
 
-def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, folder: Path, output: Path) -> None:
+def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, output: Path) -> None:
     """Train Stage 2 from the model or checkpoint `start` and write the model to `output`.
 
     Args:
@@ -104,4 +112,4 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, fo
     groups = Groups(pd.read_parquet(triples), model, settings.train_group_size, config.seed)
     steps = plan_steps(groups.lengths, settings.global_batch_size, settings.num_train_epochs, config.seed)
     look = Development(config, corpora, model).look
-    train(config, settings, "distill", model, steps, groups, loss(config), look, folder, output)
+    train(config, settings, "distill", model, steps, groups, loss(config), look, output)

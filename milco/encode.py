@@ -7,7 +7,7 @@
 A text that stands in several collections is encoded once: vectors hang on `text_id`.
 
 Run by rule `encode`:
-    python -m milco encode --config FILE --system NAME --model FOLDER --collections FOLDER --output FOLDER
+    python -m milco encode --config FILE --system NAME --model FOLDER --corpora FOLDER --output FOLDER
 """
 
 import hashlib

@@ -5,7 +5,8 @@ query, `statistics.json` the mean number of active dimensions. A collection that
 average over those that happened to work.
 
 Run by rule `evaluate`:
-    python -m milco evaluate --config FILE --system NAME --collections FOLDER [--vectors FOLDER] --output FOLDER
+    python -m milco evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
+        --output FOLDER
 """
 
 from collections.abc import Callable

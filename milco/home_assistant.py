@@ -18,6 +18,7 @@ import pandas as pd
 
 from milco import text
 from milco.beir import Collection
+from milco.config import Corpora
 from milco.errors import MilcoError
 
 ITEM_COLUMNS = ["item", "split", "language", "title", "description"]
@@ -45,11 +46,14 @@ def _texts(source: Path, pattern: re.Pattern, languages: tuple[str, ...]) -> dic
         raise MilcoError(f"{source}: no wheel in it; delete the folder and fetch it again")
     files = {CODES.get(language, language): language for language in ("en", *languages)}
     texts: dict[str, dict] = defaultdict(dict)
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            match = pattern.match(name)
-            if match and match[2] in files:
-                texts[files[match[2]]][match[1] or ""] = dict(_strings(json.loads(archive.read(name))))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                match = pattern.match(name)
+                if match and match[2] in files:
+                    texts[files[match[2]]][match[1] or ""] = dict(_strings(json.loads(archive.read(name))))
+    except zipfile.BadZipFile as error:
+        raise MilcoError(f"{wheel}: not a complete wheel ({error}); delete it and fetch it again") from None
     if "en" not in texts:
         raise MilcoError(f"{wheel}: no English strings in it; is it another release?")
     return texts
@@ -64,7 +68,7 @@ def split_of(integration: str, held_out: float, development: float, seed: int) -
     return "dev" if share < held_out * development else "test"
 
 
-def pairs(source: Path, languages: list[str], settings, seed: int) -> Iterator[tuple[str, str, str]]:
+def pairs(source: Path, languages: list[str], settings: Corpora, seed: int) -> Iterator[tuple[str, str, str]]:
     """Candidates (English, other, language) from the integrations that are not held out."""
     texts = _texts(source, CORE_FILE, tuple(languages))
     for integration, english in texts["en"].items():
@@ -99,7 +103,7 @@ def description_of(key: Keys, strings: dict[Keys, str]) -> Keys | None:
     return candidate if candidate in strings else None
 
 
-def items(source: Path, languages: list[str], settings, seed: int) -> pd.DataFrame:
+def items(source: Path, languages: list[str], settings: Corpora, seed: int) -> pd.DataFrame:
     """Every known item in every language that translates it, and the messages that serve as distractors.
 
     Returns:
@@ -128,50 +132,58 @@ def _usable(english: str, other: str | None, language: str) -> str | None:
     """The cleaned string, or None where it is missing or not in its language."""
     if other is None:
         return None
+    cleaned = text.clean(other)
     if language == "en":
-        return text.clean(other) if text.written_in(text.clean(other), "en") else None
-    return None if text.rejection(english, other, language) else text.clean(other)
+        return cleaned if text.written_in(cleaned, "en") and not text.program_text(other) else None
+    return None if text.rejection(english, other, language) else cleaned
 
 
-def collections(table: pd.DataFrame, split: str, languages: list[str], settings) -> Iterator[Collection]:
+def collections(table: pd.DataFrame, split: str, languages: list[str], settings: Corpora) -> Iterator[Collection]:
     """Collections `{query language}-{document language}`: a title looks for the descriptions of its item.
 
     Per language X: X-en (queries in X, English documents) and, in the test split, X-X; and en-en, the queries of
     all languages in English, which measures the ceiling. A query is one English title; the descriptions of all items
-    of that title are relevant, and titles with more than `settings.max_relevant` of them say too little and are left
-    out.
+    of that title are relevant. Titles with more than `settings.max_relevant` English descriptions say too little and
+    are left out everywhere, so that X-X and X-en ask the same. X-X holds the described items only: the distractors
+    are in English.
     """
     table = table[table.split == split]
     english = table[table.language == "en"]
-    items_by_title = english.dropna(subset="title").groupby("title").item.agg(list)
+    titled = english.dropna(subset="title").groupby("title")
+    items_by_title = titled.item.agg(list)[titled.description.nunique() <= settings.max_relevant]
     asked: set[str] = set()
     made = []
     for language in languages:
         local = table[table.language == language]
         queries = _queries(local, english, items_by_title, settings)
         asked |= set(queries)
-        cross = _collection(f"{language}-en", english, queries, items_by_title, settings)
-        same = _collection(f"{language}-{language}", local, queries, items_by_title, settings)
+        cross = _collection(f"{language}-en", english, queries, items_by_title)
+        described = local.dropna(subset="title")
+        same = _collection(f"{language}-{language}", described, queries, items_by_title)
         if not cross.qrels or not same.qrels:
             raise MilcoError(f"eval_languages: {language} has no {split} query; drop it or hold out more")
         made += [cross] if split == "dev" else [cross, same]
     ceiling = {title: title for title in items_by_title.index if title in asked}
-    yield _collection("en-en", english, ceiling, items_by_title, settings)
+    yield _collection("en-en", english, ceiling, items_by_title)
     yield from made
 
 
-def _queries(local: pd.DataFrame, english: pd.DataFrame, items_by_title: pd.Series, settings) -> dict[str, str]:
+def _queries(
+    local: pd.DataFrame, english: pd.DataFrame, items_by_title: pd.Series, settings: Corpora
+) -> dict[str, str]:
     """English title → its commonest translation; titles that share a translation are ambiguous and left out."""
     titles = english.set_index("item").title
     pairs = local.dropna(subset="title")
     pairs = pairs.assign(english=pairs.item.map(titles)).dropna(subset="english")
     commonest = pairs.groupby("english").title.agg(lambda values: values.mode().iloc[0])
     commonest = commonest[~commonest.map(text.comparable).duplicated(keep=False)]
-    chosen = sorted(commonest.index, key=lambda title: hashlib.sha256(title.encode()).digest())
+    chosen = sorted(
+        commonest.index.intersection(items_by_title.index), key=lambda title: hashlib.sha256(title.encode()).digest()
+    )
     return {title: commonest[title] for title in chosen[: settings.max_queries]}
 
 
-def _collection(name, table: pd.DataFrame, queries: dict[str, str], items_by_title: pd.Series, settings) -> Collection:
+def _collection(name: str, table: pd.DataFrame, queries: dict[str, str], items_by_title: pd.Series) -> Collection:
     """A collection over the distinct descriptions of `table`, with the given queries (by English title)."""
     documents = {_identifier(value): value for value in table.description.drop_duplicates()}
     description = table.set_index("item").description
@@ -180,7 +192,7 @@ def _collection(name, table: pd.DataFrame, queries: dict[str, str], items_by_tit
     for title, query in queries.items():
         known = [item for item in items_by_title[title] if item in description.index]
         relevant = {_identifier(description[item]): 1 for item in known}
-        if 0 < len(relevant) <= settings.max_relevant:
+        if relevant:
             collection.queries[_identifier(title)] = query
             collection.qrels[_identifier(title)] = relevant
     return collection

@@ -31,12 +31,6 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
     return squares.sum(dim=1) / teacher.sum(dim=1).clamp(min=1)
 
 
-def group_scores(query: Tensor, documents: Tensor) -> Tensor:
-    """B×V pivot views of queries and (B·N)×V of their documents, N for each → B×N inner products."""
-    grouped = documents.view(len(query), -1, query.shape[1])
-    return torch.bmm(grouped, query[:, :, None]).squeeze(2)
-
-
 def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:
     """Inner products of source views, without ever building their V_m columns.
 
@@ -44,18 +38,21 @@ def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor
     w_q[i]·w_d[j] over all pairs of positions that hold the same id.
 
     Args:
-        query_ids, query_weights: B×L_q.
-        document_ids, document_weights: (B·N)×L_d, the N documents of a query in a row.
+        query_ids, query_weights: Q×L_q.
+        document_ids, document_weights: D×L_d.
 
     Returns:
-        B×N scores.
+        Q×D scores, of every query with every document.
     """
-    queries = len(query_ids)
-    ids = document_ids.view(queries, -1)
-    weights = document_weights.view(queries, -1)
-    equal = query_ids[:, :, None] == ids[:, None, :]
-    matched = (equal * query_weights[:, :, None]).sum(dim=1) * weights
-    return matched.view(queries, -1, document_ids.shape[1]).sum(dim=2)
+    equal = query_ids[:, :, None] == document_ids.reshape(1, 1, -1)
+    matched = torch.bmm(query_weights[:, None, :], equal.to(query_weights.dtype)).squeeze(1)
+    return (matched.view(len(query_ids), *document_ids.shape) * document_weights).sum(dim=2)
+
+
+def own_scores(scores: Tensor) -> Tensor:
+    """B×(B·N) scores of every query with every document → B×N scores with its own documents."""
+    own = torch.arange(len(scores), device=scores.device)
+    return scores.view(len(scores), len(scores), -1)[own, own]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -67,6 +64,22 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     wanted = torch.log_softmax(teacher.float() / temperature, dim=1)
     given = torch.log_softmax(student.float(), dim=1)
     return (wanted.exp() * (wanted - given)).sum(dim=1)
+
+
+def contrastive_loss(scores: Tensor, documents: Tensor) -> Tensor:
+    """InfoNCE with in-batch negatives: each query shall prefer its positive to all other documents of the batch.
+
+    Args:
+        scores: B×(B·N) scores, the N documents of a query in a row, its positive first.
+        documents: B·N numbers of the documents; a second copy of a query's positive is no negative.
+
+    Returns:
+        B losses.
+    """
+    positive = torch.arange(len(scores), device=scores.device) * (scores.shape[1] // len(scores))
+    copy = documents[None, :] == documents[positive][:, None]
+    copy[torch.arange(len(scores), device=scores.device), positive] = False
+    return torch.nn.functional.cross_entropy(scores.float().masked_fill(copy, -torch.inf), positive, reduction="none")
 
 
 def sparse_regularizer(pivot: Tensor, kind: str) -> Tensor:

@@ -5,9 +5,14 @@ negatives are the teacher's best wrong descriptions for the English title, with 
 English for one half of the triples and in the query's language, where they are translated, for the other half.
 All scores are the teacher's, from the English side of the same items.
 
-Run by rule `mine`:  python -m milco mine --config FILE --corpora FOLDER --teacher FILE --output FILE
+Run by rule `mine`:
+    python -m milco mine --config FILE --corpora FOLDER --teacher FILE --source NAME=PATH … --output FILE
 """
 
+from collections.abc import Callable
+from itertools import chain, islice
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +44,9 @@ def read_triples(path: Path, config: Config, name: str) -> pd.DataFrame:
     table = read_table(path, config.sources[name], name, TRIPLE_COLUMNS)
     wanted = config.distill.train_group_size - 1
     for row, triple in enumerate(table.itertuples(), 1):
+        for column, valid in LISTS.items():
+            if not _is_list(getattr(triple, column), valid):
+                raise MilcoError(f"{path}: row {row}: column {column!r} is no whole list of texts or of finite scores")
         if len(triple.pos) != len(triple.pos_scores) or len(triple.neg) != len(triple.neg_scores):
             raise MilcoError(f"{path}: row {row}: as many scores as documents are needed, positive and negative")
         if len(triple.pos) == 0 or len(triple.neg) < wanted:
@@ -47,6 +55,21 @@ def read_triples(path: Path, config: Config, name: str) -> pd.DataFrame:
                 f"distill.train_group_size asks for at least 1 and {wanted}"
             )
     return table
+
+
+def _is_list(values, valid: Callable) -> bool:
+    return isinstance(values, list | np.ndarray) and all(map(valid, values))
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _is_score(value) -> bool:
+    return isinstance(value, Real) and isfinite(value)
+
+
+LISTS = {"pos": _is_text, "neg": _is_text, "pos_scores": _is_score, "neg_scores": _is_score}
 
 
 def mine_items(items: pd.DataFrame, corpora: Path, teacher: Path, config: Config) -> pd.DataFrame:
@@ -69,15 +92,21 @@ def mine_items(items: pd.DataFrame, corpora: Path, teacher: Path, config: Config
         best = [document for document, _ in top_k(scores, settings.hard_negatives + len(relevant))]
         hard = [document for document in best if document not in relevant][: settings.hard_negatives]
         for language, query in queries[title].items():
-            chance = random.permutation(len(documents))[: settings.random_negatives + len(relevant) + len(hard)]
-            others = [document for document in chance if document not in {*relevant, *hard}]
-            negatives = [*hard, *others[: settings.random_negatives]]
+            chance = random.permutation(len(documents))
             local = translations.get(language, {}) if random.random() < 0.5 else {}
-            texts = [local.get(document, documents[document]) for document in [*relevant, *negatives]]
-            positive = len(relevant)
-            triples.append(
-                (query, texts[:positive], texts[positive:], scores[relevant].tolist(), scores[negatives].tolist())
-            )
+            chosen = {*relevant, *hard}
+            candidates = chain(hard, (document for document in chance if document not in chosen))
+            positives = [local.get(document, documents[document]) for document in relevant]
+            # Two documents may share a translation: the text of a positive must not come among the negatives.
+            right = (number for number in candidates if local.get(number, documents[number]) not in positives)
+            negatives = list(islice(right, len(hard) + settings.random_negatives))
+            texts = [local.get(document, documents[document]) for document in negatives]
+            if len(negatives) < settings.train_group_size - 1:
+                raise MilcoError(
+                    f"distill.train_group_size: {settings.train_group_size}, but the items have only {len(documents)} "
+                    "descriptions to take negatives from; hold out less or make the groups smaller"
+                )
+            triples.append((query, positives, texts, scores[relevant].tolist(), scores[negatives].tolist()))
     return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
 
 

@@ -262,10 +262,12 @@ class MilcoModel(PreTrainedModel):
         """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows)."""
         was_training = self.training
         self.eval()
-        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
-            batch = {name: values.to(self.device) for name, values in batch.items()}
-            yield places, self.sparse_rows(self.encode(**batch), batch["input_ids"])
-        self.train(was_training)
+        try:
+            for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
+                batch = {name: values.to(self.device) for name, values in batch.items()}
+                yield places, self.sparse_rows(self.encode(**batch), batch["input_ids"])
+        finally:
+            self.train(was_training)
 
     def sparse_rows(self, views: Views, input_ids: Tensor) -> scipy.sparse.csr_array:
         """`Views` of a batch → CSR rows B×(V_e+V_m); a source id that occurs several times has its weights summed."""

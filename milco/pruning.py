@@ -1,6 +1,6 @@
 """Fewer terms per document: top-k and mass pruning, and what each budget costs and saves.
 
-Run by rule `prune`:  python -m milco prune --config FILE --collections FOLDER --vectors FOLDER --output FILE
+Run by rule `prune`:  python -m milco prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
 """
 
 import tempfile

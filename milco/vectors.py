@@ -18,7 +18,8 @@ def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot
         "indices": rows.indices.astype(np.uint32),
         "values": rows.data.astype(np.float32),
     }
-    metadata = {"columns": str(rows.shape[1]), "pivot_columns": str(pivot_columns or rows.shape[1])}
+    pivot = rows.shape[1] if pivot_columns is None else pivot_columns
+    metadata = {"columns": str(rows.shape[1]), "pivot_columns": str(pivot)}
     save_file(arrays, path, metadata=metadata)
     path.with_suffix(".ids.txt").write_text("".join(f"{identifier}\n" for identifier in ids), encoding="utf-8")
 

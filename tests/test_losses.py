@@ -9,8 +9,9 @@ import torch
 from milco.losses import (
     SLOPE,
     alignment_loss,
+    contrastive_loss,
     distillation_loss,
-    group_scores,
+    own_scores,
     source_scores,
     sparse_regularizer,
 )
@@ -110,18 +111,11 @@ def test_alignment_in_bfloat16_is_reckoned_in_float32(kind):
     assert torch.equal(alignment_loss(pooled, target, kind), alignment_loss(pooled.float(), target, kind))
 
 
-def test_group_scores_are_inner_products_of_a_query_with_its_own_documents():
-    random = torch.Generator().manual_seed(0)
-    query, documents = torch.rand(3, 7, generator=random), torch.rand(12, 7, generator=random)
-    wanted = [[float(query[b] @ documents[4 * b + n]) for n in range(4)] for b in range(3)]
-    torch.testing.assert_close(group_scores(query, documents), torch.tensor(wanted))
-
-
-def draw_source(seed=0, queries=3, per_query=4, query_length=5, document_length=9, ids=6):
+def draw_source(seed=0, queries=3, documents=12, query_length=5, document_length=9, ids=6):
     """Few ids, so that they repeat within texts; a third of the weights is 0, as at pads and special tokens."""
     random = torch.Generator().manual_seed(seed)
     parts = []
-    for shape in ((queries, query_length), (queries * per_query, document_length)):
+    for shape in ((queries, query_length), (documents, document_length)):
         weights = torch.rand(shape, generator=random) * (torch.rand(shape, generator=random) > 0.33)
         parts += [torch.randint(ids, shape, generator=random), weights.requires_grad_()]
     return parts
@@ -134,9 +128,7 @@ def explicit_source_scores(query_ids, query_weights, document_ids, document_weig
         return (torch.nn.functional.one_hot(text_ids, ids) * weights[:, :, None]).sum(dim=1)
 
     queries, documents = views(query_ids, query_weights), views(document_ids, document_weights)
-    per_query = len(documents) // len(queries)
-    rows = [[query @ documents[b * per_query + n] for n in range(per_query)] for b, query in enumerate(queries)]
-    return torch.stack([torch.stack(row) for row in rows])
+    return torch.stack([torch.stack([query @ document for document in documents]) for query in queries])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -147,7 +139,7 @@ def test_source_scores_are_inner_products_of_views_with_all_columns(seed):
 
 def test_gradients_of_source_scores_are_those_of_views_with_all_columns():
     parts = draw_source()
-    cells = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    cells = torch.randn(3, 12, generator=torch.Generator().manual_seed(5))
     leaves = [parts[1], parts[3]]
     ours, plain = (
         torch.autograd.grad((function(*parts) * cells).sum(), leaves)
@@ -167,6 +159,45 @@ def test_more_padding_changes_no_source_score():
         pad(document_weights, (0, 3)),
     )
     torch.testing.assert_close(padded, wanted)
+
+
+@pytest.mark.parametrize(("queries", "per_query"), [(1, 4), (3, 1), (3, 4)])
+def test_own_scores_are_those_of_a_query_with_the_documents_in_its_row(queries, per_query):
+    scores = torch.rand(queries, queries * per_query, generator=torch.Generator().manual_seed(0))
+    wanted = [[float(scores[b, b * per_query + n]) for n in range(per_query)] for b in range(queries)]
+    assert own_scores(scores).tolist() == wanted
+
+
+def naive_contrastive(scores, documents):
+    """Minus the logarithm of the positive's share among itself and all other texts of the batch."""
+    per_query, losses = len(documents) // len(scores), []
+    for b, row in enumerate(scores):
+        positive = b * per_query
+        others = [score for d, score in enumerate(row) if documents[d] != documents[positive]]
+        losses.append(-math.log(math.exp(row[positive]) / sum(map(math.exp, [row[positive], *others]))))
+    return losses
+
+
+@pytest.mark.parametrize("per_query", [1, 2, 4])
+def test_contrastive_loss_equals_its_formula(per_query):
+    scores = torch.randn(3, 3 * per_query, generator=torch.Generator().manual_seed(0))
+    documents = torch.arange(3 * per_query)
+    losses = contrastive_loss(scores, documents)
+    np.testing.assert_allclose(losses, naive_contrastive(scores.tolist(), documents.tolist()), rtol=1e-5)
+
+
+def test_copies_of_its_positive_are_no_negatives_of_a_query_but_stay_those_of_the_others():
+    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    documents = torch.tensor([7, 1, 7, 2, 3, 7])  # text 7: positive of two queries and negative of the third
+    losses = contrastive_loss(scores, documents)
+    np.testing.assert_allclose(losses.detach(), naive_contrastive(scores.tolist(), documents.tolist()), rtol=1e-5)
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
+    assert torch.isfinite(gradient).all()
+    assert (gradient == 0).tolist() == [
+        [False, False, True, False, False, True],
+        [True, False, False, False, False, True],
+        [False, False, False, False, False, False],
+    ]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

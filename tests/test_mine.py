@@ -202,6 +202,12 @@ def test_item_whose_english_side_was_held_out_is_neither_asked_nor_a_document(tm
     assert not any(text.startswith("description 3 ") for texts in (*found.pos, *found.neg) for text in texts)
 
 
+def test_negative_that_reads_like_the_positive_is_replaced_by_another(tmp_path):
+    table = items()
+    table.loc[(table.language == "de") & table["item"].isin(["item-0", "item-1"]), "description"] = "the same in de"
+    assert {len(negatives) for negatives in Corpora(tmp_path, table).mined().neg} == {HARD + RANDOM}
+
+
 def test_translation_that_two_documents_share_is_no_negative_of_itself(tmp_path):
     table = items()
     table.loc[table.language == "de", "description"] = "the same in de"

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, DistilB
 from milco.errors import MilcoError
 from milco.model import MilcoModel
 from milco.teacher import Teacher
+from milco.training import encode_by_length
 
 TEXTS = [
     "the cat",
@@ -264,6 +265,15 @@ def test_encoding_is_without_dropout_and_leaves_the_training_mode_as_it_was(mode
     assert not model.training
 
 
+def test_encoding_that_is_broken_off_leaves_the_training_mode_as_it_was(model):
+    model.train()
+    rows = model.iter_rows(TEXTS, 8, 2)
+    next(rows)
+    assert not model.training
+    rows.close()
+    assert model.training
+
+
 def test_decode_names_both_vocabularies_and_puts_the_heaviest_first(model):
     rows = model.encode_query(TEXTS)
     for row, named in zip(rows.toarray(), model.decode(rows), strict=True):
@@ -394,3 +404,35 @@ def test_a_teacher_without_a_bert_head_is_an_error(encoder_checkpoint, tmp_path)
     DistilBertForMaskedLM(config).save_pretrained(tmp_path / "teacher")
     with pytest.raises(MilcoError, match="lsr_encoder_checkpoint"):
         MilcoModel.from_checkpoints(encoder_checkpoint, tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 7, 50])
+def test_encoding_in_groups_of_like_length_changes_no_view_and_no_gradient(model, groups):
+    model.double()
+    ids, mask = padded(model, TEXTS)
+    found = []
+    for views in (encode_by_length(model, ids, mask, groups), model(ids, mask)):
+        model.zero_grad()
+        (torch.log1p(torch.relu(views.pooled)).sum() + views.source.square().sum()).backward()
+        found.append((views.pooled, views.source, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (pooled, source, gradients), (wanted_pooled, wanted_source, wanted_gradients) = found
+    torch.testing.assert_close(pooled, wanted_pooled, rtol=0, atol=1e-10)
+    torch.testing.assert_close(source, wanted_source, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-4)  # the source view is float32
+
+
+def test_encoding_in_groups_works_without_a_source_view(encoder_checkpoint, teacher_checkpoint):
+    plain = MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, echo=False).eval()
+    ids, mask = padded(plain, TEXTS)
+    views = encode_by_length(plain, ids, mask, 3)
+    assert views.source is None
+    torch.testing.assert_close(views.pooled, plain(ids, mask).pooled, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("texts", [8, 9, 10, 13])
+def test_the_number_of_forward_passes_does_not_depend_on_the_number_of_texts(model, texts):
+    # Stage 1 encodes as many English texts as its pairs happen to have; processes must make equally many passes.
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    encode_by_length(model, *padded(model, (TEXTS * 2)[:texts]), 4)
+    assert len(passes) == 4

@@ -65,11 +65,13 @@ def test_mass_keeps_the_shortest_prefix_that_reaches_the_share(seed, equal, shar
     np.testing.assert_array_equal(prune_mass(csr_array(rows), float(share)).toarray(), naive_mass(rows, share))
 
 
-@pytest.mark.parametrize("tenths", range(11))
-def test_a_share_that_is_met_exactly_costs_no_further_term(tenths):
-    # 0.1, 0.3 and 0.7 are no binary fractions: naive sums of them miss or pass the mark
-    rows = csr_array(np.full((3, 10), 0.1, np.float32))
-    assert np.diff(prune_mass(rows, tenths / 10).indptr).tolist() == [tenths] * 3
+@pytest.mark.parametrize("terms", [3, 7, 10, 25, 49, 60])
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_a_share_that_is_met_exactly_costs_no_further_term(terms, weight):
+    # Most of these shares are no binary fractions: share times total lies a little beside the sum of the terms.
+    rows = csr_array(np.full((2, terms), weight, np.float32))
+    for wanted in range(terms + 1):
+        assert np.diff(prune_mass(rows, wanted / terms).indptr).tolist() == [wanted] * 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -34,12 +34,13 @@ def archive(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+METADATA = b"Metadata-Version: 2.1\nName: tinypack\nVersion: 1.0\nRequires-Dist: nowhere-to-be-found\n"
 CONTENT = archive(
     {
         "tinypack/model/config.json": b'{"layers": 2}',
         "tinypack/model/weights.bin": bytes(range(256)) * 200,
         "tinypack/tokenizer.json": b"{}",
-        "tinypack-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tinypack\nVersion: 1.0\n",
+        "tinypack-1.0.dist-info/METADATA": METADATA,
         "tinypack-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nTag: py3-none-any\n",
         "tinypack-1.0.dist-info/RECORD": b"",
     }

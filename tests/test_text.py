@@ -56,8 +56,10 @@ def test_one_word_of_the_script_among_names_is_enough():
     assert text.rejection("Home Assistant OS settings", "Home Assistant OSの設定", "ja") is None
 
 
-def test_language_tag_decides_the_script():
-    assert text.written_in("Podešavanja uređaja", "sr-Latn")
+@pytest.mark.parametrize("language", ["sr-Latn", "sr-Latn-RS", "zh-Latn"])
+def test_language_tag_decides_the_script(language):
+    assert text.written_in("Podešavanja uređaja", language)
+    assert not text.written_in("Подешавања уређаја", language)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,7 @@ def test_translation_without_a_letter_is_refused(other):
         ('The device "{name}" is new', "The device is new"),
         ("Gerät „{name}“ ist neu", "Gerät ist neu"),
         ("两台设备（{names}）", "两台设备"),
+        ("设备「{name}」、『 {name} 』和【{name}】", "设备 、 和"),
         ("Devices ({names}) found", "Devices found"),
         ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
         ("line one\n\n\tline\u00a0two\u3000three", "line one line two three"),
@@ -156,8 +159,17 @@ def test_cleaning_twice_changes_nothing_more(raw):
     assert text.clean(text.clean(raw)) == text.clean(raw)
 
 
-def test_no_program_text_of_plural_forms_is_left():
-    assert "plural" not in text.clean("Delete {count, plural, one {device} other {devices}} now")
+@pytest.mark.parametrize(
+    "forms", ["{n, plural, one {device} other {devices}}", "{n,select,a {lamp} other {door}}", "{n, selectordinal, }"]
+)
+def test_string_with_the_forms_of_a_word_is_no_text(forms):
+    assert text.program_text(f"Delete {forms} now") == "plural"
+    assert text.rejection(f"Delete {forms} now", f"Jetzt {forms} löschen", "de") == "plural"
+    assert text.rejection("Delete now", f"Jetzt {forms} löschen", "de") == "plural"
+
+
+def test_placeholder_that_is_called_plural_is_text():
+    assert text.program_text("Delete {plural}, {select}") is None
 
 
 @pytest.mark.parametrize("word", ["Café", "Gerät", "ガス", "한국어", "Ελλάδα"])

@@ -9,20 +9,23 @@ rule align:
         encoder=ENCODER,
         lsr=LSR,
     output:
-        directory(artifact("align", "/model")),
+        directory(model("align")),
     log:
         f"logs/align/{KEYS['align']}.log",
     benchmark:
-        f"benchmarks/align/{KEYS['align']}.tsv"
+        f"logs/align/{KEYS['align']}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 16
     resources:
         nodes=1,
         processes_per_node=1,
     params:
-        folder=artifact("align"),
+        config=SETTINGS,
+        launch=LAUNCH,
     message:
         "Stage 1: alignment"
     shell:
-        "{LAUNCH} {resources.nodes} {resources.processes_per_node} {threads}"
-        " align --config {SETTINGS} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
-        " --encoder {input.encoder} --lsr {input.lsr} --folder {params.folder} --output {output} 2>&1 | tee {log}"
+        "{params.launch} {resources.nodes} {resources.processes_per_node} {threads}"
+        " align --config {params.config} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
+        " --encoder {input.encoder} --lsr {input.lsr} --output {output} 2>&1 | tee {log}"

@@ -22,6 +22,7 @@ EXPERIMENT = CONFIG.experiment
 RESULTS = f"results/{EXPERIMENT}"
 SETTINGS = f"{RESULTS}/config.yaml"
 KEYS = CONFIG.keys()
+ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yml")
 LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
 
 
@@ -36,6 +37,11 @@ def write_settings(settings, path):
 def artifact(stage, suffix=""):
     """Where a stage of this experiment leaves its result."""
     return f"artifacts/{stage}/{KEYS[stage]}{suffix}"
+
+
+def model(stage):
+    """The finished model of a training stage; checkpoints and metrics lie beside it."""
+    return f"{artifact(stage)}/model"
 
 
 def source(name):
@@ -60,7 +66,7 @@ def distill_start(wildcards=None):
     """What Stage 2 starts from: Stage 1, another model, or the bare encoder."""
     start = CONFIG.distill.pretrained_alignment_checkpoint
     if start == "align":
-        return artifact("align", "/model")
+        return model("align")
     return checkpoint(CONFIG.model.multilingual_encoder_checkpoint if start == "none" else start)
 
 
@@ -84,8 +90,8 @@ def system_vectors(wildcards):
 def system_model(wildcards):
     """The model whose vectors a system searches with."""
     return {
-        "align": artifact("align", "/model"),
-        "distill": artifact("distill", "/model"),
+        "align": model("align"),
+        "distill": model("distill"),
         "teacher": LSR,
         "dense": ENCODER,
     }[wildcards.system]
@@ -103,6 +109,6 @@ wildcard_constraints:
 
 
 onstart:
-    # What the programs read, and what explains the results. No rule makes it: its content is no reason to run a job,
+    # What the programs read, and what explains the results. It is no output: its content is no reason to run a job,
     # the keys in the paths are.
     write_settings(CONFIG, SETTINGS)

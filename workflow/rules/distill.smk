@@ -8,20 +8,23 @@ rule distill:
         start=distill_start(),
         lsr=LSR,
     output:
-        directory(artifact("distill", "/model")),
+        directory(model("distill")),
     log:
         f"logs/distill/{KEYS['distill']}.log",
     benchmark:
-        f"benchmarks/distill/{KEYS['distill']}.tsv"
+        f"logs/distill/{KEYS['distill']}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 16
     resources:
         nodes=1,
         processes_per_node=1,
     params:
-        folder=artifact("distill"),
+        config=SETTINGS,
+        launch=LAUNCH,
     message:
         "Stage 2: distillation"
     shell:
-        "{LAUNCH} {resources.nodes} {resources.processes_per_node} {threads}"
-        " distill --config {SETTINGS} --corpora {input.corpora} --triples {input.triples} --start {input.start}"
-        " --lsr {input.lsr} --folder {params.folder} --output {output} 2>&1 | tee {log}"
+        "{params.launch} {resources.nodes} {resources.processes_per_node} {threads}"
+        " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start}"
+        " --lsr {input.lsr} --output {output} 2>&1 | tee {log}"

@@ -10,12 +10,16 @@ rule encode:
     log:
         "logs/encode/{system}-{key}.log",
     benchmark:
-        "benchmarks/encode/{system}-{key}.tsv"
+        "logs/encode/{system}-{key}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 8
+    params:
+        config=SETTINGS,
     message:
         "encode the test collections with {wildcards.system}"
     shell:
-        "python -m milco encode --config {SETTINGS} --system {wildcards.system} --model {input.model}"
+        "python -m milco encode --config {params.config} --system {wildcards.system} --model {input.model}"
         " --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
 
 
@@ -29,13 +33,16 @@ rule evaluate:
     log:
         "logs/evaluate/{system}-{key}.log",
     benchmark:
-        "benchmarks/evaluate/{system}-{key}.tsv"
+        "logs/evaluate/{system}-{key}.tsv"
+    conda:
+        ENVIRONMENT
     params:
+        config=SETTINGS,
         vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     message:
         "measure {wildcards.system}"
     shell:
-        "python -m milco evaluate --config {SETTINGS} --system {wildcards.system} --corpora {input.corpora}"
+        "python -m milco evaluate --config {params.config} --system {wildcards.system} --corpora {input.corpora}"
         " --encoder {input.encoder} {params.vectors} --output {output} 2>&1 | tee {log}"
 
 
@@ -48,11 +55,15 @@ rule index:
     log:
         f"logs/index/{KEYS['index']}.log",
     benchmark:
-        f"benchmarks/index/{KEYS['index']}.tsv"
+        f"logs/index/{KEYS['index']}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=SETTINGS,
     message:
         "Seismic index of every test collection"
     shell:
-        "python -m milco index --config {SETTINGS} --corpora {input.corpora} --vectors {input.vectors}"
+        "python -m milco index --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " --output {output} > {log} 2>&1"
 
 
@@ -65,9 +76,13 @@ rule prune:
     log:
         f"logs/prune/{KEYS['prune']}.log",
     benchmark:
-        f"benchmarks/prune/{KEYS['prune']}.tsv"
+        f"logs/prune/{KEYS['prune']}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=SETTINGS,
     message:
         "what fewer terms per document cost and save"
     shell:
-        "python -m milco prune --config {SETTINGS} --corpora {input.corpora} --vectors {input.vectors}"
+        "python -m milco prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " --output {output} > {log} 2>&1"

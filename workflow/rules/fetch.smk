@@ -7,13 +7,16 @@ rule fetch:
     log:
         "logs/fetch/{name}-{key}.log",
     benchmark:
-        "benchmarks/fetch/{name}-{key}.tsv"
+        "logs/fetch/{name}-{key}.tsv"
+    conda:
+        ENVIRONMENT
     params:
+        config=SETTINGS,
         uri=lambda wildcards: CONFIG.sources[wildcards.name].uri,
     message:
         "fetch {wildcards.name} from {params.uri}"
     shell:
-        "python -m milco fetch --config {SETTINGS} --name {wildcards.name} --output {output} 2>&1 | tee {log}"
+        "python -m milco fetch --config {params.config} --name {wildcards.name} --output {output} 2>&1 | tee {log}"
 
 
 rule convert:
@@ -25,7 +28,9 @@ rule convert:
     log:
         "logs/convert/{name}-{key}.log",
     benchmark:
-        "benchmarks/convert/{name}-{key}.tsv"
+        "logs/convert/{name}-{key}.tsv"
+    conda:
+        ENVIRONMENT
     message:
         "turn the 4-bit file of {wildcards.name} into a transformers checkpoint"
     shell:
@@ -40,10 +45,13 @@ rule corpora:
     log:
         f"logs/corpora/{KEYS['corpora']}.log",
     benchmark:
-        f"benchmarks/corpora/{KEYS['corpora']}.tsv"
+        f"logs/corpora/{KEYS['corpora']}.tsv"
+    conda:
+        ENVIRONMENT
     params:
+        config=SETTINGS,
         sources=[f"--source {dataset}" for dataset in datasets()],
     message:
         "parallel text, known items and test collections"
     shell:
-        "python -m milco corpora --config {SETTINGS} {params.sources} --output {output} 2>&1 | tee {log}"
+        "python -m milco corpora --config {params.config} {params.sources} --output {output} 2>&1 | tee {log}"

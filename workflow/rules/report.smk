@@ -22,7 +22,7 @@ rule report:
     input:
         corpora=artifact("corpora"),
         runs=[runs(system) for system in SYSTEMS],
-        models=[artifact(stage, "/model") for stage in STAGES],
+        models=[model(stage) for stage in STAGES],
         index=artifact("index"),
         prune=artifact("prune", ".parquet"),
     output:
@@ -31,29 +31,34 @@ rule report:
     log:
         f"logs/report/{EXPERIMENT}.log",
     benchmark:
-        f"benchmarks/report/{EXPERIMENT}.tsv"
+        f"logs/report/{EXPERIMENT}.tsv"
+    conda:
+        ENVIRONMENT
     params:
+        config=SETTINGS,
         settings=CONFIG.to_yaml(),
         runs=[f"--runs {system}={runs(system)}" for system in SYSTEMS],
         stages=[f"--stage {stage}={artifact(stage)}" for stage in STAGES],
-        nodes=[f"--node {shlex.quote(f'{node}=benchmarks/{path}.tsv')}" for node, path in NODES.items()],
+        nodes=[f"--node {shlex.quote(f'{node}=logs/{path}.tsv')}" for node, path in NODES.items()],
     message:
         "report of {EXPERIMENT}"
     shell:
-        "python -m milco report --config {SETTINGS} --corpora {input.corpora} {params.runs}"
+        "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
         " --report {output.report} --metrics {output.metrics} 2>&1 | tee {log}"
 
 
 rule export:
     input:
-        artifact("distill", "/model"),
+        model("distill"),
     output:
         directory(f"{RESULTS}/model"),
     log:
         f"logs/export/{EXPERIMENT}.log",
     benchmark:
-        f"benchmarks/export/{EXPERIMENT}.tsv"
+        f"logs/export/{EXPERIMENT}.tsv"
+    conda:
+        ENVIRONMENT
     message:
         "the finished model of {EXPERIMENT}"
     shell:

@@ -11,12 +11,16 @@ rule teacher:
     log:
         f"logs/teacher/{KEYS['teacher']}.log",
     benchmark:
-        f"benchmarks/teacher/{KEYS['teacher']}.tsv"
+        f"logs/teacher/{KEYS['teacher']}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 8
+    params:
+        config=SETTINGS,
     message:
         "sparse teacher targets, once per English text"
     shell:
-        "python -m milco teacher --config {SETTINGS} --corpora {input.corpora} --teacher {input.teacher}"
+        "python -m milco teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
         " --output {output.vectors} 2>&1 | tee {log}"
 
 
@@ -30,11 +34,14 @@ rule mine:
     log:
         f"logs/mine/{KEYS['triples']}.log",
     benchmark:
-        f"benchmarks/mine/{KEYS['triples']}.tsv"
+        f"logs/mine/{KEYS['triples']}.tsv"
+    conda:
+        ENVIRONMENT
     params:
+        config=SETTINGS,
         sources=[f"--source {name}={source(name)}" for name in CONFIG.distill.train_datasets],
     message:
         "distillation triples with hard negatives"
     shell:
-        "python -m milco mine --config {SETTINGS} --corpora {input.corpora} --teacher {input.teacher}"
+        "python -m milco mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
         " {params.sources} --output {output} 2>&1 | tee {log}"

@@ -10,9 +10,13 @@ rule tokenize:
     log:
         f"logs/tokenize/{KEYS['tokens']}.log",
     benchmark:
-        f"benchmarks/tokenize/{KEYS['tokens']}.tsv"
+        f"logs/tokenize/{KEYS['tokens']}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=SETTINGS,
     message:
         "token cache of the parallel text"
     shell:
-        "python -m milco tokenize --config {SETTINGS} --corpora {input.corpora} --encoder {input.encoder}"
+        "python -m milco tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
         " --output {output} 2>&1 | tee {log}"
