@@ -1,5 +1,6 @@
 """The programs behind the rules: `milco PROGRAM --help`. A program is called as its rule is."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,11 @@ import typer
 
 from milco import config as configuration
 from milco.errors import MilcoError
+
+# On a shared processor, threads that wait for each other by spinning stop the work for as long as one of them is put
+# aside: three times slower beside one busy neighbour. With a short spin an idle machine loses nothing. Read by
+# libgomp when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
 

@@ -8,7 +8,7 @@ Every loss of this project sends gradients to few cells, since a term that is in
 import torch
 from torch import Tensor
 
-VOCABULARY_SLICE = 2048  # B·L·2048 logits at a time stay near the processor's caches
+VOCABULARY_SLICE = 1024  # B·L·1024 logits at a time stay near the processor's caches
 
 
 class _PooledLogits(torch.autograd.Function):
