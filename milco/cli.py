@@ -160,12 +160,13 @@ def report(
     prune: Input,
     report: Output,
     metrics: Output,
+    summary: Output,
 ) -> None:
-    """Write report.html and metrics.csv from all results."""
+    """Write report.html, metrics.csv and summary.md from all results."""
     from milco.report import Results, write
 
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
-    write(configuration.load(config), results, report, metrics)
+    write(configuration.load(config), results, report, metrics, summary)
 
 
 @app.command()
@@ -178,6 +179,10 @@ def dag(output: Output) -> None:
 
 def main() -> None:
     """Run a program; what the user must know ends it in one line, without a traceback."""
+    if sys.argv[1:2] != ["fetch"]:  # only fetching may ask the hub; loading local files needs no bars of its own
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except MilcoError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from milco import home_assistant, text
 from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
@@ -153,7 +154,12 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
     pairs: list[tuple[str, str, str]] = []
     for name in config.align.train_datasets:
         counts: Counter = Counter()
-        pairs += parallel_pairs(_candidates(config, name, sources[name]), set(config.languages), held_out, counts)
+        pairs += parallel_pairs(
+            tqdm(_candidates(config, name, sources[name]), desc=name, unit="pair", mininterval=2),
+            set(config.languages),
+            held_out,
+            counts,
+        )
         statistics[name] = dict(counts)
     table = pd.DataFrame(pairs, columns=PAIR_COLUMNS).drop_duplicates(ignore_index=True)
     empty = sorted(set(config.languages) - {"en"} - set(table.language))

@@ -126,8 +126,31 @@ def language_table(config: Config, results: Results, cross_lingual: bool) -> pd.
     return table
 
 
-def write(config: Config, results: Results, report: Path, metrics: Path) -> None:
-    """Write report.html and metrics.csv."""
+def summary_of(cross: pd.DataFrame, averages: pd.DataFrame, results: Results) -> str:
+    """The main tables as Markdown, with what they were measured on."""
+    made = environment()
+    rows = [["collection", *(SYSTEM_NAMES.get(column, column) for column in cross)]]
+    for name, row in cross.iterrows():
+        rows.append(
+            [str(name), *(f"{value:.0%}" if column == "share" else f"{value:.3f}" for column, value in row.items())]
+        )
+    means = [["system, mean", *averages.columns]]
+    means += [[SYSTEM_NAMES[system], *(f"{value:.3f}" for value in row)] for system, row in averages.iterrows()]
+    seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
+    return (
+        f"nDCG@10 across languages; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
+        f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
+        f"{_markdown(rows)}\n{_markdown(means)}"
+    )
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]) + "\n"
+
+
+def write(config: Config, results: Results, report: Path, metrics: Path, summary: Path) -> None:
+    """Write report.html, metrics.csv and summary.md."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
     cross, same = language_table(config, results, True), language_table(config, results, False)
@@ -137,12 +160,12 @@ def write(config: Config, results: Results, report: Path, metrics: Path) -> None
     averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
     averages = averages.reindex([system for system in SYSTEM_NAMES if system in averages.index])
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
-    last = {stage: curve.dropna(subset="examples").iloc[-1].examples for stage, curve in results.curves.items()
-            if "examples" in curve}  # fmt: skip
-    environment_jinja = jinja2.Environment(
+    curve = results.curves["distill"]
+    examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("milco", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment_jinja.get_template("report.html.jinja").render(
+    page = templates.get_template("report.html.jinja").render(
         config=config,
         names=SYSTEM_NAMES,
         cross=cross,
@@ -155,10 +178,12 @@ def write(config: Config, results: Results, report: Path, metrics: Path) -> None
         corpora=results.corpora,
         curves=draw_curves(results),
         pruning_curve=draw_pruning(results.pruning),
-        examples=last.get("distill", {}),
+        examples=examples,
         settings=config.to_yaml(),
         environment=environment(),
     )
+    with finished_file(summary) as draft:
+        draft.write_text(summary_of(cross, averages, results), encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")
 

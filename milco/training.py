@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from milco.config import Config, Training
@@ -29,6 +29,7 @@ from milco.files import finished_folder, write_json
 from milco.model import MilcoModel, Views
 
 KEPT_CHECKPOINTS = 2
+EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
 Collate = Callable[[np.ndarray, int], dict[str, Tensor]]
 Loss = Callable[[MilcoModel, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -167,7 +168,7 @@ class Progress(TrainerCallback):
                 total=state.max_steps * size,
                 initial=state.global_step * size,
                 desc=self.stage,
-                unit="text",
+                unit=EXAMPLES[self.stage],
                 mininterval=2,
             )
             self.started, self.first = time.time(), state.global_step
@@ -267,6 +268,7 @@ def train(
         data_collator=lambda batches: batches[0],
         callbacks=[Progress(folder, stage, settings, look)],
     )
+    trainer.remove_callback(PrinterCallback)  # the bar and metrics.jsonl say it
     if trainer.is_world_process_zero():
         config.save(folder / "config.yaml")
         write_json(folder / "environment.json", environment())

@@ -173,6 +173,12 @@ def test_the_metrics_are_tidy_and_complete(finished):
     assert table.value.between(0, 1).all() and len(table) == 18
 
 
+def test_the_summary_has_a_row_for_every_system(finished):
+    summary = finished.one("results/miniature/summary.md").read_text(encoding="utf-8")
+    for system in ("BM25", "English teacher", "Stage 1", "Stage 2", "Stage 2, pivot view alone"):
+        assert f"| {system} |" in summary
+
+
 def test_the_model_loads_from_its_folder_alone(finished, tmp_path):
     shutil.copytree(finished.one("results/miniature/model"), tmp_path / "model")
     code = (
@@ -245,15 +251,19 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, values, finishe
     assert steps == sorted(steps)
 
 
-def test_two_processes_agree_with_one(tmp_path, values):
+def test_two_processes_and_accumulation_agree_with_one(tmp_path, values):
     plain = {**values, "model": {**values["model"], "dropout": 0.0}}
     weights = []
-    for processes in (1, 2):
-        project = Project(tmp_path / str(processes), plain)
-        project.snakemake("align", "--set-resources", f"align:processes_per_node={processes}")
-        weights.append(load_file(project.one("artifacts/align/*/model/model.safetensors")))
-    for name in weights[0]:
-        assert weights[0][name].allclose(weights[1][name], atol=2e-3), name
+    for processes, micro_batch in ((1, 8), (2, 8), (1, 4)):
+        project = Project(tmp_path / f"{processes}-{micro_batch}", plain)
+        size = {"per_device_train_batch_size": micro_batch}
+        project.configure(align=size, distill=size)
+        layout = [f"{stage}:processes_per_node={processes}" for stage in ("align", "distill")]
+        project.snakemake("distill", "--set-resources", *layout)
+        weights.append(load_file(project.one("artifacts/distill/*/model/model.safetensors")))
+    for name, value in weights[0].items():
+        assert value.allclose(weights[1][name], atol=5e-3), name
+        assert value.allclose(weights[2][name], atol=5e-3), name
 
 
 @pytest.mark.parametrize(

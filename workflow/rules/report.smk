@@ -28,6 +28,7 @@ rule report:
     output:
         report=f"{RESULTS}/report.html",
         metrics=f"{RESULTS}/metrics.csv",
+        summary=f"{RESULTS}/summary.md",
     log:
         f"logs/report/{EXPERIMENT}.log",
     benchmark:
@@ -45,7 +46,8 @@ rule report:
     shell:
         "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
-        " --report {output.report} --metrics {output.metrics} 2>&1 | tee {log}"
+        " --report {output.report} --metrics {output.metrics}"
+        " --summary {output.summary} 2>&1 | tee {log}"
 
 
 rule export:
