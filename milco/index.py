@@ -83,27 +83,27 @@ class Index:
 def build_all(config: Config, collections: Path, vectors: Path, output: Path) -> None:
     """Index every test collection and measure each index, read back from disk, beside exact search.
 
-    Writes `{collection}.index.seismic` and seismic.parquet: collection, documents, bytes, build_seconds,
-    milliseconds (per query), recall (share of the exact 10 best that the index finds), nDCG@10 of both.
+    Collections over the same documents share an index. Writes `{index}.index.seismic` and seismic.parquet:
+    collection, index, documents, bytes, build_seconds, milliseconds (per query), recall (share of the exact 10 best
+    that the index finds), nDCG@10 of both.
     """
     found = Vectors(vectors)
     rows = []
+    made: dict[tuple[str, ...], dict] = {}
     with finished_folder(output) as folder:
         for collection in tqdm(collections_of(config, "distill", collections), desc="index"):
             queries, documents = matrices(found, collection, "distill")
-            started = time.perf_counter()
-            built = Index.build(documents)
-            seconds = time.perf_counter() - started
-            size = built.save(folder / collection.name)
-            rankings, milliseconds = Index.load(folder / collection.name).search(queries, DEPTH)
+            texts = tuple(collection.documents.values())
+            if texts not in made:
+                made[texts] = _build(documents, folder / collection.name)
+            rankings, milliseconds = Index.load(folder / made[texts]["index"]).search(queries, DEPTH)
             exact = rank_exactly(queries, documents, DEPTH)
             names = list(collection.queries), list(collection.documents)
             rows.append(
                 {
                     "collection": collection.name,
                     "documents": len(collection.documents),
-                    "bytes": size,
-                    "build_seconds": seconds,
+                    **made[texts],
                     "milliseconds": milliseconds,
                     "recall": recall(rankings, exact),
                     "nDCG@10": mean_ndcg(collection.qrels, as_run(rankings, *names)),
@@ -111,6 +111,14 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
                 }
             )
         pd.DataFrame(rows).to_parquet(folder / "seismic.parquet", index=False)
+
+
+def _build(documents: scipy.sparse.csr_array, path: Path) -> dict:
+    """Build and save an index: its name, its size and the time that building took."""
+    started = time.perf_counter()
+    index = Index.build(documents)
+    seconds = time.perf_counter() - started
+    return {"index": path.name, "build_seconds": seconds, "bytes": index.save(path)}
 
 
 def recall(found: list[Ranking], exact: list[Ranking]) -> float:
