@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import set_seed
 
 from milco.batching import plan_steps
 from milco.config import Config
@@ -107,6 +108,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     if settings.pretrained_alignment_checkpoint == "none":
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
+        set_seed(config.seed)  # LexEcho is new here and drawn at random
         model = MilcoModel.from_pretrained(start, echo=config.model.echo, echo_scale=config.model.echo_scale)
         freeze(model, config)
     groups = Groups(pd.read_parquet(triples), model, settings.train_group_size, config.seed)

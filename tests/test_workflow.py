@@ -262,8 +262,10 @@ def test_two_processes_and_accumulation_agree_with_one(tmp_path, values):
         project.snakemake("distill", "--set-resources", *layout)
         weights.append(load_file(project.one("artifacts/distill/*/model/model.safetensors")))
     for name, value in weights[0].items():
-        assert value.allclose(weights[1][name], atol=5e-3), name
-        assert value.allclose(weights[2][name], atol=5e-3), name
+        # The keys' biases change no attention: their gradient is rounding noise, which Adam blows up to full steps.
+        tolerance = 1e-2 if name.endswith("key.bias") else 1e-4
+        assert value.allclose(weights[1][name], atol=tolerance), name
+        assert value.allclose(weights[2][name], atol=tolerance), name
 
 
 @pytest.mark.parametrize(
