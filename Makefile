@@ -21,7 +21,7 @@ dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all
 
 dag: $(VENV)/installed
-	$(SNAKEMAKE) all --rulegraph | "$(VENV)/bin/python" -m milco dag --output dag.svg
+	$(SNAKEMAKE) --rulegraph dot all | "$(VENV)/bin/python" -m milco dag --output dag.svg
 
 install: $(VENV)/installed
 

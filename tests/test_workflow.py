@@ -294,3 +294,11 @@ def test_the_demo_can_be_planned_and_drawn_before_anything_is_fetched(tmp_path):
     subprocess.run(command, input=graph.stdout, text=True, check=True)
     drawing = (tmp_path / "dag.svg").read_text(encoding="utf-8")
     assert drawing.count("<svg") == 1 and not (tmp_path / "resources").exists()
+
+
+@pytest.mark.parametrize("target", ["dag", "dry-run"])
+def test_make_plans_and_draws_as_the_readme_says(target):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", target, f"VENV={sys.prefix}", f"--assume-old={sys.prefix}/installed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
