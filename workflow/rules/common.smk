@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 from milco.config import parse as parse_settings
 from milco.errors import MilcoError
+from milco.sources import local_path
 
 if not config:
     raise WorkflowError("no configuration: add --configfile config/demo.yaml or your own")
@@ -46,8 +47,8 @@ def model(stage):
 
 def source(name):
     """Where a source lies on this machine, fetched or the user's own."""
-    uri = CONFIG.sources[name].uri
-    return uri.removeprefix("file:") if uri.startswith("file:") else f"resources/{name}-{CONFIG.source_key(name)}"
+    local = local_path(CONFIG.sources[name].uri)
+    return str(local) if local else f"resources/{name}-{CONFIG.source_key(name)}"
 
 
 def checkpoint(name):
