@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from milco import config as configuration
-from milco.errors import MilcoError
+from milco.errors import MilcoError, leave_last_words
 
 # On a shared processor, threads that wait for each other by spinning stop the work for as long as one of them is put
 # aside: three times slower beside one busy neighbour. With a short spin an idle machine loses nothing. Read by
@@ -111,11 +111,28 @@ def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, 
 
 
 @app.command()
-def encode(config: ConfigFile, system: Name, model: Input, corpora: Corpora, output: Output) -> None:
+def encode(
+    config: ConfigFile,
+    system: Name,
+    model: Input,
+    corpora: Corpora,
+    output: Output,
+    shard: Annotated[str, typer.Option(help="Which part of the texts, as 2-of-8.")] = "1-of-1",
+) -> None:
     """Encode the test collections with one system."""
     from milco.encode import encode
 
-    encode(configuration.load(config), system, model, corpora / "collections" / "test", output)
+    number, shards = map(int, shard.split("-of-"))
+    texts = corpora / "collections" / "test"
+    encode(configuration.load(config), system, model, texts, output, number - 1, shards)
+
+
+@app.command()
+def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")], output: Output) -> None:
+    """Put the vectors of all shards together."""
+    from milco.encode import merge
+
+    merge(shard, output)
 
 
 @app.command()
@@ -170,6 +187,14 @@ def report(
 
 
 @app.command()
+def doctor(gpus_per_node: Annotated[int, typer.Option(help="Devices that each node should have.")] = 0) -> None:
+    """Look over the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
+    from milco.doctor import examine
+
+    examine(gpus_per_node)
+
+
+@app.command()
 def dag(output: Output) -> None:
     """Draw the graph that `snakemake --rulegraph` prints, from the standard input, as an SVG."""
     from milco.dag import draw
@@ -186,4 +211,6 @@ def main() -> None:
     try:
         app()
     except MilcoError as error:
-        sys.exit(f"milco: error: {error}")
+        message = f"milco: error: {error}"
+        leave_last_words(message)
+        sys.exit(message)

@@ -131,7 +131,7 @@ class Distill(Training):
     lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
     sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
     contrastive_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of a micro-batch."
+        0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of the global batch."
     )
     teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
     hard_negatives: Count = Field(16, description="Mined negatives per query, the teacher's best wrong documents.")
@@ -148,6 +148,9 @@ class Evaluate(Strict):
         ["bm25", "teacher", "dense"], description="Systems to compare with."
     )
     batch_size: Count = Field(64, description="Texts that the encoder takes at a time.", json_schema_extra=Layout)
+    encode_shards: Count = Field(
+        1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
+    )
     bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
     dense_query_prefix: str = Field("", description="What the untrained encoder wants before a query.")
     dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
@@ -232,6 +235,28 @@ class Config(Strict):
         ]
         return list(dict.fromkeys(names))
 
+    def micro_batch_size(self, stage: str, processes: int) -> int:
+        """Examples that one process takes at a time, so that all of them together make global batches.
+
+        Raises:
+            MilcoError: the global batch cannot be shared by so many processes.
+        """
+        settings: Training = getattr(self, stage)
+        size = settings.global_batch_size
+        micro = min(settings.per_device_train_batch_size, size // processes)
+        if micro == 0 or size % (micro * processes):
+            raise MilcoError(
+                f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes in micro-batches of "
+                f"{max(micro, 1)}; make it a multiple of {max(micro, 1) * processes}"
+            )
+        compared = stage == "distill" and (self.distill.contrastive_weight > 0 or self.distill.sparse_reg == "flops")
+        if compared and micro * processes < size:
+            raise MilcoError(
+                f"distill.per_device_train_batch_size: {micro}; contrastive_weight and sparse_reg: flops compare all "
+                f"{size} queries of the global batch, so that {processes} processes must take {size // processes} each"
+            )
+        return micro
+
     def keys(self) -> dict[str, str]:
         """Stage → short hash of everything that decides its result. Layout keys have no part in it."""
         sources = {name: self.sources[name] for name in self.used_datasets()}
@@ -259,8 +284,6 @@ class Config(Strict):
             start = keys["align"]
         else:
             start = [keys["corpora"], encoder, teacher, None if start == "none" else self._checkpoint(start)]
-        if self.distill.contrastive_weight > 0:  # the negatives are those of a micro-batch
-            distill["per_device_train_batch_size"] = self.distill.per_device_train_batch_size
         keys["distill"] = _hash(start, keys["triples"], model, echo, lengths, distill, looks, self.seed)
         how = [keys["corpora"], lengths, self.evaluate.bf16]
         prefixes = [self.evaluate.dense_query_prefix, self.evaluate.dense_passage_prefix]

@@ -5,6 +5,7 @@ Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
         --output FOLDER
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from milco.config import Config
 from milco.development import Development
 from milco.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.model import MilcoModel
-from milco.training import Loss, encode_by_length, freeze, new_model, pad_texts, train
+from milco.training import Loss, encode_by_length, freeze, from_all_processes, new_model, pad_texts, train
 
 LENGTH_GROUPS = 3  # queries are short and documents of all lengths: padded to the longest, three slots in four are pads
 
@@ -77,22 +78,31 @@ def loss(config: Config) -> Loss:
         ids, queries = batch["input_ids"], len(batch["scores"])
         views = encode_by_length(model, ids, batch["attention_mask"], LENGTH_GROUPS)
         query, document = views.pivot[:queries], views.pivot[queries:]
-        scores = query @ document.T
+        # Negatives are the documents of all processes: how many share a batch changes nothing.
+        together = from_all_processes if settings.contrastive_weight else lambda rows: rows
+        mine = torch.arange(len(document), device=ids.device)
+        mine += int(os.environ.get("RANK", 0)) * len(document) if settings.contrastive_weight else 0
+        scores = query @ together(document).T
         if views.source is not None:
-            scores = scores + source_scores(
-                ids[:queries], views.source[:queries], ids[queries:], views.source[queries:]
-            )
-        own = own_scores(scores)
-        contrast = contrastive_loss(scores, batch["documents"]).mean()
+            source = together(ids[queries:]), together(views.source[queries:])
+            scores = scores + source_scores(ids[:queries], views.source[:queries], *source)
+        own = own_scores(scores[:, mine])
+        positives = mine.view(queries, -1)[:, 0]
+        contrast = contrastive_loss(scores, positives, together(batch["documents"])).mean()
         return {
             "loss_distillation": distillation_loss(own, batch["scores"], settings.teacher_temperature).mean(),
             "loss_contrast": settings.contrastive_weight * contrast,
-            "loss_query_sparsity": settings.lambda_q * sparse_regularizer(query, settings.sparse_reg),
-            "loss_document_sparsity": settings.lambda_d * sparse_regularizer(document, settings.sparse_reg),
+            "loss_query_sparsity": settings.lambda_q * sparsity(query),
+            "loss_document_sparsity": settings.lambda_d * sparsity(document),
             "active_query": (query.detach() > 0).sum(dim=1).float().mean(),
             "active_document": (document.detach() > 0).sum(dim=1).float().mean(),
             "agreement": (own.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
         }
+
+    def sparsity(pivot: Tensor) -> Tensor:
+        # FLOPS squares the mean over the batch, so that it must see all of it.
+        rows = from_all_processes(pivot) if settings.sparse_reg == "flops" else pivot
+        return sparse_regularizer(rows, settings.sparse_reg)
 
     return terms
 

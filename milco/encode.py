@@ -6,8 +6,9 @@
 
 A text that stands in several collections is encoded once: vectors hang on `text_id`.
 
-Run by rule `encode`:
-    python -m milco encode --config FILE --system NAME --model FOLDER --corpora FOLDER --output FOLDER
+Run by rules `encode`, one job for each shard of the texts, and `merge`:
+    python -m milco encode --config FILE --system NAME --shard 2-of-8 --model FOLDER --corpora FOLDER --output FOLDER
+    python -m milco merge --shard FOLDER --shard FOLDER … --output FOLDER
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
@@ -56,8 +58,11 @@ def languages_of(config: Config, collection: str) -> tuple[str, str]:
     return query, document
 
 
-def encode(config: Config, system: str, model: Path, collections: Path, output: Path) -> None:
-    """Encode every query and document of the test collections into the folder `output`.
+def encode(
+    config: Config, system: str, model: Path, collections: Path, output: Path, shard: int = 0, shards: int = 1
+) -> None:
+    """Encode queries and documents of the test collections into the folder `output`: every text, or one of so many
+    shards of them, which take turns, so that each has its share of every collection.
 
     Raises:
         MilcoError: a text has weights that are no numbers.
@@ -70,7 +75,26 @@ def encode(config: Config, system: str, model: Path, collections: Path, output: 
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     with finished_folder(output) as folder:
         for side in SIDES:
-            encoder.write(side, list(texts[side]), folder)
+            encoder.write(side, list(texts[side])[shard::shards], folder)
+
+
+def merge(shards: list[Path], output: Path) -> None:
+    """Write the vectors of all shards into one folder of the same form."""
+    parts = [Vectors(shard) for shard in shards]
+    with finished_folder(output) as folder:
+        for side in SIDES:
+            rows = [part.rows[side] for part in parts]
+            ids = [identifier for part in parts for identifier in part.place[side]]
+            if isinstance(rows[0], np.ndarray):
+                _save_dense(folder, side, np.concatenate(rows), ids)
+            else:
+                path = folder / f"{side}.safetensors"
+                save_vectors(path, scipy.sparse.vstack(rows, format="csr"), ids, parts[0].pivot_columns)
+
+
+def _save_dense(folder: Path, side: str, vectors: np.ndarray, ids: list[str]) -> None:
+    save_file({"vectors": vectors}, folder / f"{side}.dense.safetensors")
+    (folder / f"{side}.dense.ids.txt").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
 
 
 class SparseEncoder:
@@ -124,9 +148,7 @@ class DenseEncoder:
                 mask = batch["attention_mask"][:, :, None]
                 mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
                 vectors[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        save_file({"vectors": vectors}, folder / f"{side}.dense.safetensors")
-        ids = "".join(f"{text_id(text)}\n" for text in texts)
-        (folder / f"{side}.dense.ids.txt").write_text(ids, encoding="utf-8")
+        _save_dense(folder, side, vectors, [text_id(text) for text in texts])
 
 
 class Vectors:

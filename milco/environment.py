@@ -1,5 +1,6 @@
 """Where a result was made: packages, commit, machine."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,13 +14,14 @@ PACKAGES = [
 
 
 def environment() -> dict:
-    """Versions of the packages that decide a result, the project's commit, and the machine."""
+    """Versions of the packages that decide a result, the project's code and commit, and the machine."""
     import torch
 
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ["milco", *PACKAGES]},
+        "code": _code(),
         "commit": _commit(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -32,6 +34,12 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _code() -> str:
+    """Checksum of the project's modules."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:12]
 
 
 def _commit() -> str | None:

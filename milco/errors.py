@@ -1,5 +1,17 @@
-"""The one error that a user of the programs is meant to read."""
+"""The one error that a user of the programs is meant to read, and how launch.sh comes to repeat it."""
+
+import os
 
 
 class MilcoError(Exception):
     """Something in the user's settings, data or machine is wrong; the message says what, where and what to do."""
+
+
+def leave_last_words(message: str) -> None:
+    """Have launch.sh repeat a message at the end of its log, below all that torchrun prints.
+
+    A program that leaves some and ends without an error has stopped early and wants to be started again.
+    """
+    if "MILCO_LAST_WORDS" in os.environ:
+        with open(os.environ["MILCO_LAST_WORDS"], "a", encoding="utf-8") as file:
+            file.write(message + "\n")

@@ -66,17 +66,17 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     return (wanted.exp() * (wanted - given)).sum(dim=1)
 
 
-def contrastive_loss(scores: Tensor, documents: Tensor) -> Tensor:
+def contrastive_loss(scores: Tensor, positive: Tensor, documents: Tensor) -> Tensor:
     """InfoNCE with in-batch negatives: each query shall prefer its positive to all other documents of the batch.
 
     Args:
-        scores: B×(B·N) scores, the N documents of a query in a row, its positive first.
-        documents: B·N numbers of the documents; a second copy of a query's positive is no negative.
+        scores: B×D scores of every query with every document.
+        positive: B columns, of each query's positive.
+        documents: D numbers of the documents; a second copy of a query's positive is no negative.
 
     Returns:
         B losses.
     """
-    positive = torch.arange(len(scores), device=scores.device) * (scores.shape[1] // len(scores))
     copy = documents[None, :] == documents[positive][:, None]
     copy[torch.arange(len(scores), device=scores.device), positive] = False
     return torch.nn.functional.cross_entropy(scores.float().masked_fill(copy, -torch.inf), positive, reduction="none")

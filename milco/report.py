@@ -71,7 +71,8 @@ class Results:
         statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
         timed = [
             pd.read_csv(path, sep="\t", na_values="-").assign(node=name)
-            for name, path in nodes.items()
+            for name, pattern in nodes.items()
+            for path in sorted(pattern.parent.glob(pattern.name))
             if path.exists()
         ]
         return cls(
@@ -80,7 +81,7 @@ class Results:
             {name: pd.read_json(path / "metrics.jsonl", lines=True) for name, path in stages.items()},
             pd.read_parquet(index / "seismic.parquet"),
             pd.read_parquet(prune),
-            pd.concat(timed, ignore_index=True),
+            pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
             _json(corpora / "statistics.json"),
         )
 

@@ -1,32 +1,43 @@
 """What both stages share: the Trainer, its checkpoints, its metrics and its looks at the development collections.
 
-A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/, and in the
-end model/, which appears whole or not at all; a killed run goes on from its last checkpoint.
+A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/ while it
+trains, and in the end model/, which appears whole or not at all; a run that was cut off goes on from its last
+checkpoint (recovery.py).
 """
 
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from milco.config import Config, Training
 from milco.environment import environment
-from milco.errors import MilcoError
-from milco.files import finished_folder, write_json
+from milco.files import write_json
 from milco.model import MilcoModel, Views
+from milco.recovery import (
+    Interruption,
+    checkpoints_of,
+    draft_of,
+    finish,
+    first_decides,
+    hand_out,
+    is_finished,
+    last_checkpoint,
+    made_elsewise,
+    seal,
+    wait_for_others,
+    writing,
+)
 
 KEPT_CHECKPOINTS = 2
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
@@ -58,8 +69,9 @@ class MicroBatches(Dataset):
 class StageTrainer(Trainer):
     """A Trainer whose order is planned, whose checkpoints appear whole, and whose new layers learn faster."""
 
-    def __init__(self, *args, settings: Training, loss: Loss, **kwargs):
+    def __init__(self, *args, run: Path, settings: Training, loss: Loss, **kwargs):
         super().__init__(*args, **kwargs)
+        self.run = run
         self.settings = settings
         self.stage_loss = loss
         self.parts: dict[str, list[float]] = {}
@@ -99,22 +111,19 @@ class StageTrainer(Trainer):
         return self.optimizer
 
     def _get_output_dir(self, trial) -> str:
-        return str(self.draft)
-
-    @property
-    def draft(self) -> Path:
-        """Where a checkpoint is written before it takes its name."""
-        return Path(self.args.output_dir) / ".draft"
+        return str(draft_of(self.run))
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Write a checkpoint aside, then rename it: what is called checkpoint-N is complete."""
-        super()._save_checkpoint(model, trial)
+        """Write a checkpoint aside, seal it, then rename it: what is called checkpoint-N is complete."""
+        name = f"checkpoint-{self.state.global_step}"
+        with writing(name, self.run):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            name = f"checkpoint-{self.state.global_step}"
-            os.replace(self.draft / name, Path(self.args.output_dir) / name)
-            checkpoints = sorted(Path(self.args.output_dir).glob("checkpoint-*"), key=_step_of)
-            for old in checkpoints[:-KEPT_CHECKPOINTS]:
+            with writing(name, self.run):
+                seal(draft_of(self.run) / name)
+                os.replace(draft_of(self.run) / name, Path(self.args.output_dir) / name)
+            for old in checkpoints_of(self.run)[:-KEPT_CHECKPOINTS]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
@@ -150,8 +159,34 @@ def encode_by_length(model: MilcoModel, ids: Tensor, mask: Tensor, groups: int) 
     return Views(pooled, torch.cat(source)[back])
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
+def from_all_processes(rows: Tensor) -> Tensor:
+    """Rows B×… of every process below each other, the first one's first: (W·B)×…, with gradients to all of them.
+
+    A second dimension may be of different length in each process and is filled up with zeros.
+    """
+    if not distributed.is_initialized():
+        return rows
+    if rows.dim() > 1:
+        longest = torch.tensor(rows.shape[1], device=rows.device)
+        distributed.all_reduce(longest, op=distributed.ReduceOp.MAX)
+        rows = pad(rows, (0, int(longest) - rows.shape[1]))
+    return _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward pass sums what all processes want of a row."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        return gradient.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 class Progress(TrainerCallback):
@@ -226,15 +261,24 @@ def train(
         look: measures the model on the development collections; called on the first process.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    micro = min(settings.per_device_train_batch_size, settings.global_batch_size // processes)
-    if micro == 0 or settings.global_batch_size % (micro * processes):
-        raise MilcoError(
-            f"{stage}.global_batch_size: {settings.global_batch_size} cannot be shared by {processes} processes "
-            f"in micro-batches of {max(micro, 1)}; make it a multiple of {max(micro, 1) * processes}"
-        )
+    micro = config.micro_batch_size(stage, processes)
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    lock = wait_for_others(folder) if int(os.environ.get("RANK", 0)) == 0 else None
+    locks = []
+
+    def state_of_run() -> str:
+        locks.append(wait_for_others(folder))
+        if is_finished(folder):
+            return "finished"
+        return str(last_checkpoint(folder) or "new")
+
+    start = first_decides(state_of_run)
+    first = int(os.environ.get("RANK", 0)) == 0
+    if start == "finished":
+        if first:
+            print(f"{stage}: trained already, with these settings and this code; to train anew delete {folder}")
+            hand_out(folder, output)
+        return
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=1,
@@ -262,6 +306,7 @@ def train(
     trainer = StageTrainer(
         model,
         arguments,
+        run=folder,
         settings=settings,
         loss=loss,
         train_dataset=MicroBatches(steps, micro, collate),
@@ -269,30 +314,23 @@ def train(
         callbacks=[Progress(folder, stage, settings, look)],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and metrics.jsonl say it
-    if trainer.is_world_process_zero():
+    interruption = Interruption()
+    trainer.add_callback(interruption)
+    last = None if start == "new" else Path(start)
+    if first:
+        if last:
+            print(f"{stage}: resumed from {last.name}")
+            for change in made_elsewise(folder):
+                print(f"{stage}: note that {last.name} was made with another version: {change}")
         config.save(folder / "config.yaml")
         write_json(folder / "environment.json", environment())
-        shutil.rmtree(trainer.draft, ignore_errors=True)
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    if last and trainer.is_world_process_zero():
-        print(f"{stage}: resumed from {Path(last).name}")
-    trainer.train(resume_from_checkpoint=last)
-    if trainer.is_world_process_zero():
-        with finished_folder(output) as draft:
-            model.save_pretrained(draft)
-    if lock:
-        lock.close()
-
-
-def wait_for_others(folder: Path) -> IO:
-    """Lock a run folder until the process ends. A training that outlived its killed Snakemake is waited for."""
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"{folder}: another process still trains here; waiting for it to end", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+        shutil.rmtree(draft_of(folder), ignore_errors=True)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if interruption.reason:
+        if first:
+            interruption.report(stage, trainer.state.global_step, len(steps))
+    elif first:
+        finish(folder, output, model.save_pretrained)
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:

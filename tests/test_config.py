@@ -247,11 +247,25 @@ def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
     assert keys(bare)["distill"] == keys({**bare, "align/learning_rate": 0.5})["distill"]
 
 
-@pytest.mark.parametrize(("weight", "stages"), [(0.0, set()), (0.5, AFTER_DISTILL)])
-def test_batch_of_one_process_decides_stage_2_where_it_gives_the_negatives(weight, stages):
-    changes = {"distill/contrastive_weight": weight}
-    before, after = keys(changes), keys({**changes, "distill/per_device_train_batch_size": 8})
-    assert {stage for stage in before if before[stage] != after[stage]} == stages
+@pytest.mark.parametrize(("processes", "micro"), [(1, 16), (2, 16), (4, 16), (8, 8), (64, 1)])
+def test_a_global_batch_is_shared_by_all_processes(processes, micro):
+    settings = config.parse(demo({"align/global_batch_size": 64, "align/per_device_train_batch_size": 16}))
+    assert settings.micro_batch_size("align", processes) == micro
+
+
+@pytest.mark.parametrize("processes", [3, 65])
+def test_a_global_batch_that_cannot_be_shared_is_an_error(processes):
+    with pytest.raises(MilcoError, match=r"align\.global_batch_size: 64 cannot be shared"):
+        config.parse(demo({"align/global_batch_size": 64})).micro_batch_size("align", processes)
+
+
+@pytest.mark.parametrize("change", [{"distill/contrastive_weight": 0.5}, {"distill/sparse_reg": "flops"}])
+def test_a_loss_that_compares_queries_wants_the_whole_batch_at_once(change):
+    sizes = {"distill/global_batch_size": 32, "distill/per_device_train_batch_size": 8}
+    settings = config.parse(demo({"distill/contrastive_weight": 0.0, **change, **sizes}))
+    assert settings.micro_batch_size("distill", 4) == 8
+    with pytest.raises(MilcoError, match="2 processes must take 16 each"):
+        settings.micro_batch_size("distill", 2)
 
 
 def test_without_stage_1_its_kept_start_still_matters_to_stage_2():

@@ -182,14 +182,15 @@ def naive_contrastive(scores, documents):
 def test_contrastive_loss_equals_its_formula(per_query):
     scores = torch.randn(3, 3 * per_query, generator=torch.Generator().manual_seed(0))
     documents = torch.arange(3 * per_query)
-    losses = contrastive_loss(scores, documents)
+    positive = torch.arange(3) * per_query
+    losses = contrastive_loss(scores, positive, documents)
     np.testing.assert_allclose(losses, naive_contrastive(scores.tolist(), documents.tolist()), rtol=1e-5)
 
 
 def test_copies_of_its_positive_are_no_negatives_of_a_query_but_stay_those_of_the_others():
     scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     documents = torch.tensor([7, 1, 7, 2, 3, 7])  # text 7: positive of two queries and negative of the third
-    losses = contrastive_loss(scores, documents)
+    losses = contrastive_loss(scores, torch.tensor([0, 2, 4]), documents)
     np.testing.assert_allclose(losses.detach(), naive_contrastive(scores.tolist(), documents.tolist()), rtol=1e-5)
     (gradient,) = torch.autograd.grad(losses.sum(), scores)
     assert torch.isfinite(gradient).all()

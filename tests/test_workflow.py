@@ -209,7 +209,7 @@ def test_a_new_lambda_reruns_stage_two_and_what_follows(finished):
     finished.configure(distill={"lambda_d": 0.5})
     try:
         assert finished.planned("all") == {
-            "all", "distill", "encode", "evaluate", "export", "index", "prune", "report",
+            "all", "distill", "encode", "evaluate", "export", "index", "merge", "prune", "report",
         }  # fmt: skip
     finally:
         finished.configure()

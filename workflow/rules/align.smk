@@ -19,13 +19,16 @@ rule align:
     threads: 16
     resources:
         nodes=1,
+        gpus_per_node=0,
         processes_per_node=1,
+        environment="",
     params:
         config=SETTINGS,
         launch=LAUNCH,
     message:
         "Stage 1: alignment"
     shell:
-        "{params.launch} {resources.nodes} {resources.processes_per_node} {threads}"
+        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        " {resources.gpus_per_node} {threads} {log}"
         " align --config {params.config} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
-        " --encoder {input.encoder} --lsr {input.lsr} --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder} --lsr {input.lsr} --output {output}"

@@ -24,7 +24,6 @@ RESULTS = f"results/{EXPERIMENT}"
 SETTINGS = f"{RESULTS}/config.yaml"
 KEYS = CONFIG.keys()
 ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yml")
-LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
 
 
 def write_settings(settings, path):
@@ -101,12 +100,14 @@ def system_model(wildcards):
 ENCODER = checkpoint(CONFIG.model.multilingual_encoder_checkpoint)
 LSR = checkpoint(CONFIG.model.lsr_encoder_checkpoint)
 SYSTEMS = CONFIG.systems()
+SHARDS = [f"{shard}-of-{CONFIG.evaluate.encode_shards}" for shard in range(1, CONFIG.evaluate.encode_shards + 1)]
 
 
 wildcard_constraints:
     system="|".join(SYSTEMS),
     name="|".join(CONFIG.sources),
     key="[0-9a-f]{10}",
+    shard="[0-9]+-of-[0-9]+",
 
 
 onstart:

@@ -18,13 +18,16 @@ rule distill:
     threads: 16
     resources:
         nodes=1,
+        gpus_per_node=0,
         processes_per_node=1,
+        environment="",
     params:
         config=SETTINGS,
         launch=LAUNCH,
     message:
         "Stage 2: distillation"
     shell:
-        "{params.launch} {resources.nodes} {resources.processes_per_node} {threads}"
+        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        " {resources.gpus_per_node} {threads} {log}"
         " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start}"
-        " --lsr {input.lsr} --output {output} 2>&1 | tee {log}"
+        " --lsr {input.lsr} --output {output}"

@@ -6,21 +6,40 @@ rule encode:
         corpora=artifact("corpora"),
         model=system_model,
     output:
-        directory("artifacts/vectors/{system}-{key}"),
+        temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
     log:
-        "logs/encode/{system}-{key}.log",
+        "logs/encode/{system}-{key}.{shard}.log",
     benchmark:
-        "logs/encode/{system}-{key}.tsv"
+        "logs/encode/{system}-{key}.{shard}.tsv"
     conda:
         ENVIRONMENT
     threads: 8
     params:
         config=SETTINGS,
     message:
-        "encode the test collections with {wildcards.system}"
+        "encode the test collections with {wildcards.system}, {wildcards.shard}"
     shell:
-        "python -m milco encode --config {params.config} --system {wildcards.system} --model {input.model}"
-        " --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
+        "python -m milco encode --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
+        " --model {input.model} --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
+
+
+rule merge:
+    input:
+        [f"artifacts/vectors/{{system}}-{{key}}.{shard}" for shard in SHARDS],
+    output:
+        directory("artifacts/vectors/{system}-{key}"),
+    log:
+        "logs/merge/{system}-{key}.log",
+    benchmark:
+        "logs/merge/{system}-{key}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        shards=lambda wildcards, input: [f"--shard {shard}" for shard in input],
+    message:
+        "all vectors of {wildcards.system}"
+    shell:
+        "python -m milco merge {params.shards} --output {output} 2>&1 | tee {log}"
 
 
 rule evaluate:

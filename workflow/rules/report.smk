@@ -11,7 +11,7 @@ NODES = {
     "teacher": f"teacher/{KEYS['teacher']}",
     "mine": f"mine/{KEYS['triples']}",
     **{stage: f"{stage}/{KEYS[stage]}" for stage in STAGES},
-    **{f"encode {system}": f"encode/{Path(vectors(system)).name}" for system in SYSTEMS if system != "bm25"},
+    **{f"encode {system}": f"encode/{Path(vectors(system)).name}.*" for system in SYSTEMS if system != "bm25"},
     **{f"evaluate {system}": f"evaluate/{Path(runs(system)).name}" for system in SYSTEMS},
     "index": f"index/{KEYS['index']}",
     "prune": f"prune/{KEYS['prune']}",

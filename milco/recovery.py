@@ -1,0 +1,218 @@
+"""What makes it harmless to cut a training off: time limits, signals, full disks, broken checkpoints, twin runs.
+
+A run folder belongs to one training at a time (`.lock`). Its checkpoints are sealed with the checksums of their
+files and judged by them. The finished model lies in `.trained`, hard-linked to the output: a workflow that lost track
+of a finished training gets its model back instead of training again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors import SafetensorError
+from torch.distributed import ReduceOp, TCPStore, all_reduce, is_initialized
+from transformers import TrainerCallback
+
+from milco.environment import environment
+from milco.errors import MilcoError, leave_last_words
+from milco.files import finished_folder, write_json
+
+SEAL = "sealed.json"
+PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
+UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, as long as none was written
+
+
+def first_decides(decide: Callable[[], str]) -> str:
+    """What the first process decides, in all processes; the others wait for it."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return decide()
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    if int(os.environ["RANK"]) == 0:
+        store.set("decision", decide())
+    store.wait(["decision"], PATIENCE)
+    return store.get("decision").decode()
+
+
+def wait_for_others(folder: Path) -> IO:
+    """Lock a run folder until the process ends. A training that outlived its killed Snakemake is waited for."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{folder}: another process still trains here; waiting for it to end", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:  # some shared file systems are mounted without locks
+        print(f"{folder}: no lock ({error}); take care that nothing else trains here", flush=True)
+    return lock
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down the checksum of every file of a checkpoint."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): _checksum(path) for path in files})
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None: it is as it was sealed."""
+    try:
+        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        broken = [name for name, checksum in sealed.items() if _checksum(checkpoint / name) != checksum]
+    except (OSError, ValueError) as error:
+        return str(error)
+    return f"{', '.join(broken)} changed or cut off" if broken else None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last sound checkpoint of a run. Broken ones are reported and removed."""
+    for checkpoint in reversed(checkpoints_of(folder)):
+        wrong = damage(checkpoint)
+        if wrong is None:
+            return checkpoint
+        print(f"{checkpoint}: broken ({wrong}); removed, the one before it is taken", flush=True)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Checkpoints of a run, the oldest first."""
+    return sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def draft_of(folder: Path) -> Path:
+    """Where checkpoints of a run are written before they take their name."""
+    return folder / "checkpoints" / ".draft"
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Say in one line what could not be written, and that what was there before is still good."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+        shutil.rmtree(draft_of(folder), ignore_errors=True)
+        kept = checkpoints_of(folder)
+        raise MilcoError(
+            f"{what} could not be written: {str(error).splitlines()[0]} "
+            f"({shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free in {folder}). Make room and start again; "
+            + (f"{kept[-1].name} is complete and will be taken" if kept else "there is no checkpoint yet")
+        ) from error
+
+
+def finish(folder: Path, output: Path, save: Callable[[Path], None]) -> None:
+    """Write the finished model, hand it out as `output`, and drop the checkpoints."""
+    with writing("the finished model", folder), finished_folder(folder / ".trained") as draft:
+        save(draft)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    hand_out(folder, output)
+
+
+def hand_out(folder: Path, output: Path) -> None:
+    """Put the finished model of a run folder where the workflow expects it, without a second copy on disk."""
+    with finished_folder(output) as draft:
+        shutil.copytree(folder / ".trained", draft, dirs_exist_ok=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its model, made by today's code and packages; one of other code is thrown away."""
+    if not (folder / ".trained").exists():
+        return False
+    if made_elsewise(folder):
+        shutil.rmtree(folder / ".trained")
+        return False
+    return True
+
+
+def made_elsewise(folder: Path) -> list[str]:
+    """What differs between the packages and code that last wrote to a run folder and those of today."""
+    path = folder / "environment.json"
+    if not path.exists():
+        return []
+    before, now = json.loads(path.read_text(encoding="utf-8")), environment()
+    versions = {**{name: before["packages"].get(name) for name in now["packages"]}, "code": before.get("code")}
+    today = {**now["packages"], "code": now["code"]}
+    return [f"{name} {versions[name]} → {today[name]}" for name in today if versions[name] != today[name]]
+
+
+class Interruption(TrainerCallback):
+    """Ends a training after a checkpoint, in time for its deadline or when SIGTERM or SIGINT asks for it.
+
+    All processes agree on the step, whichever of them was asked. The deadline is `MILCO_DEADLINE` in seconds since
+    1970, set by launch.sh from the job's time limit.
+    """
+
+    def __init__(self) -> None:
+        deadline = os.environ.get("MILCO_DEADLINE") or "inf"
+        try:
+            self.deadline = float(deadline)
+        except ValueError:
+            raise MilcoError(f"MILCO_DEADLINE: {deadline!r} is no number of seconds since 1970") from None
+        self.asked: int | None = None
+        self.reason: str | None = None
+        self.longest_step = 0.0
+        self.longest_save: float | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.earlier = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.began = self.step_began = time.time()
+
+    def _ask(self, number: int, frame) -> None:
+        self.asked = number
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.time()
+        self.longest_step = max(self.longest_step, now - self.step_began)
+        self.step_began = now
+        wish = 1 if now + self._reserve() > self.deadline else 0
+        wish = self.asked or wish
+        if is_initialized():
+            wishes = torch.tensor(wish, device=args.device)
+            all_reduce(wishes, op=ReduceOp.MAX)
+            wish = int(wishes)
+        if wish and state.global_step < state.max_steps:
+            self.reason = "in time for its time limit" if wish == 1 else f"because of {signal.Signals(wish).name}"
+            control.should_save = control.should_training_stop = True
+
+    def _reserve(self) -> float:
+        """Seconds that the next step, the checkpoint after it and the end of the program may take."""
+        save = self.longest_save
+        if save is None:
+            save = min(UNKNOWN_SAVE, 0.2 * (self.deadline - self.began))
+        return 2 * (self.longest_step + save)
+
+    def on_save(self, args, state, control, **kwargs):
+        now = time.time()
+        self.longest_save = max(self.longest_save or 0.0, now - self.step_began)
+        self.step_began = now
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.reason is None:  # else more signals may come before the process has ended
+            for number, handler in self.earlier.items():
+                signal.signal(number, handler)
+
+    def report(self, stage: str, step: int, steps: int) -> None:
+        """Say where the training stopped; launch.sh makes of it that it wants to be started again."""
+        message = f"{stage}: stopped {self.reason} after step {step} of {steps}; started again, it goes on there"
+        print(message, flush=True)
+        leave_last_words(message)

@@ -1,0 +1,76 @@
+# Where jobs run. A profile or --set-resources names nodes, gpus_per_node and cpus_per_task of a rule; what follows
+# from them is derived here. None of it decides a result, so a change of it reruns nothing.
+
+import argparse
+import os
+
+from snakemake.cli import parse_args
+from snakemake.resources import Resource, Resources
+
+LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
+LAUNCHED = ["align", "distill", "teacher", "encode", "doctor"]  # rules whose programs launch.sh starts
+SINGLE = ["teacher", "encode"]  # those among them that work on one node, in one process
+
+
+def said_by_profiles():
+    """Rule → resources in the profile of this run, which Snakemake drops as soon as --set-resources is given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile")
+    parser.add_argument("--set-resources", nargs="+")
+    said = parser.parse_known_args(sys.argv[1:])[0]
+    if not said.profile or not said.set_resources:
+        return {}
+    starts = [Path(os.environ.get("PWD", "")), Path(workflow.basedir).parent]  # --directory has changed the folder
+    found = [str(start / said.profile) for start in starts if (start / said.profile).exists()]
+    return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
+
+
+def derived(rule, said):
+    """What SLURM and launch.sh want to know about a rule, from the few numbers that people set.
+
+    A node has one task, which torchrun fills with one process for each GPU, or with one where there is none. `mpi`
+    keeps the plugin from putting the rule's shell into a step of its own, in which srun reaches no other node.
+    """
+
+    def number(name, default, least):
+        value = said[name].raw if name in said else default
+        if not isinstance(value, int) or value < least:
+            raise WorkflowError(f"resources of {rule}: {name}={value} is not a number from {least} up")
+        return value
+
+    nodes, gpus = number("nodes", 1, 1), number("gpus_per_node", 0, 0)
+    processes = number("processes_per_node", max(1, gpus), 1)
+    if rule in SINGLE and nodes * processes > 1:
+        raise WorkflowError(f"resources of {rule}: it works in one process; set nodes=1 and at most gpus_per_node=1")
+    if rule in ("align", "distill"):
+        try:
+            CONFIG.micro_batch_size(rule, nodes * processes)
+        except MilcoError as error:
+            raise WorkflowError(f"resources of {rule}: nodes={nodes}, {processes} processes each: {error}") from None
+    text = {name: str(said[name].raw).strip("'\"") for name in ("gpu_type", "slurm_extra") if name in said}
+    kind = f"{text['gpu_type']}:" if "gpu_type" in text else ""
+    extra = [text.get("slurm_extra"), "--ntasks-per-node=1", f"--gpus-per-node={kind}{gpus}" if gpus else ""]
+    return {
+        "nodes": nodes,
+        "gpus_per_node": gpus,
+        "processes_per_node": processes,
+        "tasks": nodes,
+        "mpi": "srun" if nodes > 1 else 0,
+        "slurm_extra": " ".join(filter(None, extra)),
+    }
+
+
+def apply_layout(settings):
+    """Put the derived resources where Snakemake looks when it reads the rules."""
+    said = {rule: dict(resources) for rule, resources in said_by_profiles().items()}
+    for rule, resources in settings.overwrite_resources.items():
+        said[rule] = {**said.get(rule, {}), **resources}
+    for rule in LAUNCHED:
+        found = derived(rule, {**(settings.default_resources or {}), **said.get(rule, {})})
+        said[rule] = {**said.get(rule, {}), **{name: Resource(name, value) for name, value in found.items()}}
+    settings.overwrite_resources = {rule: Resources(resources) for rule, resources in said.items()}
+    cpus = {rule: resources["cpus_per_task"].raw for rule, resources in said.items() if "cpus_per_task" in resources}
+    settings.overwrite_threads = {**cpus, **settings.overwrite_threads}
+
+
+apply_layout(workflow.resource_settings)
