@@ -1,5 +1,6 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
-# make test    install, then every check
+# make test    install, then every check; make test-slurm does so on a private SLURM cluster of two nodes
+# make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
 
@@ -7,11 +8,13 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 CONFIG ?= config/demo.yaml
-SNAKEMAKE := PATH="$(abspath $(VENV))/bin:$$PATH" snakemake --profile profiles/local --configfile $(CONFIG)
+PROFILE ?= profiles/local
+ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
+SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test dry-run dag clean
+.PHONY: demo install test test-slurm doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -31,8 +34,14 @@ $(VENV)/installed: pyproject.toml requirements.txt
 	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable ".[test]"
 	touch $@
 
+doctor: $(VENV)/installed
+	$(SNAKEMAKE) doctor
+
 test: $(VENV)/installed
-	PATH="$(abspath $(VENV))/bin:$$PATH" tests/run.sh
+	$(ACTIVE) tests/run.sh
+
+test-slurm: $(VENV)/installed
+	$(ACTIVE) tests/slurm/run.sh
 
 clean:
 	rm -rf artifacts logs resources results dag.svg

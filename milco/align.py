@@ -88,4 +88,5 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
         together=settings.pairs_per_text,
     )
     look = Development(config, corpora, model).look
-    train(config, settings, "align", model, steps, pairs, loss(config), look, output)
+    inputs = [corpora, tokens, targets, encoder, lsr]
+    train(config, settings, "align", model, steps, pairs, loss(config), look, inputs, output)

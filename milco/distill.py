@@ -124,4 +124,5 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     groups = Groups(pd.read_parquet(triples), model, settings.train_group_size, config.seed)
     steps = plan_steps(groups.lengths, settings.global_batch_size, settings.num_train_epochs, config.seed)
     look = Development(config, corpora, model).look
-    train(config, settings, "distill", model, steps, groups, loss(config), look, output)
+    inputs = [corpora, triples, start, lsr]
+    train(config, settings, "distill", model, steps, groups, loss(config), look, inputs, output)

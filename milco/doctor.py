@@ -65,14 +65,15 @@ def complaints_of_process(wanted: int) -> list[str]:
 
 
 def wrong_interfaces() -> list[str]:
-    """Network interfaces that are named in the environment and do not exist here."""
-    names = set(psutil.net_if_addrs())
-    return [
-        f"{variable}={wanted}: there is no such interface (there are: {', '.join(sorted(names))})"
-        for variable in INTERFACES
-        if (wanted := os.environ.get(variable, "").lstrip("=^").split(",")[0])
-        and not any(name.startswith(wanted) for name in names)
-    ]
+    """Network interfaces that the environment asks for and that do not exist here."""
+    here = sorted(psutil.net_if_addrs())
+    found = []
+    for variable in INTERFACES:
+        wanted = os.environ.get(variable, "")
+        for name in [] if wanted.startswith("^") else wanted.lstrip("=").split(","):  # ^ means any but these
+            if not any(interface.startswith(name) for interface in here):
+                found.append(f"{variable}={wanted}: there is no such interface (there are: {', '.join(here)})")
+    return found
 
 
 def _has_device() -> bool:

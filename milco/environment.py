@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def _version(package: str) -> str | None:
 
 
 def _code() -> str:
-    """Checksum of the project's modules."""
-    modules = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:12]
+    """Checksum of the project's modules that this process uses."""
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("milco.")]
+    return hashlib.sha256(b"".join(Path(module.__file__ or "").read_bytes() for module in modules)).hexdigest()[:12]
 
 
 def _commit() -> str | None:

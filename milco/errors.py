@@ -10,7 +10,7 @@ class MilcoError(Exception):
 def leave_last_words(message: str) -> None:
     """Have launch.sh repeat a message at the end of its log, below all that torchrun prints.
 
-    A program that leaves some and ends without an error has stopped early and wants to be started again.
+    Last words that are no error say that the program stopped early and wants to be started again.
     """
     if "MILCO_LAST_WORDS" in os.environ:
         with open(os.environ["MILCO_LAST_WORDS"], "a", encoding="utf-8") as file:

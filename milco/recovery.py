@@ -134,14 +134,16 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has its model, made by today's code and packages; one of other code is thrown away."""
-    if not (folder / ".trained").exists():
-        return False
+def forget_what_is_outdated(folder: Path, inputs: list[Path]) -> None:
+    """Remove what a run made before its inputs, and a finished model made by other code or packages than today's."""
+    newest = max(path.stat().st_mtime for path in inputs)
+    for name in ("checkpoints", ".trained"):
+        path = folder / name
+        if path.exists() and path.stat().st_mtime < newest:
+            print(f"{path}: older than what it was made of; training starts anew", flush=True)
+            shutil.rmtree(path)
     if made_elsewise(folder):
-        shutil.rmtree(folder / ".trained")
-        return False
-    return True
+        shutil.rmtree(folder / ".trained", ignore_errors=True)
 
 
 def made_elsewise(folder: Path) -> list[str]:

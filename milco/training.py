@@ -30,8 +30,8 @@ from milco.recovery import (
     draft_of,
     finish,
     first_decides,
+    forget_what_is_outdated,
     hand_out,
-    is_finished,
     last_checkpoint,
     made_elsewise,
     seal,
@@ -250,6 +250,7 @@ def train(
     collate: Collate,
     loss: Loss,
     look: Callable[[], dict],
+    inputs: list[Path],
     output: Path,
 ) -> None:
     """Train one stage and write the finished model to `output`; go on from the last checkpoint beside it.
@@ -259,6 +260,7 @@ def train(
         collate: (example numbers, number of the step) → tensors of one micro-batch.
         loss: (model, tensors) → loss terms; those called `loss_…` are added up, the others only logged.
         look: measures the model on the development collections; called on the first process.
+        inputs: what the training reads; checkpoints that are older are of no use.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     micro = config.micro_batch_size(stage, processes)
@@ -268,7 +270,8 @@ def train(
 
     def state_of_run() -> str:
         locks.append(wait_for_others(folder))
-        if is_finished(folder):
+        forget_what_is_outdated(folder, inputs)
+        if (folder / ".trained").exists():
             return "finished"
         return str(last_checkpoint(folder) or "new")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from miniature import settings, write_data
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
@@ -258,3 +259,11 @@ def model_folder(built_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "model"
     built_model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def values(tmp_path_factory, teacher_checkpoint, encoder_checkpoint) -> dict:
+    """Settings of the miniature experiment."""
+    data = tmp_path_factory.mktemp("data")
+    write_data(data, teacher_checkpoint, encoder_checkpoint)
+    return settings(data, teacher_checkpoint, encoder_checkpoint)

@@ -64,7 +64,11 @@ def test_layout_keys_and_no_others_are_marked():
     marked = [line.split("`")[1] for line in documentation.readme().splitlines() if "` † |" in line]
     stages = ("align", "distill")
     layout = ("per_device_train_batch_size", "save_steps", "logging_steps")
-    assert marked == [*(f"{stage}.{key}" for stage in stages for key in layout), "evaluate.batch_size", "evaluate.encode_shards"]
+    assert marked == [
+        *(f"{stage}.{key}" for stage in stages for key in layout),
+        "evaluate.batch_size",
+        "evaluate.encode_shards",
+    ]
 
 
 def test_table_rows_have_four_cells():

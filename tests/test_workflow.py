@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,140 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
 
+from milco.encode import Vectors
 from milco.model import MilcoModel
 
-ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "config" / "demo.yaml"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def words(checkpoint: Path) -> list[str]:
-    return sorted(word for word in AutoTokenizer.from_pretrained(checkpoint).get_vocab() if word.strip("▁").isalpha())
-
-
-def write_lines(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def write_data(folder: Path, teacher: Path, encoder: Path) -> None:
-    """Parallel text, triples and a collection in which word n of English is word n of the other language."""
-    chance = random.Random(0)
-    english, foreign = words(teacher), [word.strip("▁") for word in words(encoder)]
-    pairs = dict(zip(english, foreign, strict=False))
-    texts = [chance.sample(sorted(pairs), 4) for _ in range(120)]
-
-    def translate(text: list[str]) -> str:
-        return " ".join(pairs[word] for word in text) + "!"
-
-    write_lines(folder / "pairs.tsv", [f"{' '.join(text)}\t{translate(text)}" for text in texts[:80]])
-    triples = [
-        {
-            "query": translate(text[:2]),
-            "pos": [" ".join(text)],
-            "neg": [" ".join(other) for other in chance.sample(texts[:80], 5)],
-            "pos_scores": [9.0],
-            "neg_scores": [3.0, 2.0, 1.0, 1.0, 0.0],
-        }
-        for text in texts[:40]
-    ]
-    write_lines(folder / "triples.jsonl", [json.dumps(triple) for triple in triples])
-    for split in ("test", "dev"):
-        documents = {f"d{n}": " ".join(text) for n, text in enumerate(texts[80:])}
-        queries = {f"q{n}": translate(text[:2]) for n, text in enumerate(texts[80:100])}
-        beir = folder / "collection"
-        write_lines(beir / "corpus.jsonl", [json.dumps({"_id": k, "text": v}) for k, v in documents.items()])
-        write_lines(beir / "queries.jsonl", [json.dumps({"_id": k, "text": v}) for k, v in queries.items()])
-        write_lines(
-            beir / "qrels" / f"{split}.tsv",
-            ["query-id\tcorpus-id\tscore", *(f"q{n}\td{n}\t1" for n in range(20))],
-        )
-
-
-def settings(data: Path, teacher: Path, encoder: Path) -> dict:
-    training = {"bf16": False, "learning_rate": 1e-3, "global_batch_size": 8, "logging_steps": 2, "save_steps": 4}
-    return {
-        "experiment": "miniature",
-        "languages": ["xx"],
-        "eval_languages": ["xx"],
-        "sources": {
-            "lsr": {"uri": f"file:{teacher}", "format": "transformers"},
-            "encoder": {"uri": f"file:{encoder}", "format": "transformers"},
-            "pairs": {"uri": f"file:{data}/pairs.tsv", "format": "pairs", "language": "xx"},
-            "triples": {"uri": f"file:{data}/triples.jsonl", "format": "triples"},
-            "mine": {
-                "uri": f"file:{data}/collection",
-                "format": "beir",
-                "language": "xx",
-                "document_language": "en",
-            },
-        },
-        "model": {"multilingual_encoder_checkpoint": "encoder", "lsr_encoder_checkpoint": "lsr", "dropout": 0.1},
-        "align": {
-            "train_datasets": ["pairs"],
-            "max_length": 16,
-            "num_train_epochs": 2,
-            "eval_steps": 10,
-            "warm_start_texts": 20,
-            "pairs_per_text": 2,
-            **training,
-        },
-        "distill": {"train_datasets": ["triples"], "num_train_epochs": 2, "train_group_size": 3, **training},
-        "evaluate": {
-            "test_collections": ["mine"],
-            "development_collections": ["mine"],
-            "top_k": [2, 5],
-            "mass": [0.5],
-            "examples": {"xx": "hello world"},
-        },
-    }
-
-
-class Project:
-    """A folder with a configuration in which Snakemake is run as a user runs it."""
-
-    def __init__(self, folder: Path, values: dict):
-        self.folder, self.values = folder, values
-        folder.mkdir(parents=True, exist_ok=True)
-        self.configure()
-
-    def configure(self, **changes) -> None:
-        values = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value
-                  for key, value in self.values.items()}  # fmt: skip
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-
-    def command(self, *arguments: str) -> list[str]:
-        profile = ["--profile", str(ROOT / "profiles" / "local"), "--configfile", str(self.folder / "config.yaml")]
-        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
-        return [*snakemake, *profile, "--directory", str(self.folder), "--cores", "2", *arguments]
-
-    def snakemake(self, *arguments: str) -> str:
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env={**os.environ, **OFFLINE}, timeout=300
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-    def planned(self, *arguments: str) -> set[str]:
-        """Rules that a dry run would run."""
-        output = self.snakemake("--dry-run", *arguments)
-        table = output.split("Job stats:")[1].split("total")[0] if "Job stats:" in output else ""
-        return {line.split()[0] for line in table.splitlines()[3:] if line.strip()}
-
-    def one(self, pattern: str) -> Path:
-        (found,) = self.folder.glob(pattern)
-        return found
-
-
-@pytest.fixture(scope="module")
-def values(tmp_path_factory, teacher_checkpoint, encoder_checkpoint) -> dict:
-    data = tmp_path_factory.mktemp("data")
-    write_data(data, teacher_checkpoint, encoder_checkpoint)
-    return settings(data, teacher_checkpoint, encoder_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +77,14 @@ def test_a_second_run_does_nothing(finished):
     assert finished.planned("all") == set()
 
 
+def test_a_forced_stage_trains_again(tmp_path, values, finished):
+    project = Project(tmp_path, values)
+    subprocess.run(["cp", "-a", f"{finished.folder}/.", tmp_path], check=True)
+    before = project.one("artifacts/distill/*/.trained").stat().st_mtime
+    project.snakemake("distill", "--forcerun", "distill")
+    assert project.one("artifacts/distill/*/.trained").stat().st_mtime > before
+
+
 def test_a_new_lambda_reruns_stage_two_and_what_follows(finished):
     finished.configure(distill={"lambda_d": 0.5})
     try:
@@ -253,11 +133,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, values, finishe
 
 def test_two_processes_and_accumulation_agree_with_one(tmp_path, values):
     plain = {**values, "model": {**values["model"], "dropout": 0.0}}
+    compared = {"contrastive_weight": 0.5, "sparse_reg": "flops"}  # losses that look at the whole batch
     weights = []
     for processes, micro_batch in ((1, 8), (2, 8), (1, 4)):
         project = Project(tmp_path / f"{processes}-{micro_batch}", plain)
-        size = {"per_device_train_batch_size": micro_batch}
-        project.configure(align=size, distill=size)
+        project.configure(align={"per_device_train_batch_size": micro_batch}, distill=compared)
         layout = [f"{stage}:processes_per_node={processes}" for stage in ("align", "distill")]
         project.snakemake("distill", "--set-resources", *layout)
         weights.append(load_file(project.one("artifacts/distill/*/model/model.safetensors")))
@@ -282,6 +162,91 @@ def test_a_wrong_key_stops_before_any_job(tmp_path, values, change, message):
     done = subprocess.run(project.command("all"), capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stdout + done.stderr
     assert not (tmp_path / "artifacts").exists()
+
+
+def bare_path(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has nothing of SLURM's."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("bash", "git", "which"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{folder}"}
+
+
+@pytest.mark.parametrize("profile", sorted(path.name for path in (ROOT / "profiles").iterdir()))
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
+def test_every_configuration_is_planned_with_every_profile_where_there_is_no_slurm(tmp_path, file, profile):
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path,
+        "--profile", ROOT / "profiles" / profile, "--configfile", ROOT / "config" / file, "--dry-run", "all",
+    ]  # fmt: skip
+    environment = bare_path(tmp_path)
+    assert shutil.which("sinfo", path=environment["PATH"]) is None
+    plan = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert plan.returncode == 0 and "distill" in plan.stdout, plan.stdout[-1000:] + plan.stderr[-1000:]
+
+
+def launches(tmp_path: Path, *arguments: str, profile: str = "slurm") -> dict[str, str]:
+    """Rule → nodes, processes and GPUs that launch.sh would be given."""
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path,
+        "--profile", ROOT / "profiles" / profile, "--configfile", DEMO, "--dry-run", "--printshellcmds", "distill",
+        *arguments,
+    ]  # fmt: skip
+    plan = subprocess.run(command, capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stdout[-1000:] + plan.stderr[-1000:]
+    found = [line.split("launch.sh ")[1].split(" logs/") for line in plan.stdout.splitlines() if "launch.sh " in line]
+    return {rest.split("/")[0]: numbers.rpartition(" ")[0] for numbers, rest in found}
+
+
+def test_the_slurm_profile_starts_a_process_for_each_gpu(tmp_path):
+    assert launches(tmp_path) == {"align": "2 8 8", "distill": "2 8 8"}
+
+
+def test_one_number_on_the_command_line_leaves_the_others_to_the_profile(tmp_path):
+    changed = launches(tmp_path, "--set-resources", "align:nodes=4", "distill:gpus_per_node=4")
+    assert changed == {"align": "4 8 8", "distill": "2 4 4"}
+
+
+def test_a_machine_without_gpus_has_one_process_unless_told_otherwise(tmp_path):
+    assert launches(tmp_path, profile="local")["align"] == "1 1 0"
+    changed = launches(tmp_path, "--set-resources", "align:processes_per_node=2", profile="local")
+    assert changed["align"] == "1 2 0"
+
+
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        ("align:gpus_per_node=5", "resources of align: nodes=2, 5 processes each: align.global_batch_size: 64 cannot"),
+        ("align:nodes=0", "resources of align: nodes=0 is not a number from 1 up"),
+        ("align:nodes=many", "resources of align: nodes=many is not a number"),
+        ("encode:nodes=2", "resources of encode: it works in one process"),
+    ],
+)
+def test_a_layout_that_cannot_work_is_said_before_any_job(tmp_path, resource, message):
+    with pytest.raises(AssertionError, match=message):
+        launches(tmp_path, "--set-resources", resource)
+
+
+def test_a_new_layout_reruns_nothing(finished):
+    assert finished.planned("all", "--set-resources", "align:processes_per_node=2", "distill:mem_mb=123") == set()
+
+
+def test_shards_make_the_same_vectors(tmp_path, values, finished):
+    project = Project(tmp_path, values)
+    project.configure(evaluate={"encode_shards": 3})
+    shutil.copytree(finished.folder / "artifacts", tmp_path / "artifacts", symlinks=True)
+    shutil.rmtree(tmp_path / "artifacts" / "vectors")
+    names = [path.relative_to(finished.folder) for path in finished.folder.glob("artifacts/vectors/d*")]
+    project.snakemake(*map(str, names))
+    assert sorted(path.name for path in tmp_path.glob("artifacts/vectors/*")) == sorted(path.name for path in names)
+    for name in names:
+        one, other = Vectors(finished.folder / name), Vectors(tmp_path / name)
+        for side in ("queries", "documents"):
+            assert one.place[side].keys() == other.place[side].keys()
+            places = [other.place[side][identifier] for identifier in one.place[side]]
+            difference = abs(one.rows[side] - other.rows[side][places])
+            assert difference.max() < 1e-4, (name, side)
 
 
 def test_the_demo_can_be_planned_and_drawn_before_anything_is_fetched(tmp_path):

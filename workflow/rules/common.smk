@@ -2,6 +2,7 @@
 # (milco.config.Config.keys), so that experiments share what they have in common and a changed setting never meets
 # an old checkpoint.
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -110,7 +111,16 @@ wildcard_constraints:
     shard="[0-9]+-of-[0-9]+",
 
 
+def forget_forced(settings):
+    """Let the stages that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
+    for stage in ("align", "distill"):
+        if settings.forceall or stage in settings.forcerun:
+            for name in (".trained", "checkpoints"):
+                shutil.rmtree(Path(artifact(stage)) / name, ignore_errors=True)
+
+
 onstart:
     # What the programs read, and what explains the results. It is no output: its content is no reason to run a job,
     # the keys in the paths are.
     write_settings(CONFIG, SETTINGS)
+    forget_forced(workflow.dag_settings)

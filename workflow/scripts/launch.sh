@@ -60,7 +60,8 @@ fi
 
 if [ -e "$MILCO_LAST_WORDS" ]; then
     sort -u "$MILCO_LAST_WORDS"
+    # Without an error among them, a training stopped early and wants to be started again: EX_TEMPFAIL.
+    grep -q "^milco: error" "$MILCO_LAST_WORDS" || status=75
     rm "$MILCO_LAST_WORDS"
-    if [ "$status" -eq 0 ]; then status=75; fi # EX_TEMPFAIL: a training stopped early and wants to be started again
 fi
 exit "$status"

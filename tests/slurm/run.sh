@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Tests on a real SLURM: install it where it is missing, start a private cluster of two nodes, test, stop the cluster.
+# Without root or Debian's packages they are skipped, loudly; with SLURM=required that is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+skip() {
+    printf '\n%s\n  SLURM TESTS SKIPPED: %s\n%s\n\n' "$(printf '=%.0s' {1..100})" "$1" "$(printf '=%.0s' {1..100})" >&2
+    if [ "${SLURM:-}" = required ]; then exit 1; else exit 0; fi
+}
+
+[ "$(id -u)" -eq 0 ] || skip "a cluster can only be started by root"
+if ! command -v slurmctld slurmd srun munged >/dev/null; then
+    command -v apt-get >/dev/null || skip "slurmctld, slurmd, srun or munged is missing and there is no apt-get"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge ||
+        skip "the Debian packages slurmctld, slurmd, slurm-client and munge could not be installed"
+fi
+[ ! -e /etc/slurm/slurm.conf ] || skip "this machine belongs to a cluster (/etc/slurm/slurm.conf)"
+
+folder=$(mktemp -d)
+trap 'tests/slurm/cluster.sh stop "$folder"' EXIT
+tests/slurm/cluster.sh start "$folder"
+SLURM_CLUSTER=$folder python -m pytest -m slurm --durations=0 tests/slurm "$@"

@@ -1,0 +1,295 @@
+"""The miniature on a real SLURM of two nodes, and everything that a cluster does to a training. Order matters: the
+first run is what the disturbed ones are held against."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from miniature import OFFLINE, ROOT, Project
+from safetensors.torch import load_file
+from test_recovery import Training, same
+
+pytestmark = pytest.mark.slurm
+
+CLUSTER = Path(os.environ.get("SLURM_CLUSTER", "/nonexistent"))
+LAUNCH = ROOT / "workflow" / "scripts" / "launch.sh"
+STEPS = 600
+POLLING = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
+DEFAULTS = ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
+SMALL = ["gpus_per_node=2", "cpus_per_task=2", "mem_mb=2000", "runtime=10"]  # two nodes are the profile's own
+
+
+class ClusterProject(Project):
+    """A project that is run with the profile for SLURM, its numbers cut down to the test cluster's."""
+
+    def command(self, *arguments: str, resources: tuple[str, ...] = ()) -> list[str]:
+        single = [f"{rule}:{name}" for rule in ("teacher", "encode") for name in ["gpus_per_node=1", *SMALL[1:]]]
+        several = [f"{rule}:{name}" for rule in ("align", "distill", "doctor") for name in SMALL]
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")),
+            *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", str(self.folder / "config.yaml")),
+            *("--directory", str(self.folder), *POLLING, *DEFAULTS),
+            *("--set-resources", *single, *several, *resources, "--", *arguments),
+        ]  # fmt: skip
+
+    def start(self, *arguments: str, resources: tuple[str, ...] = ()) -> subprocess.Popen:
+        output = (self.folder / "snakemake.log").open("a")
+        command = self.command(*arguments, resources=resources)
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment(), start_new_session=True)
+
+    @property
+    def log(self) -> str:
+        """What every attempt at Stage 1 wrote; the rule's own log has only the last one."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("logs/slurm/rule_align/*.log")))
+
+    @property
+    def weights(self) -> dict:
+        return load_file(self.one("artifacts/align/*/model/model.safetensors"))
+
+    def step(self) -> int:
+        rows = [line for path in self.folder.glob("artifacts/align/*/metrics.jsonl") for line in path.open()]
+        return json.loads(rows[-1])["step"] if rows else 0
+
+    def wait_for_progress(self, steps: int = 10) -> None:
+        before = self.step()
+        wait_for(lambda: self.step() >= before + steps, "the training to make steps", self)
+
+    def prepare(self) -> None:
+        """Everything that Stage 1 reads, made on this machine."""
+        command = Project.command(self, "tokenize", "teacher")
+        subprocess.run(command, check=True, env=environment(), capture_output=True)
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    # Both nodes are one machine: gloo must not look for a network between them.
+    return {**os.environ, **OFFLINE, "PATH": path, "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def wait_for(happened: Callable[[], object], what: str, project: ClusterProject | None = None, seconds: int = 150):
+    deadline = time.time() + seconds
+    while not (found := happened()):
+        log = project.log[-3000:] if project else ""
+        assert time.time() < deadline, (
+            f"waited {seconds} s in vain for {what}\n{slurm('squeue', '--states=all')}\n{log}"
+        )
+        time.sleep(0.2)
+    return found
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def jobs(*states: str) -> list[str]:
+    return slurm("squeue", "--noheader", "--format=%i", f"--states={','.join(states)}").split()
+
+
+def running_job() -> str:
+    (job,) = wait_for(lambda: jobs("RUNNING"), "a job to run")
+    return job
+
+
+@pytest.fixture(autouse=True)
+def quiet_cluster() -> Iterator[None]:
+    """No test leaves a job to the next one."""
+    yield
+    for job in jobs("RUNNING", "PENDING"):
+        subprocess.run(["scancel", job], check=False)
+    wait_for(lambda: not jobs("RUNNING", "PENDING", "COMPLETING"), "all jobs to end")
+
+
+@pytest.fixture(scope="module")
+def long(values) -> dict:
+    """Settings whose Stage 1 takes long enough to be disturbed."""
+    align = {"num_train_epochs": STEPS * 8 / 80, "save_steps": 50, "logging_steps": 2, "eval_steps": STEPS}
+    evaluate = {"baselines": ["bm25"], "encode_shards": 2}
+    changes = {"align": align, "evaluate": evaluate, "model": {"dropout": 0.1}}
+    return {name: {**section, **changes.get(name, {})} if isinstance(section, dict) else section
+            for name, section in values.items()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, long) -> ClusterProject:
+    """Everything, both stages on two nodes with two processes each."""
+    project = ClusterProject(tmp_path_factory.mktemp("finished"), long)
+    done = subprocess.run(project.command("all"), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return project
+
+
+def test_the_whole_pipeline_runs_on_two_nodes(finished):
+    assert finished.one("results/miniature/report.html").exists()
+    wide = slurm("squeue", "--noheader", "--states=COMPLETED", "--format=%D %b %k").splitlines()
+    assert sorted(line for line in wide if line.startswith("2 ")) == [
+        "2 gres:gpu:2 rule_align",
+        "2 gres:gpu:2 rule_distill",
+    ]
+    assert len([line for line in wide if "gres:gpu:1 rule_encode" in line]) == 4  # two systems, two shards each
+    assert not any("fetch" in line for line in wide)
+
+
+def test_four_processes_on_two_nodes_agree_with_one(finished, tmp_path, values):
+    plain = {**values, "model": {**values["model"], "dropout": 0.0}}
+    alone = Project(tmp_path / "alone", plain)
+    alone.snakemake("distill")
+    together = ClusterProject(tmp_path / "together", plain)
+    subprocess.run(["cp", "-a", alone.folder / "artifacts", together.folder], check=True)
+    for stage in ("align", "distill"):
+        for name in ("model", ".trained"):
+            subprocess.run(["rm", "-rf", together.one(f"artifacts/{stage}/*") / name], check=True)
+    done = subprocess.run(together.command("distill"), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    one, other = (load_file(p.one("artifacts/distill/*/model/model.safetensors")) for p in (alone, together))
+    for name, value in one.items():
+        # The keys' biases change no attention: their gradient is rounding noise, which Adam blows up to full steps.
+        assert value.allclose(other[name], atol=1e-2 if name.endswith("key.bias") else 1e-4), name
+
+
+def test_a_training_outlives_all_that_a_cluster_does_to_it(tmp_path, long, finished):
+    project = ClusterProject(tmp_path, long)
+    project.prepare()
+    snakemake = project.start("align", resources=("align:runtime=1",))
+
+    wait_for(lambda: "stopped in time for its time limit" in project.log, "the time limit", project)
+    first = project.step()
+    assert 0 < first < STEPS, "the training is too short to meet its time limit"
+    project.wait_for_progress()
+
+    slurm("scancel", running_job())  # and the profile's retries submit it again
+    wait_for(lambda: "stopped because of SIGTERM" in project.log, "the cancelled job to save", project)
+    project.wait_for_progress()
+
+    requeued = running_job()
+    slurm("scontrol", "requeue", requeued)
+    hurry(requeued)
+    project.wait_for_progress()
+
+    lost = running_job()
+    fail_node("node2")
+    wait_for(lambda: lost in jobs("PENDING"), "the job of the lost node to be put back", project)
+    subprocess.run([ROOT / "tests" / "slurm" / "cluster.sh", "node", CLUSTER, "node2"], check=True)
+    hurry(lost)
+    project.wait_for_progress()
+
+    orphan = running_job()
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    subprocess.run(project.command("align", "--unlock"), env=environment(), check=True, capture_output=True)
+    again = project.start("align", resources=("align:runtime=10",))
+    wait_for(lambda: "another process still trains here" in project.log, "the second job to wait", project)
+    assert orphan in jobs("RUNNING") and project.step() < STEPS
+    slurm("scancel", orphan)
+    assert again.wait(timeout=240) == 0, (project.folder / "snakemake.log").read_text()[-3000:]
+    assert same(project.weights, finished.weights)
+
+
+def hurry(job: str) -> None:
+    """SLURM lets a job rest for two minutes before it runs again; the processes of its first run need some seconds."""
+    wait_for(lambda: job in jobs("PENDING"), "the job to be put back")
+    time.sleep(10)
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def fail_node(name: str) -> None:
+    """What a power cut does: the daemon and all processes of the node's jobs are gone at once."""
+    os.kill(int((CLUSTER / f"slurmd-{name}.pid").read_text()), signal.SIGKILL)
+    (CLUSTER / f"slurmd-{name}.pid").unlink()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"SLURMD_NODENAME={name}".encode() in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended
+
+
+def test_ctrl_c_cancels_the_job_and_a_new_start_goes_on(tmp_path, long, finished):
+    project = ClusterProject(tmp_path, long)
+    project.prepare()
+    snakemake = project.start("align")
+    project.wait_for_progress(100)
+    os.killpg(snakemake.pid, signal.SIGINT)
+    snakemake.wait(timeout=120)
+    wait_for(lambda: not jobs("RUNNING", "PENDING"), "the job to be cancelled", project)
+    stopped = project.step()
+    assert stopped < STEPS
+    assert project.start("align").wait(timeout=240) == 0
+    assert "resumed from checkpoint-" in project.log
+    assert same(project.weights, finished.weights)
+
+
+def run_in(allocation: list[str], folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
+    command = [*allocation, str(LAUNCH), *words]
+    return subprocess.run(command, cwd=folder, env={**environment(), **more}, capture_output=True, text=True)
+
+
+TWO = ["salloc", "--quiet", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2000"]
+
+
+def test_doctor_is_content_with_a_sound_cluster(tmp_path):
+    done = run_in([*TWO, "--time=3"], tmp_path, "2", "2", "0", "2", "log", "doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all-reduce over 4 processes is right" in done.stdout and "nothing is wrong" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("node1", "node2"))] == [
+        "node1", "node1", "node2", "node2",
+    ]  # fmt: skip
+
+
+def test_doctor_by_snakemake_says_that_torch_cannot_use_the_gpus(tmp_path, long):
+    project = ClusterProject(tmp_path, long)
+    done = subprocess.run(project.command("doctor"), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    for node in ("node1", "node2"):
+        assert f"{node}: torch" in (tmp_path / "logs" / "doctor.log").read_text()
+        assert "is built for processors only" in done.stdout + done.stderr
+
+
+def test_doctor_names_a_wrong_interface(tmp_path):
+    done = run_in([*TWO, "--time=3"], tmp_path, "2", "1", "0", "2", "log", "doctor", GLOO_SOCKET_IFNAME="eth9")
+    assert done.returncode != 0
+    assert "GLOO_SOCKET_IFNAME=eth9: there is no such interface (there are: " in done.stdout
+
+
+def test_a_folder_that_the_nodes_do_not_see_is_named(tmp_path):
+    script = f"mount -t tmpfs none {tmp_path} && mkdir {tmp_path}/mine && cd {tmp_path}/mine && exec " + " ".join(
+        [*TWO, "--time=3", str(LAUNCH), "2", "1", "0", "2", "log", "doctor"]
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert f"does not see {tmp_path}/mine: the project must lie on a disk that all nodes share" in done.stdout
+
+
+def test_more_nodes_than_the_job_holds_is_an_error(tmp_path):
+    done = run_in(
+        ["salloc", "--quiet", "--nodes=1", "--mem=500", "--time=3"], tmp_path, "2", "1", "0", "1", "log", "doctor"
+    )
+    assert done.returncode == 2 and "holds 1 (node" in done.stdout
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, long, finished):
+    """Inside sbatch, in two processes of one node, on a disk for one checkpoint and a half."""
+    project = ClusterProject(tmp_path / "project", long)
+    project.prepare()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(path.stat().st_size for path in finished.one("artifacts/align/*/model").rglob("*"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size * 9 // 2}", "none", disk], check=True)
+    try:
+        training = Training(project, disk)
+        command = [word if word != "log" else "../disk-log" for word in training.command]
+        batch = ["sbatch", "--wait", "--ntasks=1", "--cpus-per-task=2", "--mem=2000", "--output=/dev/null"]
+        done = subprocess.run([*batch, *command], cwd=disk, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 1, done.stdout + done.stderr
+        (kept,) = disk.glob("checkpoints/checkpoint-*")
+        last = (tmp_path / "disk-log").read_text().splitlines()[-1]
+        assert "could not be written" in last and f"{kept.name} is complete and will be taken" in last
+        assert list((disk / "checkpoints").iterdir()) == [kept]
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
