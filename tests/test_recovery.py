@@ -22,6 +22,12 @@ from milco.recovery import damage, last_checkpoint, seal, writing
 STEPS = 1000
 
 
+def last_step(metrics: Path) -> int:
+    """The last step that left a whole row of metrics."""
+    rows = metrics.read_text(encoding="utf-8").split("\n")[:-1] if metrics.exists() else []
+    return json.loads(rows[-1])["step"] if rows else 0
+
+
 class Training:
     """Stage 1 of a prepared project, started by launch.sh in two processes, with a run folder of its own."""
 
@@ -53,17 +59,14 @@ class Training:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text(encoding="utf-8")
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")  # a bar may be half written
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.folder / "model" / "model.safetensors")
 
     def step(self) -> int:
-        """The last step that left a row of metrics."""
-        path = self.folder / "metrics.jsonl"
-        rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return json.loads(rows[-1])["step"] if rows else 0
+        return last_step(self.folder / "metrics.jsonl")
 
     def wait_for_progress(self, process: subprocess.Popen) -> None:
         before = self.step()

@@ -1,7 +1,6 @@
 """The miniature on a real SLURM of two nodes, and everything that a cluster does to a training. Order matters: the
 first run is what the disturbed ones are held against."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,13 +12,14 @@ from pathlib import Path
 import pytest
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
-from test_recovery import Training, same
+from test_recovery import Training, last_step, same
 
 pytestmark = pytest.mark.slurm
 
 CLUSTER = Path(os.environ.get("SLURM_CLUSTER", "/nonexistent"))
 LAUNCH = ROOT / "workflow" / "scripts" / "launch.sh"
 STEPS = 600
+STARTED: list[subprocess.Popen] = []
 POLLING = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
 DEFAULTS = ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
 SMALL = ["gpus_per_node=2", "cpus_per_task=2", "mem_mb=2000", "runtime=10"]  # two nodes are the profile's own
@@ -41,20 +41,22 @@ class ClusterProject(Project):
     def start(self, *arguments: str, resources: tuple[str, ...] = ()) -> subprocess.Popen:
         output = (self.folder / "snakemake.log").open("a")
         command = self.command(*arguments, resources=resources)
-        return subprocess.Popen(command, stdout=output, stderr=output, env=environment(), start_new_session=True)
+        started = subprocess.Popen(command, stdout=output, stderr=output, env=environment(), start_new_session=True)
+        STARTED.append(started)
+        return started
 
     @property
     def log(self) -> str:
         """What every attempt at Stage 1 wrote; the rule's own log has only the last one."""
-        return "".join(path.read_text() for path in sorted(self.folder.glob("logs/slurm/rule_align/*.log")))
+        paths = sorted(self.folder.glob("logs/slurm/rule_align/*.log"))
+        return "".join(path.read_text(errors="replace") for path in paths)  # a bar may be half written
 
     @property
     def weights(self) -> dict:
         return load_file(self.one("artifacts/align/*/model/model.safetensors"))
 
     def step(self) -> int:
-        rows = [line for path in self.folder.glob("artifacts/align/*/metrics.jsonl") for line in path.open()]
-        return json.loads(rows[-1])["step"] if rows else 0
+        return max((last_step(path) for path in self.folder.glob("artifacts/align/*/metrics.jsonl")), default=0)
 
     def wait_for_progress(self, steps: int = 10) -> None:
         before = self.step()
@@ -98,8 +100,12 @@ def running_job() -> str:
 
 @pytest.fixture(autouse=True)
 def quiet_cluster() -> Iterator[None]:
-    """No test leaves a job to the next one."""
+    """No test leaves a job to the next one, nor a Snakemake that submits more of them."""
     yield
+    for started in STARTED:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
     for job in jobs("RUNNING", "PENDING"):
         subprocess.run(["scancel", job], check=False)
     wait_for(lambda: not jobs("RUNNING", "PENDING", "COMPLETING"), "all jobs to end")

@@ -1,0 +1,70 @@
+"""What all benchmarks share: two ways of one piece of work, side by side in one run, and a row for each case.
+
+Times are taken in turns, so that a busy neighbour slows both; the speedup is the median of the ratios of neighbouring
+pairs, the spread their smallest and largest. Memory is what a process of its own needs beyond what it held before.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+MIB = 2**20
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call; a GPU is waited for."""
+    import torch
+
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronize()
+    started = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - started
+
+
+def compare(baseline: Callable[[], object], milco: Callable[[], object], repeats: int = 5) -> dict:
+    """Median times of both, the median ratio of neighbouring pairs and the spread of the ratios."""
+    baseline(), milco()  # the first call compiles, allocates and reads
+    pairs = [(seconds(baseline), seconds(milco)) for _ in range(repeats)]
+    ratios = [one / other for one, other in pairs]
+    return {
+        "baseline_s": round(statistics.median(one for one, _ in pairs), 4),
+        "milco_s": round(statistics.median(other for _, other in pairs), 4),
+        "speedup": round(statistics.median(ratios), 2),
+        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
+    }
+
+
+def additional_memory(work: Callable[[], object]) -> float:
+    """MiB that one call adds to the peak of this process, which should have done nothing of the kind before."""
+    import torch
+
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def in_own_process(script: str, *arguments: str) -> float:
+    """The number that a benchmark prints when it is called with these arguments."""
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def save(name: str, rows: list[dict]) -> None:
+    """Write the rows of a benchmark to results/NAME.json, and print them."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    for row in rows:
+        print(json.dumps(row))
