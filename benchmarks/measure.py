@@ -5,7 +5,6 @@ pairs, the spread their smallest and largest. Memory is what a process of its ow
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -51,9 +50,15 @@ def additional_memory(work: Callable[[], object]) -> float:
         torch.cuda.reset_peak_memory_stats()
         work()
         return (torch.cuda.max_memory_allocated() - before) / MIB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak()
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak() - before
+
+
+def _peak() -> float:
+    """Largest resident memory of this process so far, in MiB; ru_maxrss would count the parent's."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def in_own_process(script: str, *arguments: str) -> float:

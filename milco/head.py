@@ -1,67 +1,160 @@
 """The max-pooled vocabulary head: the largest logit that any token of a text gives to each vocabulary term.
 
-The logits of a batch, B×L×V, are never held at once: the forward pass walks over slices of the vocabulary and
-keeps the maximum alone, and the backward pass visits only the (text, term) cells that received a gradient.
-Every loss of this project sends gradients to few cells, since a term that is inactive in a text has none.
+One interface, `pooled_logits`, and three implementations with equal values and gradients:
+
+    plain     all B×L×V logits at once: the formula, which the others are held against
+    chunked   tiles of some texts and terms that stay in the caches; any device
+    triton    one kernel that keeps the maximum of each tile on the chip (head_triton.py); CUDA
+
+The last two remember which position won each (text, term) cell and send the gradient there alone, by a sparse product
+of at most B·V cells; short texts in which most terms have a gradient are quicker with dense ones. Both ways are
+deterministic.
 """
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-VOCABULARY_SLICE = 1024  # B·L·1024 logits at a time stay near the processor's caches
+TILE_TOKENS, TILE_TERMS = 256, 2048  # 2 MB of logits in float32
+DENSE_TERMS = 2048  # terms at a time of the dense backward pass
+SPARSE_CELL = 32  # products in a dense matrix that take as long as one cell of a sparse one
+
+
+class Implementation(NamedTuple):
+    """How the maxima are found and how a sparse matrix is multiplied.
+
+    best: (hidden B×L×D, weight V×D, mask B×L, keep) → (B×V largest products, B×V winning positions if `keep`).
+    multiply: (indptr, columns, values of a CSR matrix N×M, dense M×D) → N×D in float32 or float64.
+    """
+
+    best: Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+    multiply: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def plain_pooled_logits(hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    """`pooled_logits` in the words of the formula, at B·L·V numbers of memory."""
+    logits = hidden @ weight.T + bias
+    pooled = logits.masked_fill(~mask[:, :, None], -torch.inf).max(dim=1).values
+    return pooled.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+def _best_by_tiles(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    texts, length, width = hidden.shape
+    pooled = hidden.new_empty(texts, len(weight))
+    winners = torch.empty(texts, len(weight), dtype=torch.int32, device=hidden.device) if keep else None
+    together = max(1, TILE_TOKENS // max(1, length))
+    for first in range(0, texts, together):
+        rows = slice(first, first + together)
+        states = hidden[rows].reshape(-1, width).T
+        pads = None if mask[rows].all() else ~mask[rows]
+        for start in range(0, len(weight), TILE_TERMS):
+            terms = slice(start, start + TILE_TERMS)
+            logits = (weight[terms] @ states).view(-1, len(hidden[rows]), length)
+            if pads is not None:
+                logits.masked_fill_(pads, -torch.inf)
+            if winners is None:
+                pooled[rows, terms] = logits.amax(dim=2).T
+            else:
+                values, positions = logits.max(dim=2)
+                pooled[rows, terms], winners[rows, terms] = values.T, positions.T.int()
+    return pooled, winners
+
+
+def _multiply_by_torch(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        matrix = torch.sparse_csr_tensor(indptr, columns, values, (len(indptr) - 1, len(dense)), check_invariants=False)
+        return matrix @ dense
 
 
 class _PooledLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, mask)
-        batch, length, width = hidden.shape
-        pooled = torch.empty(batch, len(weight), dtype=hidden.dtype, device=hidden.device)
-        flat = hidden.reshape(-1, width)
-        pads = ~mask[:, :, None]
-        padded = bool(pads.any())
-        for start in range(0, len(weight), VOCABULARY_SLICE):
-            part = slice(start, start + VOCABULARY_SLICE)
-            logits = torch.addmm(bias[part], flat, weight[part].T).view(batch, length, -1)
-            if padded:
-                logits.masked_fill_(pads, -torch.inf)
-            torch.amax(logits, dim=1, out=pooled[:, part])
-        return pooled.masked_fill_(~mask.any(dim=1, keepdim=True), 0.0)
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, implementation: Implementation):
+        pooled, winners = implementation.best(hidden, weight, mask, any(ctx.needs_input_grad))
+        ctx.save_for_backward(hidden, weight, mask, winners)
+        ctx.implementation = implementation
+        return pooled.add_(bias).masked_fill_(~mask.any(dim=1, keepdim=True), 0.0)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
-        (gradient,) = grads
-        hidden, weight, bias, mask = ctx.saved_tensors
-        grad_hidden = torch.zeros_like(hidden)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        for text in range(len(hidden)):
-            terms = gradient[text].nonzero().squeeze(1)
-            if len(terms) == 0 or not mask[text].any():
-                continue
-            cells = gradient[text, terms]
-            positions = mask[text].nonzero().squeeze(1)
-            # The bias is the same at every position, so it has no part in which one wins.
-            winners = positions[(hidden[text, positions] @ weight[terms].T).argmax(dim=0)]
-            grad_hidden[text].index_add_(0, winners, cells[:, None] * weight[terms])
-            if grad_weight is not None:
-                grad_weight.index_add_(0, terms, cells[:, None] * hidden[text, winners])
-            if grad_bias is not None:
-                grad_bias.index_add_(0, terms, cells)
-        return grad_hidden, grad_weight, grad_bias, None
+        hidden, weight, mask, winners = ctx.saved_tensors
+        gradient = grads[0].masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+        wants_weight = ctx.needs_input_grad[1]
+        if SPARSE_CELL * gradient.count_nonzero() < gradient.shape[1] * mask.numel():
+            back = _sparse_backward(gradient, hidden, weight, winners, wants_weight, ctx.implementation.multiply)
+        else:
+            back = _dense_backward(gradient, hidden, weight, mask, winners, wants_weight)
+        return *back, gradient.sum(dim=0) if ctx.needs_input_grad[2] else None, None, None
 
 
-def pooled_logits(hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+def _sparse_backward(gradient, hidden, weight, winners, wants_weight, multiply) -> tuple[Tensor, Tensor | None]:
+    """Gradients of states and weight through a B·L×V matrix that holds nothing but the winning cells."""
+    texts, length, width = hidden.shape
+    kind = torch.promote_types(hidden.dtype, torch.float32)
+    text, term = gradient.nonzero(as_tuple=True)
+    values = gradient[text, term].to(kind)
+    state = text * length + winners[text, term]
+    order = state.argsort(stable=True)
+    starts = _starts(state, texts * length)
+    grad_hidden = multiply(starts, term[order], values[order], weight.to(kind)).view(hidden.shape).to(hidden.dtype)
+    if not wants_weight:
+        return grad_hidden, None
+    order = term.argsort(stable=True)
+    states = hidden.reshape(-1, width).to(kind)
+    return grad_hidden, multiply(_starts(term, len(weight)), state[order], values[order], states).to(weight.dtype)
+
+
+def _starts(rows: Tensor, count: int) -> Tensor:
+    """Where each row of a CSR matrix begins."""
+    return torch.nn.functional.pad(torch.bincount(rows, minlength=count).cumsum(0), (1, 0))
+
+
+def _dense_backward(gradient, hidden, weight, mask, winners, wants_weight) -> tuple[Tensor, Tensor | None]:
+    """The same gradients by dense products, for some terms at a time."""
+    flat = hidden.masked_fill(~mask[:, :, None], 0.0).reshape(-1, hidden.shape[2])  # what stands at a pad may be nan
+    grad_hidden = torch.zeros_like(flat)
+    grad_weight = torch.empty_like(weight) if wants_weight else None
+    for start in range(0, len(weight), DENSE_TERMS):
+        terms = slice(start, start + DENSE_TERMS)
+        part = gradient[:, terms]
+        cells = part.new_zeros(*hidden.shape[:2], part.shape[1])
+        cells.scatter_(1, winners[:, None, terms].long(), part[:, None])
+        cells = cells.view(len(flat), -1)
+        grad_hidden.addmm_(cells, weight[terms])
+        if grad_weight is not None:
+            torch.mm(cells.T, flat, out=grad_weight[terms])
+    return grad_hidden.view(hidden.shape), grad_weight
+
+
+CHUNKED = Implementation(_best_by_tiles, _multiply_by_torch)
+
+
+def pooled_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, implementation: Implementation | None = None
+) -> Tensor:
     """Largest logit per vocabulary term over the valid positions of each text (paper, section 3; `T` max-pooled).
 
     Args:
         hidden: B×L×D, the head's transformed states.
         weight: V×D, the decoder; bias: V.
         mask: B×L boolean, true at valid positions. Pads never enter the maximum.
+        implementation: by default Triton's on CUDA, where it is installed, and the chunked one elsewhere.
 
     Returns:
         B×V raw logits in the type of `hidden`; 0 throughout for a text without a valid position.
         Where several positions tie, the first one receives the gradient.
     """
     weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
-    return _PooledLogits.apply(hidden, weight, bias, mask.bool())
+    return _PooledLogits.apply(hidden, weight, bias, mask.bool(), implementation or _implementation_for(hidden))
+
+
+def _implementation_for(hidden: Tensor) -> Implementation:
+    if hidden.is_cuda and importlib.util.find_spec("triton"):
+        from milco.head_triton import TRITON
+
+        return TRITON
+    return CHUNKED

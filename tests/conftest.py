@@ -5,6 +5,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the processor; read when triton is first imported
+
 import copy
 import string
 from pathlib import Path

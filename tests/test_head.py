@@ -1,10 +1,26 @@
 """`pooled_logits` against the plain maximum over a B by L by V tensor, in float64: values and gradients."""
 
+import functools
+import sys
+
 import pytest
 import torch
 
 import milco.head
-from milco.head import pooled_logits
+import milco.head_triton
+from milco.head import plain_pooled_logits, pooled_logits
+
+HEADS = {
+    "chunked": functools.partial(pooled_logits, implementation=milco.head.CHUNKED),
+    "triton": functools.partial(pooled_logits, implementation=milco.head_triton.TRITON),
+}
+
+
+@pytest.fixture(autouse=True, params=HEADS)
+def head(request, monkeypatch) -> str:
+    """Every test below is one of all implementations."""
+    monkeypatch.setattr(sys.modules[__name__], "pooled_logits", HEADS[request.param])
+    return request.param
 
 
 def naive(hidden, weight, bias, mask):
@@ -45,6 +61,16 @@ def test_gradients_equal_those_of_the_plain_maximum(seed):
     torch.testing.assert_close(ours, gradients(naive, leaves, mask, weights), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("sparse_cell", [0, 1e9])
+def test_sparse_and_dense_products_send_the_same_gradients(monkeypatch, sparse_cell):
+    monkeypatch.setattr(milco.head, "SPARSE_CELL", sparse_cell)
+    leaves, mask = draw(seed=6)
+    weights = torch.randn(5, 23, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    weights *= torch.rand(5, 23, generator=torch.Generator().manual_seed(8)) < 0.3
+    ours = gradients(pooled_logits, leaves, mask, weights)
+    torch.testing.assert_close(ours, gradients(naive, leaves, mask, weights), rtol=0, atol=1e-12)
+
+
 def test_gradients_through_the_pivot_view_equal_those_of_the_plain_maximum():
     # log1p(relu(.)) sends gradients to few cells: the case that the backward pass is written for
     leaves, mask = draw(seed=4)
@@ -63,9 +89,18 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda *tensors: pooled_logits(*tensors, mask), leaves)
 
 
-@pytest.mark.parametrize("terms_at_a_time", [1, 2, 5, 22, 23, 24, 1000])
-def test_the_vocabulary_slice_changes_nothing(monkeypatch, terms_at_a_time):
-    monkeypatch.setattr(milco.head, "VOCABULARY_SLICE", terms_at_a_time)
+def test_the_plain_head_says_the_same():
+    leaves, mask = draw()
+    weights = torch.randn(5, 23, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    torch.testing.assert_close(plain_pooled_logits(*leaves, mask), naive(*leaves, mask), rtol=0, atol=1e-12)
+    plain = gradients(plain_pooled_logits, leaves, mask, weights)
+    torch.testing.assert_close(plain, gradients(naive, leaves, mask, weights), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("terms", "tokens"), [(1, 1), (2, 7), (5, 14), (22, 100), (23, 3), (24, 21), (1000, 1000)])
+def test_the_tiles_change_nothing(monkeypatch, terms, tokens):
+    for name, size in {"TILE_TERMS": terms, "DENSE_TERMS": terms, "TILE_TOKENS": tokens}.items():
+        monkeypatch.setattr(milco.head, name, size)
     leaves, mask = draw(seed=2)
     weights = torch.ones(5, 23, dtype=torch.float64)
     torch.testing.assert_close(pooled_logits(*leaves, mask), naive(*leaves, mask), rtol=0, atol=1e-12)

@@ -177,9 +177,12 @@ def test_a_training_outlives_all_that_a_cluster_does_to_it(tmp_path, long, finis
     hurry(requeued)
     project.wait_for_progress()
 
-    lost = running_job()
-    fail_node("node2")
+    lost, frozen = running_job(), processes_of_node("node2")
+    for process in frozen:  # a power cut: nothing says goodbye
+        os.kill(process, signal.SIGSTOP)
     wait_for(lambda: lost in jobs("PENDING"), "the job of the lost node to be put back", project)
+    for process in frozen:
+        os.kill(process, signal.SIGKILL)
     subprocess.run([ROOT / "tests" / "slurm" / "cluster.sh", "node", CLUSTER, "node2"], check=True)
     hurry(lost)
     project.wait_for_progress()
@@ -202,16 +205,16 @@ def hurry(job: str) -> None:
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
-def fail_node(name: str) -> None:
-    """What a power cut does: the daemon and all processes of the node's jobs are gone at once."""
-    os.kill(int((CLUSTER / f"slurmd-{name}.pid").read_text()), signal.SIGKILL)
-    (CLUSTER / f"slurmd-{name}.pid").unlink()
+def processes_of_node(name: str) -> list[int]:
+    """The node's daemon and all that runs in its jobs."""
+    found = [int((CLUSTER / f"slurmd-{name}.pid").read_text())]
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if f"SLURMD_NODENAME={name}".encode() in path.read_bytes().split(b"\0"):
-                os.kill(int(path.parent.name), signal.SIGKILL)
+                found.append(int(path.parent.name))
         except OSError:
             continue  # it has ended
+    return found
 
 
 def test_ctrl_c_cancels_the_job_and_a_new_start_goes_on(tmp_path, long, finished):
