@@ -1,5 +1,6 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-slurm does so on a private SLURM cluster of two nodes
+# make bench   what the fast parts gain, side by side with the plain way: docs/performance.md
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
@@ -14,11 +15,15 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-slurm doctor dry-run dag clean
+.PHONY: demo install test test-slurm bench doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
 	$(LOCK) env $(SNAKEMAKE) --nolock all
+
+bench: $(VENV)/installed
+	$(ACTIVE) python benchmarks/head.py
+	$(ACTIVE) python benchmarks/table.py
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all

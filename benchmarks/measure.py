@@ -69,6 +69,12 @@ def in_own_process(script: str, *arguments: str) -> float:
 
 def save(name: str, rows: list[dict]) -> None:
     """Write the rows of a benchmark to results/NAME.json, and print them."""
+    from milco.environment import environment
+
+    made = environment()
+    where = f"{made['processor']}, {made['cores']} cores, {', '.join(made['devices'])}"
+    told = {"machine": f"{where}, torch {made['packages']['torch']}", "commit": made["commit"]}
+    rows = [{**row, **told} for row in rows]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for row in rows:

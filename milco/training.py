@@ -301,7 +301,9 @@ def train(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
+        # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
+        # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
+        ddp_find_unused_parameters=not torch.cuda.is_available(),
     )
     set_seed(config.seed)
     if arguments.use_cpu:  # on short texts the CPU's fused attention has a backward pass slower than the plain one

@@ -4,6 +4,7 @@
 rule doctor:
     log:
         "logs/doctor.log",
+    retries: 0  # what is wrong stays wrong
     conda:
         ENVIRONMENT
     threads: 8

@@ -1,0 +1,51 @@
+"""The benchmarks run, at sizes that say nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from miniature import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import head
+import measure
+import table
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(head, "BATCH", 3)
+    monkeypatch.setattr(head, "LENGTH", 5)
+
+
+def test_a_row_has_both_times_their_ratio_its_spread_and_memory(monkeypatch):
+    monkeypatch.setattr(head, "in_own_process", lambda *words: 12.3)
+    row = head.measure(50, 8, "float32", "1 % active", 0.5, "cpu", repeats=3)
+    assert {"benchmark", "case", "baseline_s", "milco_s", "speedup", "baseline_mb", "milco_mb", "spread"} == set(row)
+    assert row["spread"][0] <= row["speedup"] <= row["spread"][1]
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    script = ROOT / "benchmarks" / "head.py"
+    command = [sys.executable, script, "--memory", "plain", "3000", "64", "0.01", "float32"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 32 * 256 * 3000 * 4 / 2**20  # the logits, in MiB
+
+
+def test_two_ways_are_timed_in_turns():
+    calls = []
+    measure.compare(lambda: calls.append("plain"), lambda: calls.append("milco"), repeats=2)
+    assert calls == ["plain", "milco"] * 3
+
+
+def test_saved_rows_become_a_table(tmp_path, monkeypatch):
+    row = {"benchmark": "b", "case": "c", "baseline_s": 2.0, "milco_s": 1.0, "speedup": 2.0, "spread": [1.5, 2.5]}
+    measure.save("b", [row | {"baseline_mb": 10, "milco_mb": 1}])
+    assert json.loads((tmp_path / "b.json").read_text())[0]["machine"]
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(table, "__file__", str(tmp_path / "benchmarks" / "table.py"))
+    table.main()
+    assert "| c | 2.00 | 1.00 | 2.00 | 1.50–2.50 | 10 | 1 |" in (tmp_path / "docs" / "performance.md").read_text()
