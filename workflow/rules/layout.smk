@@ -25,7 +25,7 @@ def said_by_profiles():
     return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
 
-def derived(rule, said):
+def derived(launched, said):
     """What SLURM and launch.sh want to know about a rule, from the few numbers that people set.
 
     A node has one task, which torchrun fills with one process for each GPU, or with one where there is none. `mpi`
@@ -35,18 +35,22 @@ def derived(rule, said):
     def number(name, default, least):
         value = said[name].raw if name in said else default
         if not isinstance(value, int) or value < least:
-            raise WorkflowError(f"resources of {rule}: {name}={value} is not a number from {least} up")
+            raise WorkflowError(f"resources of {launched}: {name}={value} is not a number from {least} up")
         return value
 
     nodes, gpus = number("nodes", 1, 1), number("gpus_per_node", 0, 0)
     processes = number("processes_per_node", max(1, gpus), 1)
-    if rule in SINGLE and nodes * processes > 1:
-        raise WorkflowError(f"resources of {rule}: it works in one process; set nodes=1 and at most gpus_per_node=1")
-    if rule in ("align", "distill"):
+    if launched in SINGLE and nodes * processes > 1:
+        raise WorkflowError(
+            f"resources of {launched}: it works in one process; set nodes=1 and at most gpus_per_node=1"
+        )
+    if launched in ("align", "distill"):
         try:
-            CONFIG.micro_batch_size(rule, nodes * processes)
+            CONFIG.micro_batch_size(launched, nodes * processes)
         except MilcoError as error:
-            raise WorkflowError(f"resources of {rule}: nodes={nodes}, {processes} processes each: {error}") from None
+            raise WorkflowError(
+                f"resources of {launched}: nodes={nodes}, {processes} processes each: {error}"
+            ) from None
     text = {name: str(said[name].raw).strip("'\"") for name in ("gpu_type", "slurm_extra") if name in said}
     kind = f"{text['gpu_type']}:" if "gpu_type" in text else ""
     extra = [text.get("slurm_extra"), "--ntasks-per-node=1", f"--gpus-per-node={kind}{gpus}" if gpus else ""]
@@ -65,9 +69,9 @@ def apply_layout(settings):
     said = {rule: dict(resources) for rule, resources in said_by_profiles().items()}
     for rule, resources in settings.overwrite_resources.items():
         said[rule] = {**said.get(rule, {}), **resources}
-    for rule in LAUNCHED:
-        found = derived(rule, {**(settings.default_resources or {}), **said.get(rule, {})})
-        said[rule] = {**said.get(rule, {}), **{name: Resource(name, value) for name, value in found.items()}}
+    for launched in LAUNCHED:
+        found = derived(launched, {**(settings.default_resources or {}), **said.get(launched, {})})
+        said[launched] = {**said.get(launched, {}), **{name: Resource(name, value) for name, value in found.items()}}
     settings.overwrite_resources = {rule: Resources(resources) for rule, resources in said.items()}
     cpus = {rule: resources["cpus_per_task"].raw for rule, resources in said.items() if "cpus_per_task" in resources}
     settings.overwrite_threads = {**cpus, **settings.overwrite_threads}
