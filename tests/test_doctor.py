@@ -14,6 +14,7 @@ def alone(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in doctor.INTERFACES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 def two_nodes() -> list[dict]:
@@ -22,11 +23,11 @@ def two_nodes() -> list[dict]:
 
 
 def test_a_node_without_gpus_that_wants_none_is_in_order():
-    assert not torch.cuda.is_available() and doctor.facts(0)["complaints"] == []
+    assert doctor.facts(0)["complaints"] == []
 
 
-@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built for GPUs")
-def test_a_torch_without_cuda_is_named_where_gpus_are_wanted():
+def test_a_torch_without_cuda_is_named_where_gpus_are_wanted(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
     (complaint,) = doctor.facts(8)["complaints"]
     assert f"torch {torch.__version__} is built for processors only" in complaint
 
