@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slurm
 
 CLUSTER = Path(os.environ.get("SLURM_CLUSTER", "/nonexistent"))
 LAUNCH = ROOT / "workflow" / "scripts" / "launch.sh"
-STEPS = 450
+STEPS = 600
 STARTED: list[subprocess.Popen] = []
 POLLING = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
 DEFAULTS = ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
@@ -187,16 +187,33 @@ def test_a_training_outlives_all_that_a_cluster_does_to_it(tmp_path, long, finis
     hurry(lost)
     project.wait_for_progress()
 
-    orphan = running_job()
+    assert snakemake.wait(timeout=240) == 0, (project.folder / "snakemake.log").read_text()[-3000:]
+    assert same(project.weights, finished.weights)
+
+
+def test_a_training_that_outlived_its_snakemake_is_waited_for(tmp_path, values):
+    project = ClusterProject(tmp_path, values)
+    project.configure(align={"num_train_epochs": 15, "logging_steps": 2})
+    project.prepare()
+    snakemake = project.start("align")
+    project.wait_for_progress()
+    frozen = [number for node in ("node1", "node2") for number in processes_of_node(node)[1:] if is_rank(number)]
+    assert len(frozen) == 4
+    for process in frozen:  # so that it has not ended before the second one comes
+        os.kill(process, signal.SIGSTOP)
     os.killpg(snakemake.pid, signal.SIGKILL)
     unlock = project.command("align", flags=("--unlock",))
     subprocess.run(unlock, env=environment(), check=True, capture_output=True)
-    again = project.start("align", resources=("align:runtime=10",))
+    again = project.start("align")
     wait_for(lambda: "another process still trains here" in project.log, "the second job to wait", project)
-    assert project.step() < STEPS
-    subprocess.run(["scancel", orphan], check=True)
+    for process in frozen:
+        os.kill(process, signal.SIGCONT)
     assert again.wait(timeout=240) == 0, (project.folder / "snakemake.log").read_text()[-3000:]
-    assert same(project.weights, finished.weights)
+    assert "trained already" in project.log and "resumed" not in project.log
+
+
+def is_rank(process: int) -> bool:
+    return b"\0-m\0milco\0align" in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def hurry(job: str) -> None:
