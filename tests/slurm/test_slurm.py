@@ -41,7 +41,11 @@ class ClusterProject(Project):
     def start(self, *arguments: str, resources: tuple[str, ...] = ()) -> subprocess.Popen:
         output = (self.folder / "snakemake.log").open("a")
         command = self.command(*arguments, resources=resources)
-        started = subprocess.Popen(command, stdout=output, stderr=output, env=environment(), start_new_session=True)
+        started = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment(), start_new_session=True,
+            # A test that runs in the background hands on a Ctrl-C that is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         STARTED.append(started)
         return started
 
