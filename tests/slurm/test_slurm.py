@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slurm
 
 CLUSTER = Path(os.environ.get("SLURM_CLUSTER", "/nonexistent"))
 LAUNCH = ROOT / "workflow" / "scripts" / "launch.sh"
-STEPS = 600
+STEPS = 500
 STARTED: list[subprocess.Popen] = []
 POLLING = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
 DEFAULTS = ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
