@@ -1,8 +1,8 @@
 """Stage 1, sparse alignment: text in any language learns to speak the English retriever's vocabulary.
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
-    torchrun -m milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FILE --encoder FOLDER --lsr FOLDER
-        --output FOLDER
+    torchrun -m milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
+        --lsr FOLDER --output FOLDER
 """
 
 from pathlib import Path
@@ -12,17 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from milco.batching import plan_steps
-from milco.config import Config
+from milco.batching import Steps, parts_within
+from milco.config import Align, Config
 from milco.development import Development
 from milco.losses import alignment_loss
-from milco.model import MilcoModel
+from milco.model import Views
+from milco.teacher import Targets
 from milco.tokens import TokenCache
-from milco.training import Loss, encode_by_length, new_model, pad_texts, train
-from milco.vectors import load_vectors
+from milco.training import Loss, Part, collate_texts, new_model, train
 from milco.warmstart import fit_connector
-
-LENGTH_GROUPS = 2  # the steps are made of pairs of like length already
 
 
 class Pairs:
@@ -30,39 +28,51 @@ class Pairs:
 
     Args:
         cache: token ids of both sides.
-        targets: positive pivot weights log1p(t) of the teacher, one row per english_id.
+        targets: what the teacher says of each english_id.
         pad: the encoder's padding id.
     """
 
-    def __init__(self, cache: TokenCache, targets, pad: int):
-        self.cache, self.targets, self.pad = cache, targets, pad
-        self.lengths = np.maximum(cache.pair_lengths, cache.english.lengths[cache.pair_english])
+    def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align):
+        self.cache, self.targets, self.pad, self.settings = cache, targets, pad, settings
 
-    def __call__(self, pairs: np.ndarray, step: int) -> dict[str, Tensor]:
-        """B pairs with U different English texts → input_ids and attention_mask ((B+U)×L, the other languages
-        first), target (U×V_e raw positive logits of the teacher) and english (B: which of the U a pair has)."""
-        english, place = np.unique(self.cache.pair_english[pairs], return_inverse=True)
-        texts = [self.cache.other(pair) for pair in pairs] + [self.cache.english.ids(row) for row in english]
-        ids, mask = pad_texts(texts, self.pad)
-        target = torch.from_numpy(self.targets[english].toarray()).expm1()
-        return {"input_ids": ids, "attention_mask": mask, "target": target, "english": torch.from_numpy(place)}
+    def __call__(self, pairs: np.ndarray, step: int) -> list[Part]:
+        english = self.cache.english_ids(pairs)
+        tokens = self.cache.pairs.lengths("input_ids", pairs)
+        is_new = np.r_[True, english[1:] != english[:-1]]  # an English text is encoded once for all that share it
+        tokens[is_new] += self.cache.english.lengths("input_ids", english[is_new])
+        parts = parts_within(tokens, self.settings.max_tokens_per_device)
+        return [self._part(pairs[part], english[part], len(pairs)) for part in parts]
+
+    def _part(self, pairs: np.ndarray, english: np.ndarray, of: int) -> Part:
+        """B of so many pairs, with U different English texts → what `collate_texts` makes of B+U texts, the other
+        languages first; the teacher's pivot weights of the U texts as cells (row, term, weight); english (B: which of
+        the U a pair has)."""
+        english, place = np.unique(english, return_inverse=True)
+        texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
+        cells = self.targets.cells(english)
+        return {
+            **collate_texts(texts, self.pad, self.settings, len(pairs) / of),
+            **{name: torch.from_numpy(values) for name, values in zip(("row", "term", "weight"), cells, strict=True)},
+            "english": torch.from_numpy(place),
+        }
 
 
 def loss(config: Config) -> Loss:
     """The stage's loss: both views of a text against the teacher's target of its English side."""
 
-    def terms(model: MilcoModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        views = encode_by_length(model, batch["input_ids"], batch["attention_mask"], LENGTH_GROUPS)
-        place, target = batch["english"], batch["target"]
+    def terms(views: Views, part: Part) -> dict[str, Tensor]:
+        place = part["english"]
         other, english = views.pooled[: len(place)], views.pooled[len(place) :]
+        target = torch.zeros_like(english, dtype=torch.float32)
+        target[part["row"], part["term"]] = part["weight"].expm1()
         kind = config.align.alignment_loss
         active = (other.detach() > 0).sum(dim=1)
         return {
             "loss_other": alignment_loss(other, target[place], kind).mean(),
             "loss_english": alignment_loss(english, target, kind)[place].mean(),
             "active_other": active.float().mean(),
-            "active_english": (english.detach() > 0).sum(dim=1).float().mean(),
-            "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().sum(),
+            "active_english": (english.detach() > 0).sum(dim=1)[place].float().mean(),
+            "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().mean(),
         }
 
     return terms
@@ -77,14 +87,14 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
         texts = texts.sample(min(settings.warm_start_texts, len(texts)), random_state=config.seed).tolist()
         explained = fit_connector(model, lsr, texts, settings.max_length)
         print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
-    rows, _ = load_vectors(targets)
-    pairs = Pairs(TokenCache(tokens), rows, model.tokenizer.pad_token_id)
-    steps = plan_steps(
-        pairs.lengths,
+    cache = TokenCache(tokens)
+    pairs = Pairs(cache, Targets(targets), model.tokenizer.pad_token_id, settings)
+    steps = Steps(
+        cache.lengths,
+        cache.families,
         settings.global_batch_size,
         settings.num_train_epochs,
         config.seed,
-        families=pairs.cache.pair_english,
         together=settings.pairs_per_text,
     )
     look = Development(config, corpora, model).look

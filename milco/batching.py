@@ -1,81 +1,195 @@
-"""Which examples form which optimizer step: random, by length, and known in advance.
+"""Which examples form which optimizer step, and which texts go through the encoder together.
 
-The plan depends on the seed, the lengths and the global batch size alone, never on how many processes share the
-work, and any step of it can be looked up directly, so that a resumed run goes on where it stopped.
+The order is random, by length, and known in advance: it hangs on the seed, the lengths and the global batch size
+alone, never on how many processes share the work. Any step is found directly, at a cost that does not grow with the
+corpus, so that a resumed run goes on where it stopped.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from milco.errors import MilcoError
 
 POOL = 50  # global batches that are sorted by length together: more means less padding and less random batches
+ROUNDS = 4  # of the Feistel network; three make it a good random permutation (Luby and Rackoff 1988)
 
 
-def plan_steps(
-    lengths: np.ndarray,
-    global_batch_size: int,
-    epochs: float,
-    seed: int,
-    families: np.ndarray | None = None,
-    together: int = 1,
-) -> np.ndarray:
-    """Examples of every optimizer step.
+def places_in_random_order(places: np.ndarray, count: int, *key: int) -> np.ndarray:
+    """What stands at some places of a random order of 0 … count-1, without making the order.
 
-    Each epoch is a new random order, in which pools of `POOL` batches are sorted by length, cut into batches and
-    the batches shuffled. The examples that do not fill a last batch wait for the next epoch's order.
+    A Feistel network permutes the next power of four; what falls outside of `count` goes through it again.
+    """
+    half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
+    low = np.uint64((1 << int(half)) - 1)
+    keys = np.random.default_rng(key).integers(2**63, size=ROUNDS, dtype=np.uint64)
+    found = places.astype(np.uint64)
+    again = np.ones(len(found), bool)
+    while again.any():
+        left, right = found[again] >> half, found[again] & low
+        for round_key in keys:
+            left, right = right, left ^ (_mixed(right ^ round_key) & low)
+        found[again] = left << half | right
+        again &= found >= count
+    return found.astype(np.int64)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64: every bit of the result hangs on all bits of the value."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return values ^ values >> np.uint64(31)
+
+
+class Steps:
+    """Examples of every optimizer step: `steps[n]` holds the numbers of those of step n, from short to long.
+
+    Each epoch is a new random order, of which pools of `POOL` steps are sorted by length, cut into steps and the steps
+    shuffled. The examples that do not fill a last step wait for the next epoch's order.
 
     Args:
-        lengths: tokens of each example.
+        lengths: numbers of examples → their tokens.
+        families: (size, how many) of runs of neighbouring examples that share a text (for pairs: the English one).
         global_batch_size: examples per step over all processes.
         epochs: passes over the data; a fraction is allowed.
-        families: examples with the same number share a text (for pairs: the English one).
-        together: so many examples of a family travel together, so that the shared text is encoded once for them.
-
-    Returns:
-        steps × global_batch_size example numbers; within a step from short to long.
+        together: so many examples of a family travel as a block, so that the shared text is encoded once for them.
 
     Raises:
         MilcoError: there are fewer examples than one step takes.
     """
-    per_epoch = len(lengths) // global_batch_size
-    steps = max(1, round(epochs * len(lengths) / global_batch_size))
-    if per_epoch == 0:
-        raise MilcoError(f"global_batch_size: {len(lengths)} examples do not fill one step of {global_batch_size}")
-    # A token cache numbers its English texts in uint32, in which the blocks' numbers would overflow.
-    families = np.arange(len(lengths)) if families is None else families.astype(np.int64)
-    epoch_plans = [
-        _plan_epoch(lengths, global_batch_size, families, together, np.random.default_rng([seed, epoch]))
-        for epoch in range(math.ceil(steps / per_epoch))
-    ]
-    return np.concatenate(epoch_plans)[:steps]
+
+    def __init__(
+        self,
+        lengths: Callable[[np.ndarray], np.ndarray],
+        families: list[tuple[int, int]],
+        global_batch_size: int,
+        epochs: float,
+        seed: int,
+        together: int = 1,
+    ):
+        self.lengths, self.size, self.seed, self.together = lengths, global_batch_size, seed, together
+        self.examples = sum(size * count for size, count in families)
+        self.per_epoch = self.examples // global_batch_size
+        if self.per_epoch == 0:
+            raise MilcoError(f"global_batch_size: {self.examples} examples do not fill one step of {global_batch_size}")
+        self.count = max(1, round(epochs * self.examples / global_batch_size))
+        self.pools = math.ceil(self.per_epoch / POOL)
+        self.kinds = _kinds_of_blocks(families, together)
+        self.last: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        if not 0 <= step < self.count:
+            raise IndexError(step)
+        epoch, step = divmod(step, self.per_epoch)
+        pool = step // POOL
+        if self.last is None or self.last[0] != (epoch, pool):
+            self.last = (epoch, pool), self._pool(epoch, pool)
+        return self.last[1][step % POOL]
+
+    def _pool(self, epoch: int, pool: int) -> np.ndarray:
+        first, end = pool * POOL * self.size, min((pool + 1) * POOL, self.per_epoch) * self.size
+        share = min(self.pools - 1, first * self.pools // self.examples + 1)
+        while self._before(share) > first:
+            share -= 1
+        start, parts = self._before(share), []
+        while self._before(share) < end:
+            parts.append(self._share(epoch, share))
+            share += 1
+        examples = np.concatenate([found for found, _ in parts])[first - start : end - start]
+        blocks = np.concatenate([sizes for _, sizes in parts])
+        block = np.repeat(np.arange(len(blocks)), blocks)[first - start : end - start]
+        starts = np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
+        longest = np.maximum.reduceat(self.lengths(examples), starts)
+        by_length = examples[np.argsort(np.repeat(longest, np.diff(np.r_[starts, len(block)])), kind="stable")]
+        return np.random.default_rng([self.seed, epoch, pool]).permutation(by_length.reshape(-1, self.size))
+
+    def _before(self, share: int) -> int:
+        """Examples before a share of the epoch; every share has the same mix of block sizes."""
+        return sum(size * (kind[-1][1] * share // self.pools) for size, kind in self.kinds.items())
+
+    def _share(self, epoch: int, share: int) -> tuple[np.ndarray, np.ndarray]:
+        """Examples of a share of the epoch, block by block in random order, and the sizes of the blocks."""
+        members, sizes = [], []
+        for size, kind in self.kinds.items():
+            count = kind[-1][1]
+            places = np.arange(count * share // self.pools, count * (share + 1) // self.pools)
+            blocks = places_in_random_order(places, count, self.seed, epoch, size)
+            members.append(self._members(epoch, size, np.array(kind), blocks).ravel())
+            sizes.append(np.full(len(blocks), size))
+        ordered = np.concatenate(sizes)
+        start = np.cumsum(ordered) - ordered
+        order = np.random.default_rng([self.seed, epoch, self.pools, share]).permutation(len(ordered))
+        ordered, start = ordered[order], start[order]
+        place = np.repeat(start - (np.cumsum(ordered) - ordered), ordered) + np.arange(ordered.sum())
+        return np.concatenate(members)[place], ordered
+
+    def _members(self, epoch: int, size: int, kind: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """Examples of each block, blocks × size; in another epoch a family is cut elsewhere."""
+        row = kind[np.searchsorted(kind[:, 1], blocks, side="right")]
+        first_block, _, first_example, family_size, per_family, skipped = row.T
+        family, number = np.divmod(blocks - first_block, per_family)
+        turned = epoch + (skipped + number) * self.together
+        first = first_example + family * family_size
+        return first[:, None] + (turned[:, None] + np.arange(size)) % family_size[:, None]
 
 
-def _plan_epoch(
-    lengths: np.ndarray, size: int, families: np.ndarray, together: int, random: np.random.Generator
-) -> np.ndarray:
-    order = _random_blocks(families, together, random)
-    order = order[: len(order) // size * size]
-    pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
-    by_length = np.concatenate([_sort_blocks(pool, lengths, families) for pool in pools])
-    steps = random.permutation(by_length.reshape(-1, size))
-    return np.take_along_axis(steps, np.argsort(lengths[steps], axis=1, kind="stable"), axis=1)
+def _kinds_of_blocks(families: list[tuple[int, int]], together: int) -> dict[int, list[tuple]]:
+    """Size of a block → where such blocks come from: rows of (first block, end, first example of these families, their
+    size, blocks of this size in each of them, blocks before those)."""
+    kinds: dict[int, list[tuple]] = {}
+    example = 0
+    for family_size, count in families:
+        whole, rest = divmod(family_size, together)
+        for size, per_family, skipped in ((together, whole, 0), (rest, 1, whole)):
+            if size and per_family:
+                rows = kinds.setdefault(size, [])
+                first = rows[-1][1] if rows else 0
+                rows.append((first, first + per_family * count, example, family_size, per_family, skipped))
+        example += family_size * count
+    return kinds
 
 
-def _random_blocks(families: np.ndarray, together: int, random: np.random.Generator) -> np.ndarray:
-    """All examples in random order, up to `together` of a family in a row."""
-    order = random.permutation(len(families))
-    order = order[np.argsort(families[order], kind="stable")]
-    first = np.searchsorted(families[order], families[order], side="left")
-    block = families[order] * (len(families) + 1) + (np.arange(len(order)) - first) // together
-    _, block = np.unique(block, return_inverse=True)
-    return order[np.argsort(random.permutation(block.max() + 1)[block], kind="stable")]
+def parts_within(tokens: np.ndarray, budget: int) -> list[slice]:
+    """Cut a row of examples into parts of at most `budget` tokens, or of one example."""
+    cuts, used = [0], 0
+    for place, count in enumerate(tokens.tolist()):
+        if used and used + count > budget:
+            cuts.append(place)
+            used = 0
+        used += count
+    return [slice(start, end) for start, end in zip(cuts, [*cuts[1:], len(tokens)], strict=True)]
 
 
-def _sort_blocks(pool: np.ndarray, lengths: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Neighbours of one family stay together; the rest is ordered by the longest example of the family's run."""
-    starts = np.flatnonzero(np.r_[True, families[pool][1:] != families[pool][:-1]])
-    run = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(pool)]))
-    longest = np.maximum.reduceat(lengths[pool], starts)
-    return pool[np.argsort(longest[run], kind="stable")]
+def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[np.ndarray, int]]:
+    """Which texts go through the encoder together: the cut that costs least.
+
+    Texts are sorted by length and cut into runs, each padded to its longest text. Of all cuts the one with the fewest
+    tokens is taken, where tokens are those of the texts, the pads, and `cost_of_a_pass` for every run.
+
+    Args:
+        lengths: tokens of each text.
+        budget: padded tokens that one run may have; a single longer text has a run of its own.
+
+    Returns:
+        (places of the texts, tokens of the longest) of each run.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ordered = lengths[order]
+    best = np.zeros(len(order) + 1)
+    cut = np.zeros(len(order) + 1, int)
+    for end in range(1, len(order) + 1):
+        longest = int(ordered[end - 1])
+        first = max(0, end - max(1, budget // longest))
+        starts = np.arange(first, end)
+        costs = best[starts] + (end - starts) * longest + cost_of_a_pass
+        cut[end] = first + int(costs.argmin())
+        best[end] = costs.min()
+    runs, end = [], len(order)
+    while end:
+        runs.append((order[cut[end] : end], int(ordered[end - 1])))
+        end = cut[end]
+    return runs[::-1]

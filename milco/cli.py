@@ -21,6 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="Settings, as YAML.")]
 Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
 Output = Annotated[Path, typer.Option(help="File or folder to write; it appears whole or not at all.")]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
@@ -62,20 +63,20 @@ def corpora(config: ConfigFile, source: Named, output: Output) -> None:
 
 
 @app.command()
-def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Output) -> None:
+def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Output, workers: Workers = 1) -> None:
     """Write the token cache."""
     from milco.tokens import build
 
-    build(corpora, encoder, configuration.load(config).align.max_length, output)
+    build(corpora, encoder, configuration.load(config).align.max_length, workers, output)
 
 
 @app.command()
-def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output) -> None:
+def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output, workers: Workers = 1) -> None:
     """Write the teacher's sparse targets of every English text."""
     from milco.teacher import write_targets
 
     settings = configuration.load(config)
-    write_targets(corpora, teacher, settings.align.max_length, settings.evaluate.batch_size, output)
+    write_targets(corpora, teacher, settings.align.max_length, settings.evaluate.batch_size, workers, output)
 
 
 @app.command()

@@ -76,6 +76,12 @@ class Model(Strict):
     lsr_encoder_checkpoint: str = Field(description="Source of the English sparse retriever: teacher and pivot head.")
     encoder_layers: Count | None = Field(None, description="Layers to keep, from the bottom; all by default.")
     dropout: Share | None = Field(None, description="Dropout of the encoder; the checkpoint's own by default.")
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto",
+        description="Attention in training, as transformers names it; auto: eager on a CPU, sdpa on a GPU. "
+        "flash_attention_2 has no pads inside, and wants the package flash-attn.",
+        json_schema_extra=Layout,
+    )
     freeze_embeddings: bool = Field(False, description="Leave the encoder's embedding tables as they are.")
     freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
     echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
@@ -90,10 +96,18 @@ class Training(Strict):
     train_datasets: list[str] = Field(min_length=1, description="Sources to train on.")
     num_train_epochs: Rate = Field(1.0, description="Passes over the data; a fraction is allowed.")
     global_batch_size: Count = Field(64, description="Examples per optimizer step, over all processes.")
-    per_device_train_batch_size: Count = Field(
-        64,
-        description="Examples that one process takes at a time; the rest of the global batch is accumulated.",
+    max_tokens_per_device: Count = Field(
+        16384,
+        description="Tokens that one process holds at a time; the rest of its share of the global batch follows.",
         json_schema_extra=Layout,
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep no layer's states, compute them again: less memory, a third more time.",
+        json_schema_extra=Layout,
+    )
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processes beside each training process that prepare its batches.", json_schema_extra=Layout
     )
     learning_rate: Rate = Field(2e-5, description="Peak rate of pretrained weights.")
     new_layer_learning_rate: Rate | None = Field(None, description="Peak rate of connector and LexEcho.")
@@ -235,27 +249,22 @@ class Config(Strict):
         ]
         return list(dict.fromkeys(names))
 
-    def micro_batch_size(self, stage: str, processes: int) -> int:
-        """Examples that one process takes at a time, so that all of them together make global batches.
+    def check_processes(self, stage: str, processes: int) -> None:
+        """Whether so many processes can share the global batch of a stage.
 
         Raises:
-            MilcoError: the global batch cannot be shared by so many processes.
+            MilcoError: they cannot.
         """
-        settings: Training = getattr(self, stage)
-        size = settings.global_batch_size
-        micro = min(settings.per_device_train_batch_size, size // processes)
-        if micro == 0 or size % (micro * processes):
+        size = getattr(self, stage).global_batch_size
+        if size % processes:
             raise MilcoError(
-                f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes in micro-batches of "
-                f"{max(micro, 1)}; make it a multiple of {max(micro, 1) * processes}"
+                f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes; "
+                f"make it a multiple of {processes}"
             )
-        compared = stage == "distill" and (self.distill.contrastive_weight > 0 or self.distill.sparse_reg == "flops")
-        if compared and micro * processes < size:
-            raise MilcoError(
-                f"distill.per_device_train_batch_size: {micro}; contrastive_weight and sparse_reg: flops compare all "
-                f"{size} queries of the global batch, so that {processes} processes must take {size // processes} each"
-            )
-        return micro
+
+    def compares_all_queries(self) -> bool:
+        """Whether Stage 2 has a loss that looks at all queries of the global batch at once."""
+        return self.distill.contrastive_weight > 0 or self.distill.sparse_reg == "flops"
 
     def keys(self) -> dict[str, str]:
         """Stage → short hash of everything that decides its result. Layout keys have no part in it."""

@@ -2,11 +2,13 @@
 
 What it writes into its output folder:
 
-    parallel.parquet      english, non_english, language: the pairs of Stage 1
     english.parquet       english: every English training text once; its row number is its english_id
+    parallel.parquet      english_id, non_english, language: the pairs of Stage 1, the translations of a text together,
+                          texts with few of them first
     items.parquet         item, language, title, description: known items to distil on
     collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout)
-    statistics.json       how many pairs each dataset gave, and why others were dropped
+    statistics.json       how many pairs each dataset gave, why others were dropped, and (size, how many) of the
+                          families: pairs that share an English text
 
 Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … --output FOLDER
 """
@@ -15,7 +17,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -24,6 +28,7 @@ from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, 
 from milco.config import Config, Source
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
+from milco.shards import write_parquet
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
 TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]
@@ -165,7 +170,6 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
     empty = sorted(set(config.languages) - {"en"} - set(table.language))
     if empty:
         raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
-    table.to_parquet(output / "parallel.parquet", index=False)
     train = items[items.split == "train"]
     for column in ("title", "description"):
         train = train[~train[column].map(text.comparable, na_action="ignore").isin(held_out)]
@@ -173,10 +177,21 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
     texts = pd.concat([table.english, english.title, english.description]).dropna().drop_duplicates().sort_values()
-    texts.to_frame("english").to_parquet(output / "english.parquet", index=False)
+    write_parquet(pa.table({"english": texts}), output / "english.parquet")
+    table["english_id"] = table.english.map(pd.Series(np.arange(len(texts), dtype=np.uint32), index=texts))
+    table["family"] = table.groupby("english_id").english_id.transform("size")
+    table = table.sort_values(["family", "english_id", "language"], kind="stable")
+    pairs_of = table[["english_id", "non_english", "language"]]
+    write_parquet(pa.Table.from_pandas(pairs_of, preserve_index=False), output / "parallel.parquet")
+    families = [[int(size), len(rows) // int(size)] for size, rows in table.groupby("family")]
     write_json(
         output / "statistics.json",
-        {"pairs": table.language.value_counts().to_dict(), "datasets": statistics, "items": len(train)},
+        {
+            "pairs": table.language.value_counts().to_dict(),
+            "datasets": statistics,
+            "items": len(train),
+            "families": families,
+        },
     )
 
 

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
-from milco.batching import plan_steps
+from milco.batching import Steps, parts_within
 from milco.config import Config
 from milco.development import Development
 from milco.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
-from milco.model import MilcoModel
-from milco.training import Loss, encode_by_length, freeze, from_all_processes, new_model, pad_texts, train
-
-LENGTH_GROUPS = 3  # queries are short and documents of all lengths: padded to the longest, three slots in four are pads
+from milco.model import MilcoModel, Views
+from milco.training import Loss, Part, collate_texts, freeze, from_all_processes, new_model, train
 
 
 class Groups:
@@ -29,12 +27,12 @@ class Groups:
 
     Args:
         table: triples in the hub's layout.
-        group_size: N, documents per query.
         seed: with the step and the example's number it decides which documents a query is shown with.
     """
 
-    def __init__(self, table: pd.DataFrame, model: MilcoModel, group_size: int, seed: int):
-        self.table, self.group_size, self.seed = table, group_size, seed
+    def __init__(self, table: pd.DataFrame, model: MilcoModel, config: Config):
+        self.table, self.settings, self.seed = table, config.distill, config.seed
+        self.at_once = config.compares_all_queries()
         self.pad = model.tokenizer.pad_token_id
         texts = list(dict.fromkeys(text for column in (table.pos, table.neg) for row in column for text in row))
         self.row = {text: row for row, text in enumerate(texts)}
@@ -42,16 +40,26 @@ class Groups:
         self.queries = _tokenise(model, table["query"].tolist(), model.config.query_max_length)
         self.lengths = np.array([max(len(self.documents[self.row[text]]) for text in row) for row in table.neg])
 
-    def __call__(self, examples: np.ndarray, step: int) -> dict[str, Tensor]:
-        """B examples → input_ids and attention_mask ((B+B·N)×L: the queries, then N documents for each),
-        documents (B·N numbers of the documents) and scores (B×N)."""
+    def __call__(self, examples: np.ndarray, step: int) -> list[Part]:
         groups = [self._draw(int(example), step) for example in examples]
-        rows = [self.row[text] for texts, _ in groups for text in texts]
+        documents = [[self.row[text] for text in texts] for texts, _ in groups]
+        tokens = np.array(
+            [
+                len(self.queries[example]) + sum(len(self.documents[row]) for row in rows)
+                for example, rows in zip(examples, documents, strict=True)
+            ]
+        )
+        whole = [slice(0, len(examples))]
+        parts = whole if self.at_once else parts_within(tokens, self.settings.max_tokens_per_device)
+        return [self._part(examples[part], documents[part], groups[part], len(examples)) for part in parts]
+
+    def _part(self, examples: np.ndarray, documents: list[list[int]], groups: list, of: int) -> Part:
+        """B of so many examples → what `collate_texts` makes of B+B·N texts, the queries, then N documents for each;
+        documents (B·N numbers of the documents) and scores (B×N)."""
+        rows = [row for group in documents for row in group]
         texts = [self.queries[example] for example in examples] + [self.documents[row] for row in rows]
-        ids, mask = pad_texts(texts, self.pad)
         return {
-            "input_ids": ids,
-            "attention_mask": mask,
+            **collate_texts(texts, self.pad, self.settings, len(examples) / of),
             "documents": torch.tensor(rows),
             "scores": torch.tensor([scores for _, scores in groups]),
         }
@@ -61,22 +69,21 @@ class Groups:
         triple = self.table.iloc[example]
         random = np.random.default_rng([self.seed, step, example])
         positive = random.integers(len(triple.pos))
-        negatives = random.choice(len(triple.neg), self.group_size - 1, replace=False)
+        negatives = random.choice(len(triple.neg), self.settings.train_group_size - 1, replace=False)
         texts = [triple.pos[positive], *triple.neg[negatives]]
         return texts, [float(triple.pos_scores[positive]), *map(float, triple.neg_scores[negatives])]
 
 
-def _tokenise(model: MilcoModel, texts: list[str], max_length: int) -> list[list[int]]:
-    return model.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+def _tokenise(model: MilcoModel, texts: list[str], max_length: int) -> list[np.ndarray]:
+    return [np.array(ids) for ids in model.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
 
 
 def loss(config: Config) -> Loss:
     """The stage's loss: KL to the teacher's ranking of each group, plus the price of active pivot terms."""
     settings = config.distill
 
-    def terms(model: MilcoModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        ids, queries = batch["input_ids"], len(batch["scores"])
-        views = encode_by_length(model, ids, batch["attention_mask"], LENGTH_GROUPS)
+    def terms(views: Views, part: Part) -> dict[str, Tensor]:
+        ids, queries = part["input_ids"], len(part["scores"])
         query, document = views.pivot[:queries], views.pivot[queries:]
         # Negatives are the documents of all processes: how many share a batch changes nothing.
         together = from_all_processes if settings.contrastive_weight else lambda rows: rows
@@ -88,15 +95,15 @@ def loss(config: Config) -> Loss:
             scores = scores + source_scores(ids[:queries], views.source[:queries], *source)
         own = own_scores(scores[:, mine])
         positives = mine.view(queries, -1)[:, 0]
-        contrast = contrastive_loss(scores, positives, together(batch["documents"])).mean()
+        contrast = contrastive_loss(scores, positives, together(part["documents"])).mean()
         return {
-            "loss_distillation": distillation_loss(own, batch["scores"], settings.teacher_temperature).mean(),
+            "loss_distillation": distillation_loss(own, part["scores"], settings.teacher_temperature).mean(),
             "loss_contrast": settings.contrastive_weight * contrast,
             "loss_query_sparsity": settings.lambda_q * sparsity(query),
             "loss_document_sparsity": settings.lambda_d * sparsity(document),
             "active_query": (query.detach() > 0).sum(dim=1).float().mean(),
             "active_document": (document.detach() > 0).sum(dim=1).float().mean(),
-            "agreement": (own.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
+            "agreement": (own.detach().argmax(dim=1) == part["scores"].argmax(dim=1)).float().mean(),
         }
 
     def sparsity(pivot: Tensor) -> Tensor:
@@ -121,8 +128,14 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
         set_seed(config.seed)  # LexEcho is new here and drawn at random
         model = MilcoModel.from_pretrained(start, echo=config.model.echo, echo_scale=config.model.echo_scale)
         freeze(model, config)
-    groups = Groups(pd.read_parquet(triples), model, settings.train_group_size, config.seed)
-    steps = plan_steps(groups.lengths, settings.global_batch_size, settings.num_train_epochs, config.seed)
+    groups = Groups(pd.read_parquet(triples), model, config)
+    steps = Steps(
+        groups.lengths.__getitem__,
+        [(1, len(groups.lengths))],
+        settings.global_batch_size,
+        settings.num_train_epochs,
+        config.seed,
+    )
     look = Development(config, corpora, model).look
     inputs = [corpora, triples, start, lsr]
     train(config, settings, "distill", model, steps, groups, loss(config), look, inputs, output)

@@ -6,7 +6,7 @@ English for one half of the triples and in the query's language, where they are 
 All scores are the teacher's, from the English side of the same items.
 
 Run by rule `mine`:
-    python -m milco mine --config FILE --corpora FOLDER --teacher FILE --source NAME=PATH … --output FILE
+    python -m milco mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … --output FILE
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 
 from milco.config import Config
 from milco.corpora import TRIPLE_COLUMNS, read_table
 from milco.errors import MilcoError
 from milco.files import finished_file
 from milco.search import top_k
-from milco.vectors import load_vectors
+from milco.teacher import Targets
 
 
 def mine(config: Config, corpora: Path, teacher: Path, sources: dict[str, Path], output: Path) -> None:
@@ -76,19 +77,23 @@ def mine_items(items: pd.DataFrame, corpora: Path, teacher: Path, config: Config
     """Triples from the known items of the training integrations."""
     random = np.random.default_rng(config.seed)
     settings = config.distill
-    vectors, _ = load_vectors(teacher)
     english_id = {text: row for row, text in enumerate(pd.read_parquet(corpora / "english.parquet").english)}
     english = items[items.language == "en"].drop_duplicates("item").set_index("item")
     documents = english.description.drop_duplicates().tolist()
     place = {text: row for row, text in enumerate(documents)}
-    rows = vectors[[english_id[text] for text in documents]]
+    targets = Targets(teacher)
+
+    def vectors(texts: list[str]) -> scipy.sparse.csr_array:
+        return targets.rows(np.array([english_id[text] for text in texts], int))
+
+    rows = vectors(documents)
     translations, queries = _translations(items, english, place), _queries(items, english)
     triples = []
     for title, descriptions in english.dropna(subset="title").groupby("title").description:
         relevant = sorted({place[text] for text in descriptions})
         if len(relevant) > config.corpora.max_relevant:
             continue
-        scores = (rows @ vectors[[english_id[title]]].T).toarray().ravel()
+        scores = (rows @ vectors([title]).T).toarray().ravel()
         best = [document for document, _ in top_k(scores, settings.hard_negatives + len(relevant))]
         hard = [document for document in best if document not in relevant][: settings.hard_negatives]
         for language, query in queries[title].items():

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -225,8 +226,37 @@ class MilcoModel(PreTrainedModel):
             self.tokenizer.save_pretrained(save_directory)
             self.pivot_tokenizer.save_pretrained(Path(save_directory) / PIVOT_TOKENIZER)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
-        """B×L ids and mask → `Views` with raw pooled logits and source weights."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        passes: list[tuple[Tensor, int]] | None = None,
+        recompute: bool = False,
+    ) -> Views:
+        """B×L ids and mask → `Views` with raw pooled logits and source weights.
+
+        Args:
+            passes: (rows, their longest length) of texts that go through the encoder together
+                (`batching.passes`); all rows at once by default. Texts must be padded on the right.
+            recompute: keep nothing of a pass but its views, and encode it again in the backward pass, one pass after
+                the other: the gradient cache of Gao et al. 2021, for losses that compare more texts than fit at once.
+        """
+        if passes is None:
+            return self._views(input_ids, attention_mask)
+        parts = []
+        for rows, length in passes:
+            batch = input_ids[rows, :length], attention_mask[rows, :length]
+            parts.append(checkpoint(self._views, *batch, use_reentrant=False) if recompute else self._views(*batch))
+        back = torch.cat([rows for rows, _ in passes]).argsort()
+        pooled = torch.cat([views.pooled for views in parts])[back]
+        if self.echo is None:
+            return Views(pooled, None)
+        longest = input_ids.shape[1]
+        source = [views.source for views in parts if views.source is not None]
+        padded = [nn.functional.pad(weights, (0, longest - weights.shape[1])) for weights in source]
+        return Views(pooled, torch.cat(padded)[back])
+
+    def _views(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.bool()
         pooled = self.pivot_head(nn.functional.gelu(self.connector(states)), mask)
@@ -265,7 +295,7 @@ class MilcoModel(PreTrainedModel):
         try:
             for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
                 batch = {name: values.to(self.device) for name, values in batch.items()}
-                yield places, self.sparse_rows(self.encode(**batch), batch["input_ids"])
+                yield places, self.sparse_rows(self._views(**batch), batch["input_ids"])
         finally:
             self.train(was_training)
 

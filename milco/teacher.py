@@ -2,19 +2,27 @@
 
 Always in evaluation mode, and a pad never enters the maximum: the target of a text depends on that text alone.
 
-Run by rule `teacher`:  python -m milco teacher --config FILE --corpora FOLDER --teacher FOLDER --output FILE
+Its targets on disk, `targets-*.arrow`, hold for each English text the terms with a positive logit (uint16, where the
+vocabulary allows it) and their pivot weights (float16).
+
+Run by rule `teacher`:
+    python -m milco teacher --config FILE --corpora FOLDER --teacher FOLDER --workers N --output FOLDER
 """
 
+import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 import scipy.sparse
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from milco.model import PivotHead, in_text_order, padded_batches, progress
-from milco.vectors import save_vectors
+from milco.files import finished_folder, write_json
+from milco.model import PivotHead, in_text_order, padded_batches
+from milco.shards import Convert, Shards, write_shards
 
 
 class Teacher:
@@ -47,10 +55,65 @@ def to_csr(dense: torch.Tensor) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(tuple(parts), shape=tuple(dense.shape))
 
 
-def write_targets(corpora: Path, checkpoint: Path, max_length: int, batch_size: int, output: Path) -> None:
-    """Encode english.parquet of `corpora`, row by row, into the vector file `output`."""
-    teacher = Teacher(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
-    texts = pd.read_parquet(corpora / "english.parquet").english.tolist()
-    parts = progress(teacher.iter_rows(texts, max_length, batch_size), "teacher", len(texts))
-    rows = in_text_order(parts, teacher.head.decoder.out_features)
-    save_vectors(output, rows, [str(row) for row in range(len(texts))])
+def write_targets(
+    corpora: Path, checkpoint: Path, max_length: int, batch_size: int, workers: int, output: Path
+) -> None:
+    """Encode english.parquet of `corpora`, row by row, into the folder `output`.
+
+    Args:
+        workers: processes, each with a GPU of its own where there are as many.
+    """
+    make = partial(_encoder, checkpoint, max_length, batch_size)
+    with finished_folder(output) as folder:
+        write_shards(corpora / "english.parquet", folder, "targets", make, workers)
+        write_json(folder / "columns.json", len(AutoTokenizer.from_pretrained(checkpoint)))
+
+
+def _encoder(checkpoint: Path, max_length: int, batch_size: int, worker: int, workers: int) -> Convert:
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    devices = torch.cuda.device_count()
+    teacher = Teacher(checkpoint, f"cuda:{worker % devices}" if devices else "cpu")
+
+    def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
+        texts = batch.column("english").to_pylist()
+        return to_batch(
+            in_text_order(teacher.iter_rows(texts, max_length, batch_size), teacher.head.decoder.out_features)
+        )
+
+    return convert
+
+
+def to_batch(rows: scipy.sparse.csr_array) -> pa.RecordBatch:
+    """Sparse rows as lists of terms and weights."""
+    kind = np.uint16 if rows.shape[1] <= 2**16 else np.uint32
+    columns = {"terms": rows.indices.astype(kind), "weights": rows.data.astype(np.float16)}
+    offsets = pa.array(rows.indptr, pa.int32())
+    return pa.record_batch(
+        {name: pa.ListArray.from_arrays(offsets, pa.array(found)) for name, found in columns.items()}
+    )
+
+
+class Targets:
+    """Read access to what `write_targets` wrote.
+
+    Attributes:
+        columns: V_e, terms of the teacher's vocabulary.
+    """
+
+    def __init__(self, folder: Path):
+        self.shards = Shards(folder, "targets")
+        self.columns: int = json.loads((folder / "columns.json").read_text(encoding="utf-8"))
+
+    def cells(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is positive in some texts, one cell after the other: place of the text among them, term, pivot weight.
+
+        `expm1` of a weight is the raw logit.
+        """
+        terms = np.concatenate([np.zeros(0, int), *self.shards.lists("terms", texts)]).astype(np.int64)
+        weights = np.concatenate([np.zeros(0, np.float16), *self.shards.lists("weights", texts)]).astype(np.float32)
+        return np.repeat(np.arange(len(texts)), self.shards.lengths("terms", texts)), terms, weights
+
+    def rows(self, texts: np.ndarray) -> scipy.sparse.csr_array:
+        """Pivot weights of some texts, N×V_e."""
+        row, term, weight = self.cells(texts)
+        return scipy.sparse.csr_array((weight, (row, term)), shape=(len(texts), self.columns))

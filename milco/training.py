@@ -9,17 +9,22 @@ import json
 import os
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from milco.batching import Steps, passes
 from milco.config import Config, Training
 from milco.environment import environment
 from milco.files import write_json
@@ -41,29 +46,30 @@ from milco.recovery import (
 
 KEPT_CHECKPOINTS = 2
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
-Collate = Callable[[np.ndarray, int], dict[str, Tensor]]
-Loss = Callable[[MilcoModel, dict[str, Tensor]], dict[str, Tensor]]
+# Tokens that take as long as it takes to start one more forward and backward pass.
+COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 32
+Part = dict[str, Any]
+Collate = Callable[[np.ndarray, int], list[Part]]
+Loss = Callable[[Views, Part], dict[str, Tensor]]
 
 
-class MicroBatches(Dataset):
-    """Every micro-batch of a training, in order: process r of W takes numbers r, r+W, r+2W, …
+class Shares(Dataset):
+    """What each process does in each step, in order: process r of W takes the items r, r+W, r+2W, …
 
     Args:
-        steps: steps × global_batch_size example numbers (`batching.plan_steps`).
-        micro_batch_size: examples of one micro-batch.
-        collate: (example numbers, number of the step) → tensors.
+        steps: examples of every optimizer step (`batching.Steps`).
+        collate: (example numbers, number of the step) → parts, which the model takes one after the other.
     """
 
-    def __init__(self, steps: np.ndarray, micro_batch_size: int, collate: Collate):
-        self.batches = steps.reshape(-1, micro_batch_size)
-        self.per_step = steps.shape[1] // micro_batch_size
-        self.collate = collate
+    def __init__(self, steps: Steps, processes: int, collate: Collate):
+        self.steps, self.processes, self.collate = steps, processes, collate
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.steps) * self.processes
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        return self.collate(self.batches[number], number // self.per_step)
+    def __getitem__(self, number: int) -> list[Part]:
+        step, process = divmod(number, self.processes)
+        return self.collate(self.steps[step].reshape(self.processes, -1)[process], step)
 
 
 class StageTrainer(Trainer):
@@ -74,23 +80,39 @@ class StageTrainer(Trainer):
         self.run = run
         self.settings = settings
         self.stage_loss = loss
-        self.parts: dict[str, list[float]] = {}
+        self.sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self.steps_in_sums = 0
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Forward and backward of this process's share of a step, part by part; its gradients are exchanged once."""
+        model.train()
+        parts = self._prepare_inputs(inputs)
+        total = torch.zeros((), device=self.args.device)
+        for place, part in enumerate(parts, 1):
+            with nullcontext() if place == len(parts) else self.accelerator.no_sync(model):
+                loss = self.compute_loss(model, part)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.steps_in_sums += 1
+        return total
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Sum of the stage's loss terms; each of them is logged under its own name."""
-        with self.accelerator.autocast():  # around all forward passes of the step, so that weights are cast once
-            terms = self.stage_loss(model, inputs)
+        """Sum of the stage's loss terms, weighted by the part's share; each of them is logged under its own name."""
+        with self.accelerator.autocast():
+            views = model(inputs["input_ids"], inputs["attention_mask"], inputs["passes"], inputs["recompute"])
+            terms = self.stage_loss(views, inputs)
         for name, value in terms.items():
-            self.parts.setdefault(name, []).append(value.detach().item())
-        return sum(value for name, value in terms.items() if name.startswith("loss_"))
+            self.sums[name] += inputs["share"] * value.detach()
+        return inputs["share"] * sum(value for name, value in terms.items() if name.startswith("loss_"))
 
     def log(self, logs, *args, **kwargs):
-        for name, values in self.parts.items():
-            logs[name] = float(np.mean(values))
-        self.parts = {}
+        for name, value in self.sums.items():
+            logs[name] = value.item() / self.steps_in_sums
+        self.sums.clear()
+        self.steps_in_sums = 0
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None):
@@ -128,35 +150,27 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def pad_texts(texts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids → B×L ids and B×L mask, padded on the right."""
-    ids = torch.full((len(texts), max(map(len, texts))), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = 1
-    return ids, mask
-
-
-def encode_by_length(model: MilcoModel, ids: Tensor, mask: Tensor, groups: int) -> Views:
-    """Views of B texts, encoded in groups of like length so that little is spent on pads.
+def collate_texts(texts: list[np.ndarray], pad_id: int, settings: Training, share: float = 1.0) -> Part:
+    """Token ids of N texts → what the model wants to know of them.
 
     Args:
-        ids, mask: B×L, padded on the right.
-        groups: forward passes; their number must not depend on the data where training is distributed.
+        share: of the examples of the process in this step, so that parts add up to one mean.
+
+    Returns:
+        input_ids and attention_mask (N×L, padded on the right), passes (`batching.passes`), recompute (they do not fit
+        into the budget together) and share.
     """
-    order = mask.sum(dim=1).argsort(stable=True)
-    parts = []
-    for rows in [rows for rows in order.tensor_split(groups) if len(rows)]:
-        length = int(mask[rows].sum(dim=1).max())
-        parts.append(model(ids[rows, :length], mask[rows, :length]))
-    back = order.argsort()
-    pooled = torch.cat([views.pooled for views in parts])[back]
-    if parts[0].source is None:
-        return Views(pooled, None)
-    longest = ids.shape[1]
-    source = [pad(views.source, (0, longest - views.source.shape[1])) for views in parts]
-    return Views(pooled, torch.cat(source)[back])
+    lengths = np.array([len(text) for text in texts])
+    ids = pad_sequence([torch.from_numpy(text.astype(np.int64)) for text in texts], True, pad_id)
+    budget = settings.max_tokens_per_device
+    together = passes(lengths, budget, COST_OF_A_PASS)
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]).long(),
+        "passes": [(torch.from_numpy(rows), length) for rows, length in together],
+        "recompute": len(together) > 1 and sum(len(rows) * length for rows, length in together) > budget,
+        "share": share,
+    }
 
 
 def from_all_processes(rows: Tensor) -> Tensor:
@@ -246,7 +260,7 @@ def train(
     settings: Training,
     stage: str,
     model: MilcoModel,
-    steps: np.ndarray,
+    steps: Steps,
     collate: Collate,
     loss: Loss,
     look: Callable[[], dict],
@@ -256,14 +270,14 @@ def train(
     """Train one stage and write the finished model to `output`; go on from the last checkpoint beside it.
 
     Args:
-        steps: the examples of every optimizer step (`batching.plan_steps`).
-        collate: (example numbers, number of the step) → tensors of one micro-batch.
-        loss: (model, tensors) → loss terms; those called `loss_…` are added up, the others only logged.
+        steps: the examples of every optimizer step.
+        collate: (example numbers, number of the step) → parts of a process's share, made with `collate_texts`.
+        loss: (views, part) → loss terms; those called `loss_…` are added up, the others only logged.
         look: measures the model on the development collections; called on the first process.
         inputs: what the training reads; checkpoints that are older are of no use.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    micro = config.micro_batch_size(stage, processes)
+    config.check_processes(stage, processes)
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
     locks = []
@@ -286,7 +300,6 @@ def train(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=1,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=settings.global_batch_size // (micro * processes),
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_scheduler_type,
         warmup_steps=round(settings.warmup_ratio * len(steps)),
@@ -300,21 +313,27 @@ def train(
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_broadcast_buffers=False,  # no process makes as many forward passes as another
         # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
         ddp_find_unused_parameters=not torch.cuda.is_available(),
     )
     set_seed(config.seed)
-    if arguments.use_cpu:  # on short texts the CPU's fused attention has a backward pass slower than the plain one
-        model.encoder.set_attn_implementation("eager")
+    attention = config.model.attn_implementation
+    if attention == "auto":  # on short texts the CPU's fused attention has a backward pass slower than the plain one
+        attention = "eager" if arguments.use_cpu else "sdpa"
+    model.encoder.set_attn_implementation(attention)
+    if settings.gradient_checkpointing:
+        model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = StageTrainer(
         model,
         arguments,
         run=folder,
         settings=settings,
         loss=loss,
-        train_dataset=MicroBatches(steps, micro, collate),
+        train_dataset=Shares(steps, processes, collate),
         data_collator=lambda batches: batches[0],
         callbacks=[Progress(folder, stage, settings, look)],
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from transformers import AutoTokenizer
 
@@ -55,6 +56,13 @@ def write_data(folder: Path, teacher: Path, encoder: Path) -> None:
             beir / "qrels" / f"{split}.tsv",
             ["query-id\tcorpus-id\tscore", *(f"q{n}\td{n}\t1" for n in range(20))],
         )
+
+
+def read_pairs(corpora: Path) -> pd.DataFrame:
+    """english, non_english and language of what `corpora` wrote."""
+    english = pd.read_parquet(corpora / "english.parquet").english
+    pairs = pd.read_parquet(corpora / "parallel.parquet")
+    return pairs.assign(english=pairs.english_id.map(english))[["english", "non_english", "language"]]
 
 
 def settings(data: Path, teacher: Path, encoder: Path) -> dict:

@@ -230,7 +230,11 @@ CHANGES = {
     "text": ({"sources/home-assistant/sha256": "0" * 64}, EVERYTHING),
     "languages": ({"languages": ["de", "ja"], "eval_languages": ["de"]}, EVERYTHING),
     "source that nothing uses": ({"sources/pairs": USER_FILES["pairs"]}, set()),
-    "batch of one process in Stage 1": ({"align/per_device_train_batch_size": 8}, set()),
+    "memory of one process in Stage 1": (
+        {"align/max_tokens_per_device": 8, "align/gradient_checkpointing": True, "align/dataloader_num_workers": 1},
+        set(),
+    ),
+    "attention": ({"model/attn_implementation": "sdpa"}, set()),
     "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
     "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
 }
@@ -247,25 +251,25 @@ def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
     assert keys(bare)["distill"] == keys({**bare, "align/learning_rate": 0.5})["distill"]
 
 
-@pytest.mark.parametrize(("processes", "micro"), [(1, 16), (2, 16), (4, 16), (8, 8), (64, 1)])
-def test_a_global_batch_is_shared_by_all_processes(processes, micro):
-    settings = config.parse(demo({"align/global_batch_size": 64, "align/per_device_train_batch_size": 16}))
-    assert settings.micro_batch_size("align", processes) == micro
+@pytest.mark.parametrize("processes", [1, 2, 64])
+def test_a_global_batch_is_shared_by_all_processes(processes):
+    config.parse(demo({"align/global_batch_size": 64})).check_processes("align", processes)
 
 
 @pytest.mark.parametrize("processes", [3, 65])
 def test_a_global_batch_that_cannot_be_shared_is_an_error(processes):
-    with pytest.raises(MilcoError, match=r"align\.global_batch_size: 64 cannot be shared"):
-        config.parse(demo({"align/global_batch_size": 64})).micro_batch_size("align", processes)
+    message = rf"align\.global_batch_size: 64 cannot be shared by {processes} processes; make it a multiple"
+    with pytest.raises(MilcoError, match=message):
+        config.parse(demo({"align/global_batch_size": 64})).check_processes("align", processes)
 
 
-@pytest.mark.parametrize("change", [{"distill/contrastive_weight": 0.5}, {"distill/sparse_reg": "flops"}])
-def test_a_loss_that_compares_queries_wants_the_whole_batch_at_once(change):
-    sizes = {"distill/global_batch_size": 32, "distill/per_device_train_batch_size": 8}
-    settings = config.parse(demo({"distill/contrastive_weight": 0.0, **change, **sizes}))
-    assert settings.micro_batch_size("distill", 4) == 8
-    with pytest.raises(MilcoError, match="2 processes must take 16 each"):
-        settings.micro_batch_size("distill", 2)
+@pytest.mark.parametrize(
+    ("change", "compares"),
+    [({}, False), ({"distill/contrastive_weight": 0.5}, True), ({"distill/sparse_reg": "flops"}, True)],
+)
+def test_losses_that_compare_queries_are_known(change, compares):
+    settings = config.parse(demo({"distill/contrastive_weight": 0.0, **change}))
+    assert settings.compares_all_queries() == compares
 
 
 def test_without_stage_1_its_kept_start_still_matters_to_stage_2():

@@ -63,8 +63,15 @@ def test_readme_has_one_row_for_each_key():
 def test_layout_keys_and_no_others_are_marked():
     marked = [line.split("`")[1] for line in documentation.readme().splitlines() if "` † |" in line]
     stages = ("align", "distill")
-    layout = ("per_device_train_batch_size", "save_steps", "logging_steps")
+    layout = (
+        "max_tokens_per_device",
+        "gradient_checkpointing",
+        "dataloader_num_workers",
+        "save_steps",
+        "logging_steps",
+    )
     assert marked == [
+        "model.attn_implementation",
         *(f"{stage}.{key}" for stage in stages for key in layout),
         "evaluate.batch_size",
         "evaluate.encode_shards",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from miniature import read_pairs
 
 from milco import config, corpora, home_assistant
 from milco.beir import Collection, read_collection
@@ -172,7 +173,7 @@ def integrations_in(texts) -> set[str]:
 
 
 def training_texts(built: Path, name: str) -> list[str]:
-    frame = pd.read_parquet(built / name)
+    frame = read_pairs(built) if name == "parallel.parquet" else pd.read_parquet(built / name)
     return [value for column in frame.columns if column not in ("language", "item") for value in frame[column].dropna()]
 
 
@@ -204,7 +205,7 @@ def test_whole_integrations_are_on_one_side(table):
 @pytest.mark.parametrize("split", ["dev", "test"])
 @pytest.mark.parametrize("part", ["english", "non_english"])
 def test_no_training_pair_holds_a_text_of_a_collection(built, split, part):
-    texts = comparable(pd.read_parquet(built / "parallel.parquet")[part])
+    texts = comparable(read_pairs(built)[part])
     assert len(texts) > 20
     assert texts & collection_texts(built, split) == set()
 
@@ -241,12 +242,12 @@ def test_pairs_that_were_held_out_are_counted(built):
 
 
 def test_held_out_string_counts_in_languages_that_no_query_is_in(built):
-    pairs = pd.read_parquet(built / "parallel.parquet")
+    pairs = read_pairs(built)
     assert set(pairs[pairs.english == word("verb", "en")].language) == {"de", "ja"}
 
 
 def test_frontend_gives_its_own_pairs(built):
-    pairs = pd.read_parquet(built / "parallel.parquet")
+    pairs = read_pairs(built)
     found = pairs[pairs.english == word("menu", "en")]
     assert dict(zip(found.language, found.non_english, strict=True)) == {
         language: word("menu", language) for language in LANGUAGES
@@ -254,18 +255,18 @@ def test_frontend_gives_its_own_pairs(built):
 
 
 def test_pairs_are_the_translations_of_each_other(built):
-    pairs = set(pd.read_parquet(built / "parallel.parquet").itertuples(index=False, name=None))
+    pairs = set(read_pairs(built).itertuples(index=False, name=None))
     for kind in ("description", "message", "short message"):
         for name in SPLITS["train"]:
             assert {(word(kind, "en", name).rstrip(), word(kind, x, name), x) for x in LANGUAGES} <= pairs
 
 
 def test_no_pair_comes_twice(built):
-    assert not pd.read_parquet(built / "parallel.parquet").duplicated().any()
+    assert not read_pairs(built).duplicated().any()
 
 
 def test_english_texts_are_those_of_pairs_and_items_each_once(built):
-    pairs, items = pd.read_parquet(built / "parallel.parquet"), pd.read_parquet(built / "items.parquet")
+    pairs, items = read_pairs(built), pd.read_parquet(built / "items.parquet")
     english = items[items.language == "en"]
     texts = pd.read_parquet(built / "english.parquet").english
     assert texts.is_unique
@@ -274,7 +275,7 @@ def test_english_texts_are_those_of_pairs_and_items_each_once(built):
 
 def test_statistics_count_what_was_written(built):
     counts = json.loads((built / "statistics.json").read_text(encoding="utf-8"))
-    pairs = pd.read_parquet(built / "parallel.parquet")
+    pairs = read_pairs(built)
     assert counts["pairs"] == pairs.language.value_counts().to_dict()
     assert counts["items"] == len(pd.read_parquet(built / "items.parquet"))
 

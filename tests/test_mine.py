@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse
 import yaml
@@ -11,7 +12,7 @@ import yaml
 from milco import config, mine
 from milco.corpora import TRIPLE_COLUMNS
 from milco.errors import MilcoError
-from milco.vectors import save_vectors
+from milco.teacher import to_batch
 
 ROOT = Path(__file__).parents[1]
 NUMBER = 12
@@ -58,7 +59,7 @@ class Corpora:
     """The folder that `corpora` writes, and the teacher's vectors beside it."""
 
     def __init__(self, folder: Path, table: pd.DataFrame):
-        self.folder, self.teacher, self.items = folder / "corpora", folder / "teacher.safetensors", table
+        self.folder, self.teacher, self.items = folder / "corpora", folder / "teacher", table
         self.folder.mkdir(parents=True)
         english = table[table.language == "en"]
         self.texts = sorted({*english.title.dropna(), *english.description, "a text of the pairs", "unrelated"})
@@ -67,8 +68,11 @@ class Corpora:
         self.vectors = dict(zip(self.texts, dense.astype(np.float32), strict=True))
         table.to_parquet(self.folder / "items.parquet", index=False)
         pd.DataFrame({"english": self.texts}).to_parquet(self.folder / "english.parquet", index=False)
-        ids = [str(row) for row in range(len(self.texts))]
-        save_vectors(self.teacher, scipy.sparse.csr_array(dense.astype(np.float32)), ids)
+        self.teacher.mkdir()
+        batch = to_batch(scipy.sparse.csr_array(dense.astype(np.float32)))
+        with pa.ipc.new_file(str(self.teacher / "targets-00000.arrow"), batch.schema) as file:
+            file.write_batch(batch)
+        (self.teacher / "columns.json").write_text("30")
 
     def mined(self, **changes) -> pd.DataFrame:
         return mine.mine_items(self.items, self.folder, self.teacher, settings(**changes))

@@ -15,7 +15,6 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, DistilB
 from milco.errors import MilcoError
 from milco.model import MilcoModel
 from milco.teacher import Teacher
-from milco.training import encode_by_length
 
 TEXTS = [
     "the cat",
@@ -406,12 +405,21 @@ def test_a_teacher_without_a_bert_head_is_an_error(encoder_checkpoint, tmp_path)
         MilcoModel.from_checkpoints(encoder_checkpoint, tmp_path / "teacher")
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3, 7, 50])
-def test_encoding_in_groups_of_like_length_changes_no_view_and_no_gradient(model, groups):
+def in_passes(mask, count):
+    """Texts sorted by length and cut into so many passes."""
+    lengths = mask.sum(dim=1)
+    rows = [rows for rows in lengths.argsort(stable=True).tensor_split(count) if len(rows)]
+    return [(part, int(lengths[part].max())) for part in rows]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+def test_encoding_in_passes_changes_no_view_and_no_gradient(model, count, recompute):
     model.double()
     ids, mask = padded(model, TEXTS)
     found = []
-    for views in (encode_by_length(model, ids, mask, groups), model(ids, mask)):
+    for how in ({"passes": in_passes(mask, count), "recompute": recompute}, {}):
+        views = model(ids, mask, **how)
         model.zero_grad()
         (torch.log1p(torch.relu(views.pooled)).sum() + views.source.square().sum()).backward()
         found.append((views.pooled, views.source, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
@@ -421,18 +429,33 @@ def test_encoding_in_groups_of_like_length_changes_no_view_and_no_gradient(model
     torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-4)  # the source view is float32
 
 
-def test_encoding_in_groups_works_without_a_source_view(encoder_checkpoint, teacher_checkpoint):
+def test_encoding_in_passes_works_without_a_source_view(encoder_checkpoint, teacher_checkpoint):
     plain = MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, echo=False).eval()
     ids, mask = padded(plain, TEXTS)
-    views = encode_by_length(plain, ids, mask, 3)
+    views = plain(ids, mask, in_passes(mask, 3))
     assert views.source is None
     torch.testing.assert_close(views.pooled, plain(ids, mask).pooled, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("texts", [8, 9, 10, 13])
-def test_the_number_of_forward_passes_does_not_depend_on_the_number_of_texts(model, texts):
-    # Stage 1 encodes as many English texts as its pairs happen to have; processes must make equally many passes.
-    passes = []
-    model.register_forward_hook(lambda *_: passes.append(1))
-    encode_by_length(model, *padded(model, (TEXTS * 2)[:texts]), 4)
-    assert len(passes) == 4
+def test_a_pass_that_is_computed_again_has_the_same_dropout(model):
+    model.train()
+    model.encoder.set_attn_implementation("eager")
+    ids, mask = padded(model, TEXTS)
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(ids, mask, in_passes(mask, 3), recompute).pooled.square().sum().backward()
+        gradients.append(model.connector.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_passes_that_are_computed_again_keep_no_states(model):
+    ids, mask = padded(model, TEXTS)
+    kept = []
+    for recompute in (False, True):
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t):
+            model(ids, mask, in_passes(mask, 2), recompute)
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 10

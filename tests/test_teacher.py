@@ -1,14 +1,15 @@
 """The English teacher against transformers' own masked language model, one text at a time without padding."""
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from milco.losses import alignment_loss
 from milco.model import in_text_order
-from milco.teacher import Teacher, write_targets
-from milco.vectors import load_vectors
+from milco.shards import write_parquet
+from milco.teacher import Targets, Teacher, write_targets
 
 TEXTS = ["the cat", "the dogs of the king and the queen", "", "red", "night train to the river in the rain", "red red"]
 
@@ -67,11 +68,39 @@ def test_texts_are_cut_at_the_length(teacher_checkpoint, plain):
     assert abs(wanted[1] - np.log1p(np.maximum(plain(TEXTS)[1], 0))).max() > 0.1
 
 
-def test_targets_on_disk_stand_in_the_order_of_the_english_texts(teacher_checkpoint, plain, tmp_path):
-    corpora = tmp_path / "corpora"
-    corpora.mkdir()
-    pd.DataFrame({"english": TEXTS}).to_parquet(corpora / "english.parquet")
-    write_targets(corpora, teacher_checkpoint, 64, 2, tmp_path / "targets.safetensors")
-    rows, ids = load_vectors(tmp_path / "targets.safetensors")
-    assert ids == [str(row) for row in range(len(TEXTS))]
-    np.testing.assert_allclose(rows.toarray(), np.log1p(np.maximum(plain(TEXTS), 0)), rtol=1e-4, atol=1e-5)
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def targets(request, teacher_checkpoint, tmp_path):
+    write_parquet(pa.table({"english": TEXTS}), tmp_path / "english.parquet")
+    write_targets(tmp_path, teacher_checkpoint, 64, 2, request.param, tmp_path / "targets")
+    return Targets(tmp_path / "targets")
+
+
+def test_targets_on_disk_stand_in_the_order_of_the_english_texts(targets, plain):
+    order = np.array([3, 0, 4, 0])
+    wanted = np.maximum(plain(TEXTS), 0)[order]
+    half = 2.0**-10  # a weight of at most 4 in float16
+    np.testing.assert_allclose(targets.rows(order).toarray(), np.log1p(wanted), atol=4 * half)
+    row, term, weight = targets.cells(order)
+    assert (wanted[row, term] > 0).all() and len(row) == (wanted > 0).sum()
+    np.testing.assert_allclose(np.expm1(weight), wanted[row, term], rtol=4 * half, atol=4 * half)
+
+
+def test_targets_take_four_bytes_for_a_term(targets):
+    batch = targets.shards._batch(0)
+    assert batch.schema.field("terms").type == pa.list_(pa.uint16())
+    assert batch.schema.field("weights").type == pa.list_(pa.float16())
+
+
+@pytest.mark.parametrize("kind", ["active", "mass"])
+def test_training_from_the_cache_has_the_loss_of_the_teacher_on_the_fly(targets, plain, kind):
+    logits = torch.tensor(plain(TEXTS))
+    student = logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    cached = torch.zeros_like(logits)
+    row, term, weight = targets.cells(np.arange(len(TEXTS)))
+    cached[row, term] = torch.from_numpy(weight).expm1()
+    found, wanted = alignment_loss(student, cached, kind), alignment_loss(student, logits.clamp(min=0), kind)
+    np.testing.assert_allclose(found, wanted, rtol=2e-3)
+
+
+def test_no_text_asked_for_is_no_cell(targets):
+    assert [len(part) for part in targets.cells(np.array([], int))] == [0, 0, 0]

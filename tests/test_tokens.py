@@ -1,32 +1,40 @@
 """The token cache: what goes into it as text comes out as the tokenizer's ids."""
 
+import json
+
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-import milco.tokens
+import milco.shards
+from milco.errors import MilcoError
+from milco.shards import write_parquet
 from milco.tokens import TokenCache, build
 
 ENGLISH = ["the cat", "dog", "the big red house and the water", "", "book river night"]
-PAIRS = [  # in no order of language
-    ("fr", "the cat", "chat"),
-    ("de", "dog", "der Hund"),
-    ("de", "the cat", "die Katze ist rot und groß"),
-    ("zh", "the big red house and the water", "水 夜"),
-    ("de", "", ""),
-    ("de", "book river night", "Buch Fluss Nacht"),
-    ("fr", "book river night", "livre eau nuit"),
-    ("de", "the cat", "Katze"),  # the same English text twice in a language
+PAIRS = [  # a text's translations together, texts with few of them first
+    (1, "der Hund"),
+    (2, "水 夜"),
+    (3, ""),
+    (4, "Buch Fluss Nacht"),
+    (4, "livre eau nuit"),
+    (0, "die Katze ist rot und groß"),
+    (0, "Katze"),
+    (0, "chat"),
 ]
+FAMILIES = [(1, 3), (2, 1), (3, 1)]
 
 
 @pytest.fixture
 def corpora(tmp_path):
     folder = tmp_path / "corpora"
     folder.mkdir()
-    pd.DataFrame({"english": ENGLISH}).to_parquet(folder / "english.parquet")
-    pd.DataFrame(PAIRS, columns=["language", "english", "non_english"]).to_parquet(folder / "parallel.parquet")
+    write_parquet(pa.table({"english": ENGLISH}), folder / "english.parquet")
+    ids, texts = zip(*PAIRS, strict=True)
+    table = pa.table({"english_id": pa.array(ids, pa.uint32()), "non_english": texts, "language": ["xx"] * len(PAIRS)})
+    write_parquet(table, folder / "parallel.parquet")
+    (folder / "statistics.json").write_text(json.dumps({"families": FAMILIES}))
     return folder
 
 
@@ -35,58 +43,88 @@ def tokenizer(encoder_checkpoint):
     return AutoTokenizer.from_pretrained(encoder_checkpoint)
 
 
-@pytest.fixture(params=[1, 2, 3, 20_000])
-def cache(request, monkeypatch, corpora, encoder_checkpoint, tmp_path):
-    """A cache whose files hold several record batches, or one."""
-    monkeypatch.setattr(milco.tokens, "ROWS_AT_A_TIME", request.param)
-    build(corpora, encoder_checkpoint, 6, tmp_path / "cache")
+@pytest.fixture(params=[(1, 1), (1, 3), (2, 2), (10_000, 20)])
+def rows(request, monkeypatch):
+    """Record batches and files of few rows, or one of many."""
+    batch, batches = request.param
+    monkeypatch.setattr(milco.shards, "ROWS", batch)
+    monkeypatch.setattr(milco.shards, "FILE_ROWS", batch * batches)
+
+
+@pytest.fixture
+def cache(rows, corpora, encoder_checkpoint, tmp_path):
+    build_again(corpora, rows)
+    build(corpora, encoder_checkpoint, 6, 1, tmp_path / "cache")
     return TokenCache(tmp_path / "cache")
+
+
+def build_again(corpora, rows):
+    """Row groups of the size that files have."""
+    for name in ("english", "parallel"):
+        path = corpora / f"{name}.parquet"
+        write_parquet(pa.parquet.read_table(path), path)
+
+
+def ids_of(cache, pair):
+    return cache.pairs.lists("input_ids", np.array([pair]))[0].tolist()
 
 
 def test_the_english_side_stands_once_and_in_order(cache, tokenizer):
     assert len(cache.english) == len(ENGLISH)
-    for row, text in enumerate(ENGLISH):
-        assert cache.english.ids(row) == tokenizer(text, truncation=True, max_length=6)["input_ids"]
+    found = cache.english.lists("input_ids", np.arange(len(ENGLISH)))
+    assert [ids.tolist() for ids in found] == tokenizer(ENGLISH, truncation=True, max_length=6)["input_ids"]
 
 
-def test_pairs_keep_their_two_texts_and_their_language(cache, tokenizer):
+def test_pairs_keep_their_two_texts(cache, tokenizer):
     assert len(cache) == len(PAIRS)
-    assert cache.languages == ["de", "fr", "zh"]
-    found = [
-        (cache.languages[cache.pair_language[pair]], ENGLISH[cache.pair_english[pair]], cache.other(pair))
-        for pair in range(len(cache))
-    ]
-    wanted = [
-        (language, english, tokenizer(other, truncation=True, max_length=6)["input_ids"])
-        for language in cache.languages
-        for name, english, other in PAIRS
-        if name == language
-    ]
-    assert found == wanted
+    assert cache.english_ids(np.arange(len(PAIRS))).tolist() == [english for english, _ in PAIRS]
+    wanted = tokenizer([other for _, other in PAIRS], truncation=True, max_length=6)["input_ids"]
+    assert [ids_of(cache, pair) for pair in range(len(PAIRS))] == wanted
 
 
-def test_lengths_are_those_of_the_texts(cache):
-    assert cache.english.lengths.tolist() == [len(cache.english.ids(row)) for row in range(len(ENGLISH))]
-    assert cache.pair_lengths.tolist() == [len(cache.other(pair)) for pair in range(len(cache))]
+def test_rows_come_in_the_order_in_which_they_are_asked_for(cache):
+    order = np.array([5, 0, 7, 5, 2])
+    assert cache.english_ids(order).tolist() == [PAIRS[pair][0] for pair in order]
+    assert [ids.tolist() for ids in cache.pairs.lists("input_ids", order)] == [ids_of(cache, pair) for pair in order]
+    assert cache.pairs.lengths("input_ids", order).tolist() == [len(ids_of(cache, pair)) for pair in order]
+    assert len(cache.english_ids(np.array([], int))) == 0
+
+
+def test_the_length_of_a_pair_is_that_of_its_longer_side(cache, tokenizer):
+    english = tokenizer(ENGLISH, truncation=True, max_length=6)["input_ids"]
+    wanted = [max(len(english[row]), len(ids_of(cache, pair))) for pair, (row, _) in enumerate(PAIRS)]
+    assert cache.lengths(np.arange(len(PAIRS))).tolist() == wanted
 
 
 def test_texts_are_cut_with_both_markers_in_place(cache, tokenizer):
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-    texts = [cache.english.ids(row) for row in range(len(ENGLISH))] + [cache.other(pair) for pair in range(len(cache))]
+    english = [ids.tolist() for ids in cache.english.lists("input_ids", np.arange(len(ENGLISH)))]
+    texts = english + [ids_of(cache, pair) for pair in range(len(cache))]
     assert max(map(len, texts)) == 6
     assert all((text[0], text[-1]) == (start, end) for text in texts)
-    assert cache.english.ids(ENGLISH.index("")) == [start, end]
+    assert english[ENGLISH.index("")] == [start, end]
 
 
-def test_pairs_can_be_picked_with_numpy_integers(cache):
-    for pair in np.array([7, 0, 3]):
-        assert cache.other(pair) == cache.other(int(pair))
-        assert all(isinstance(token, int) for token in cache.other(pair))
+def test_several_workers_write_the_same_files(corpora, encoder_checkpoint, tmp_path):
+    for workers in (1, 2):
+        build(corpora, encoder_checkpoint, 6, workers, tmp_path / str(workers))
+    one, two = (sorted((tmp_path / name).iterdir()) for name in "12")
+    assert [path.name for path in one] == [path.name for path in two] and len(one) == 3
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
 def test_a_finished_cache_is_replaced_as_a_whole(corpora, encoder_checkpoint, tmp_path):
     output = tmp_path / "cache"
-    build(corpora, encoder_checkpoint, 6, output)
-    (output / "xx.arrow").write_bytes((output / "fr.arrow").read_bytes())  # a language that is no longer wanted
-    build(corpora, encoder_checkpoint, 6, output)
-    assert TokenCache(output).languages == ["de", "fr", "zh"]
+    build(corpora, encoder_checkpoint, 6, 1, output)
+    (output / "pairs-00001.arrow").write_bytes((output / "pairs-00000.arrow").read_bytes())  # of an earlier corpus
+    with pytest.raises(MilcoError, match="do not belong together"):
+        TokenCache(output)
+    build(corpora, encoder_checkpoint, 6, 1, output)
+    assert len(TokenCache(output)) == len(PAIRS)
+
+
+def test_row_groups_of_another_size_are_an_error(monkeypatch, corpora, encoder_checkpoint, tmp_path):
+    monkeypatch.setattr(milco.shards, "FILE_ROWS", 2)
+    with pytest.raises(MilcoError, match=r"english.parquet: its row groups do not have 2 rows each"):
+        build(corpora, encoder_checkpoint, 6, 1, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

@@ -5,7 +5,7 @@ rule align:
     input:
         corpora=artifact("corpora"),
         tokens=artifact("tokens"),
-        targets=artifact("teacher", ".safetensors"),
+        targets=artifact("teacher"),
         encoder=ENCODER,
         lsr=LSR,
     output:

@@ -9,7 +9,7 @@ from snakemake.resources import Resource, Resources
 
 LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
 LAUNCHED = ["align", "distill", "teacher", "encode", "doctor"]  # rules whose programs launch.sh starts
-SINGLE = ["teacher", "encode"]  # those among them that work on one node, in one process
+ONE_NODE = ["teacher", "encode"]  # those among them that work on one node
 
 
 def said_by_profiles():
@@ -40,13 +40,15 @@ def derived(launched, said):
 
     nodes, gpus = number("nodes", 1, 1), number("gpus_per_node", 0, 0)
     processes = number("processes_per_node", max(1, gpus), 1)
-    if launched in SINGLE and nodes * processes > 1:
+    if launched in ONE_NODE and nodes > 1:
+        raise WorkflowError(f"resources of {launched}: it works on one node; set nodes=1")
+    if launched == "encode" and processes > 1:
         raise WorkflowError(
-            f"resources of {launched}: it works in one process; set nodes=1 and at most gpus_per_node=1"
+            "resources of encode: it works in one process; set gpus_per_node=1 and evaluate.encode_shards"
         )
     if launched in ("align", "distill"):
         try:
-            CONFIG.micro_batch_size(launched, nodes * processes)
+            CONFIG.check_processes(launched, nodes * processes)
         except MilcoError as error:
             raise WorkflowError(
                 f"resources of {launched}: nodes={nodes}, {processes} processes each: {error}"

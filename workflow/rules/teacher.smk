@@ -6,8 +6,7 @@ rule teacher:
         corpora=artifact("corpora"),
         teacher=LSR,
     output:
-        vectors=artifact("teacher", ".safetensors"),
-        ids=artifact("teacher", ".ids.txt"),
+        directory(artifact("teacher")),
     log:
         f"logs/teacher/{KEYS['teacher']}.log",
     benchmark:
@@ -15,19 +14,21 @@ rule teacher:
     conda:
         ENVIRONMENT
     threads: 8
+    resources:
+        processes_per_node=1,
     params:
         config=SETTINGS,
     message:
         "sparse teacher targets, once per English text"
     shell:
         "python -m milco teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
-        " --output {output.vectors} 2>&1 | tee {log}"
+        " --workers {resources.processes_per_node} --output {output} 2>&1 | tee {log}"
 
 
 rule mine:
     input:
         corpora=artifact("corpora"),
-        teacher=artifact("teacher", ".safetensors"),
+        teacher=artifact("teacher"),
         sources=[source(name) for name in CONFIG.distill.train_datasets],
     output:
         artifact("triples", ".parquet"),

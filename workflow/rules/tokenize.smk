@@ -13,10 +13,11 @@ rule tokenize:
         f"logs/tokenize/{KEYS['tokens']}.tsv"
     conda:
         ENVIRONMENT
+    threads: 8
     params:
         config=SETTINGS,
     message:
         "token cache of the parallel text"
     shell:
         "python -m milco tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
-        " --output {output} 2>&1 | tee {log}"
+        " --workers {threads} --output {output} 2>&1 | tee {log}"
