@@ -4,7 +4,8 @@
     teacher          the English retriever reading whatever language comes
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections only
 
-A text that stands in several collections is encoded once: vectors hang on `text_id`.
+A text that stands in several collections is encoded once: vectors hang on `text_id`. They are written in parts of
+`WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection.
 
 Run by rules `encode`, one job for each shard of the texts, and `merge`:
     python -m milco encode --config FILE --system NAME --shard 2-of-8 --model FOLDER --corpora FOLDER --output FOLDER
@@ -12,24 +13,26 @@ Run by rules `encode`, one job for each shard of the texts, and `merge`:
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 import torch
-from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from milco.beir import Collection, read_collection
 from milco.config import Config
 from milco.errors import MilcoError
 from milco.files import finished_folder
-from milco.model import MilcoModel, in_text_order, padded_batches, progress
+from milco.model import MilcoModel, in_text_order, padded_batches
 from milco.teacher import Teacher
-from milco.vectors import load_vectors, pivot_columns, save_vectors
+from milco.vectors import load_vectors, pivot_columns, save_dense, save_vectors
 
 SIDES = ("queries", "documents")
+WINDOW = 16_384
 
 
 def text_id(text: str) -> str:
@@ -75,26 +78,23 @@ def encode(
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     with finished_folder(output) as folder:
         for side in SIDES:
-            encoder.write(side, list(texts[side])[shard::shards], folder)
+            mine = list(texts[side])[shard::shards]
+            with tqdm(total=len(mine), desc=side, unit="text", mininterval=2) as bar:
+                for number, start in enumerate(range(0, max(1, len(mine)), WINDOW)):
+                    part = mine[start : start + WINDOW]
+                    path = folder / f"{side}-{number:05}.safetensors"
+                    encoder.save(path, encoder.encode(side, part), [text_id(text) for text in part])
+                    bar.update(len(part))
 
 
 def merge(shards: list[Path], output: Path) -> None:
     """Write the vectors of all shards into one folder of the same form."""
-    parts = [Vectors(shard) for shard in shards]
     with finished_folder(output) as folder:
         for side in SIDES:
-            rows = [part.rows[side] for part in parts]
-            ids = [identifier for part in parts for identifier in part.place[side]]
-            if isinstance(rows[0], np.ndarray):
-                _save_dense(folder, side, np.concatenate(rows), ids)
-            else:
-                path = folder / f"{side}.safetensors"
-                save_vectors(path, scipy.sparse.vstack(rows, format="csr"), ids, parts[0].pivot_columns)
-
-
-def _save_dense(folder: Path, side: str, vectors: np.ndarray, ids: list[str]) -> None:
-    save_file({"vectors": vectors}, folder / f"{side}.dense.safetensors")
-    (folder / f"{side}.dense.ids.txt").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
+            parts = [path for shard in shards for path in sorted(shard.glob(f"{side}-*.safetensors"))]
+            for number, path in enumerate(parts):
+                for suffix in (".safetensors", ".ids.txt"):
+                    shutil.copyfile(path.with_suffix(suffix), folder / f"{side}-{number:05}{suffix}")
 
 
 class SparseEncoder:
@@ -112,17 +112,18 @@ class SparseEncoder:
             self.iter_rows = milco.iter_rows
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 
-    def write(self, side: str, texts: list[str], folder: Path) -> None:
+    def encode(self, side: str, texts: list[str]) -> scipy.sparse.csr_array:
         settings = self.config.model
         length = settings.query_max_length if side == "queries" else settings.passage_max_length
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
-            parts = self.iter_rows(texts, length, self.config.evaluate.batch_size)
-            rows = in_text_order(progress(parts, side, len(texts)), self.width)
+            rows = in_text_order(self.iter_rows(texts, length, self.config.evaluate.batch_size), self.width)
         if not np.isfinite(rows.data).all():
             row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
             raise MilcoError(f"{side}: the weights of {texts[row]!r} are no numbers; the model has diverged")
-        ids = [text_id(text) for text in texts]
-        save_vectors(folder / f"{side}.safetensors", rows, ids, self.pivot_columns)
+        return rows
+
+    def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:
+        save_vectors(path, rows, ids, self.pivot_columns)
 
 
 class DenseEncoder:
@@ -135,20 +136,23 @@ class DenseEncoder:
         self.model = AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(self.device)
 
     @torch.no_grad()
-    def write(self, side: str, texts: list[str], folder: Path) -> None:
+    def encode(self, side: str, texts: list[str]) -> np.ndarray:
         settings, evaluate = self.config.model, self.config.evaluate
         length = settings.query_max_length if side == "queries" else settings.passage_max_length
         prefix = evaluate.dense_query_prefix if side == "queries" else evaluate.dense_passage_prefix
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
         batches = padded_batches(self.tokenizer, [prefix + text for text in texts], length, evaluate.batch_size)
         with torch.autocast(self.device, torch.bfloat16, enabled=evaluate.bf16):
-            for places, batch in progress(batches, side, len(texts)):
+            for places, batch in batches:
                 batch = {name: values.to(self.device) for name, values in batch.items()}
                 states = self.model(**batch).last_hidden_state.float()
                 mask = batch["attention_mask"][:, :, None]
                 mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
                 vectors[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        _save_dense(folder, side, vectors, [text_id(text) for text in texts])
+        return vectors
+
+    def save(self, path: Path, vectors: np.ndarray, ids: list[str]) -> None:
+        save_dense(path, vectors, ids)
 
 
 class Vectors:
@@ -159,13 +163,12 @@ class Vectors:
         self.place: dict[str, dict[str, int]] = {}
         self.pivot_columns: int | None = None
         for side in SIDES:
-            dense = folder / f"{side}.dense.safetensors"
-            if dense.exists():
-                self.rows[side] = load_file(dense)["vectors"]
-                ids = (folder / f"{side}.dense.ids.txt").read_text(encoding="utf-8").split()
-            else:
-                self.rows[side], ids = load_vectors(folder / f"{side}.safetensors")
-                self.pivot_columns = pivot_columns(folder / f"{side}.safetensors")
+            paths = sorted(folder.glob(f"{side}-*.safetensors"))
+            parts = [load_vectors(path) for path in paths]
+            self.pivot_columns = pivot_columns(paths[0])
+            stack = np.concatenate if self.pivot_columns is None else scipy.sparse.vstack
+            self.rows[side] = stack([rows for rows, _ in parts])
+            ids = (identifier for _, part in parts for identifier in part)
             self.place[side] = {identifier: row for row, identifier in enumerate(ids)}
 
     def of(self, side: str, texts: Iterable[str]):

@@ -18,7 +18,6 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -339,14 +338,6 @@ def padded_batches(
         places = order[start : start + batch_size]
         batch = tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
         yield places, {name: batch[name] for name in ("input_ids", "attention_mask")}
-
-
-def progress(parts: Iterable[tuple[list[int], object]], name: str, total: int) -> Iterable:
-    """A bar that counts texts while batches pass through."""
-    with tqdm(total=total, desc=name, unit="text", mininterval=2) as bar:
-        for places, part in parts:
-            yield places, part
-            bar.update(len(places))
 
 
 def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:

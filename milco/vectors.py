@@ -1,4 +1,4 @@
-"""Sparse vectors on disk: CSR as three arrays in safetensors, with ids in a text file beside them."""
+"""Vectors on disk: CSR as three arrays, or one dense array, in safetensors, with ids in a text file beside them."""
 
 from pathlib import Path
 
@@ -21,21 +21,36 @@ def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot
     pivot = rows.shape[1] if pivot_columns is None else pivot_columns
     metadata = {"columns": str(rows.shape[1]), "pivot_columns": str(pivot)}
     save_file(arrays, path, metadata=metadata)
+    _write_ids(path, ids)
+
+
+def save_dense(path: Path, vectors: np.ndarray, ids: list[str]) -> None:
+    """Write N×d dense vectors to `path` and their ids beside it, as `save_vectors` does."""
+    save_file({"vectors": vectors}, path)
+    _write_ids(path, ids)
+
+
+def _write_ids(path: Path, ids: list[str]) -> None:
     path.with_suffix(".ids.txt").write_text("".join(f"{identifier}\n" for identifier in ids), encoding="utf-8")
 
 
-def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array, list[str]]:
-    """Read what `save_vectors` wrote."""
+def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[str]]:
+    """Read what `save_vectors` or `save_dense` wrote: rows (CSR or N×d) and their ids."""
     ids = path.with_suffix(".ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     with safe_open(path, "np") as file:
-        columns = int(file.metadata()["columns"])
-        indptr, indices, values = (file.get_tensor(name) for name in ("indptr", "indices", "values"))
-    if len(indptr) != len(ids) + 1:
-        raise MilcoError(f"{path}: {len(indptr) - 1} rows but {len(ids)} ids beside it; delete both and encode again")
-    return scipy.sparse.csr_array((values, indices.astype(np.int64), indptr), shape=(len(ids), columns)), ids
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        columns = int((file.metadata() or {}).get("columns", 0))
+    rows = len(found["vectors"]) if "vectors" in found else len(found["indptr"]) - 1
+    if rows != len(ids):
+        raise MilcoError(f"{path}: {rows} rows but {len(ids)} ids beside it; delete both and encode again")
+    if "vectors" in found:
+        return found["vectors"], ids
+    cells = (found["values"], found["indices"].astype(np.int64), found["indptr"])
+    return scipy.sparse.csr_array(cells, shape=(rows, columns)), ids
 
 
-def pivot_columns(path: Path) -> int:
-    """How many of the columns belong to the pivot view; the source view's come behind them."""
+def pivot_columns(path: Path) -> int | None:
+    """How many of the columns belong to the pivot view, behind which the source view's come; None: dense vectors."""
     with safe_open(path, "np") as file:
-        return int(file.metadata()["pivot_columns"])
+        metadata = file.metadata() or {}
+    return int(metadata["pivot_columns"]) if "pivot_columns" in metadata else None
