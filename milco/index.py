@@ -21,8 +21,7 @@ from milco.files import finished_folder
 from milco.search import Ranking, rank_exactly
 
 DEPTH = 10
-QUERY_CUT = 64  # heaviest terms of a query that are looked up
-HEAP_FACTOR = 0.7  # below 1: blocks that may just miss the result are visited too
+QUERY_CUT, HEAP_FACTOR = 64, 0.7
 
 
 class Index:
@@ -50,8 +49,15 @@ class Index:
         )
         return cls(seismic.SeismicIndexLV.build_from_dataset(dataset, num_threads=1), columns.astype(np.int64))
 
-    def search(self, queries: scipy.sparse.csr_array, k: int) -> tuple[list[Ranking], float]:
-        """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread."""
+    def search(
+        self, queries: scipy.sparse.csr_array, k: int, query_cut: int = QUERY_CUT, heap_factor: float = HEAP_FACTOR
+    ) -> tuple[list[Ranking], float]:
+        """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread.
+
+        Args:
+            query_cut: heaviest terms of a query that are looked up.
+            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more.
+        """
         text = seismic.get_seismic_string()
         known = scipy.sparse.csr_array(queries[:, self.columns])
         bounds = zip(known.indptr[:-1], known.indptr[1:], strict=True)
@@ -60,7 +66,7 @@ class Index:
         ]
         started = time.perf_counter()
         found = [
-            self.seismic.search("", terms, weights, k=k, query_cut=QUERY_CUT, heap_factor=HEAP_FACTOR)
+            self.seismic.search("", terms, weights, k=k, query_cut=query_cut, heap_factor=heap_factor)
             if len(terms)
             else []
             for terms, weights in asked

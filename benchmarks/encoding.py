@@ -1,0 +1,71 @@
+"""Documents to sparse rows with the demo's model: this project's encoder against the plain one.
+
+Plain: batches in the order of the documents, padded to the longest, in float32, all B×L×V logits at once, dense rows
+brought to the processor and made sparse there. Read by `make bench`; run `make demo` first.
+
+python benchmarks/encoding.py
+"""
+
+import argparse
+
+import plain
+import scipy.sparse
+import torch
+from experiment import Experiment
+from measure import additional_memory, compare, in_own_process, save
+
+from milco.beir import read_collection
+from milco.model import MilcoModel, in_text_order
+
+DOCUMENTS, BATCH = 1024, 64
+
+
+class Encoder:
+    def __init__(self, experiment: Experiment):
+        self.model = MilcoModel.from_pretrained(experiment["distill"] / "model").eval()
+        collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
+        self.texts = list(collection.documents.values())[:DOCUMENTS]
+        self.length = self.model.config.passage_max_length
+
+    @torch.no_grad()
+    def plain(self) -> scipy.sparse.csr_array:
+        rows = []
+        for start in range(0, len(self.texts), BATCH):
+            ids = self.model.tokenizer(self.texts[start : start + BATCH], truncation=True, max_length=self.length)
+            ids, mask = plain.padded(ids["input_ids"], self.model.tokenizer.pad_token_id)
+            views = plain.views(self.model, ids, mask)
+            source = torch.zeros(len(ids), self.model.config.source_vocab_size)
+            source.scatter_add_(1, ids, views.source)
+            dense = torch.cat([views.pivot, source], dim=1)
+            rows.append(scipy.sparse.csr_array(dense.numpy()))
+        return scipy.sparse.vstack(rows, format="csr")
+
+    def milco(self, bf16: bool) -> scipy.sparse.csr_array:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return in_text_order(self.model.iter_rows(self.texts, self.length, BATCH), self.model.width)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each case")
+    parser.add_argument("--memory", choices=["plain", "True", "False"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    encoder = Encoder(Experiment())
+    if options.memory:
+        work = encoder.plain if options.memory == "plain" else lambda: encoder.milco(options.memory == "True")
+        print(additional_memory(work))
+        return
+    difference = abs(encoder.plain() - encoder.milco(False)).max()
+    rows = []
+    for bf16 in (True, False):
+        row = {"benchmark": "encoding", "case": f"{'bfloat16' if bf16 else 'float32'}, {len(encoder.texts)} documents"}
+        row |= compare(encoder.plain, lambda bf16=bf16: encoder.milco(bf16), options.repeats)
+        row["baseline_mb"] = round(in_own_process(__file__, "--memory", "plain"))
+        row["milco_mb"] = round(in_own_process(__file__, "--memory", str(bf16)))
+        row["documents_per_second"] = round(len(encoder.texts) / row["milco_s"])
+        rows.append(row | {"largest_difference_in_float32": float(difference)})
+    save("encoding", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Both stages as a whole, on the demo's model, text and precision: the plain recipe against this project's.
+
+The same examples go through both, with forward and backward pass and optimizer (at a rate of 0, so that the losses
+of both can be compared). Read by `make bench`; run `make demo` first.
+
+python benchmarks/stages.py
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import plain
+import torch
+from experiment import Experiment
+from measure import additional_memory, compare, in_own_process, save
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from milco import align, distill
+from milco.batching import Steps
+from milco.losses import alignment_loss
+from milco.model import MilcoModel, Views
+from milco.teacher import Targets
+from milco.tokens import TokenCache
+from milco.training import Shares, freeze
+
+STEPS = {"Stage 1": 10, "Stage 2": 4}
+
+
+class Recipe:
+    """A model in training, and the mean loss of what it has seen."""
+
+    def __init__(self, experiment: Experiment, folder, bf16: bool, **settings):
+        self.model = MilcoModel.from_pretrained(folder, **settings).train()
+        freeze(self.model, experiment.config)
+        self.model.encoder.set_attn_implementation("eager")
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+        self.bf16 = bf16
+        self.losses: list[float] = []
+
+    def step(self, parts: list[Callable[[MilcoModel], torch.Tensor]]) -> None:
+        total = 0.0
+        for part in parts:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = part(self.model)
+            loss.backward()
+            total += float(loss.detach())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(total)
+
+
+def stage_1(experiment: Experiment, bf16: bool) -> tuple[Callable[[], None], Callable[[], None], Recipe]:
+    config, settings = experiment.config, experiment.config.align
+    recipe = Recipe(experiment, experiment["align"] / "model", bf16)
+    lsr = experiment.checkpoint(config.model.lsr_encoder_checkpoint)
+    teacher, words = AutoModelForMaskedLM.from_pretrained(lsr).eval(), AutoTokenizer.from_pretrained(lsr)
+    english = pd.read_parquet(experiment["corpora"] / "english.parquet").english
+    cache = TokenCache(experiment["tokens"])
+    pairs = align.Pairs(cache, Targets(experiment["teacher"]), recipe.model.tokenizer.pad_token_id, settings)
+    steps = Steps(
+        cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
+    )
+    chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 1"], replace=False)
+    examples = np.random.default_rng(1).permutation(np.concatenate([steps[step] for step in chosen]))
+    loss = align.loss(config)
+
+    def ours() -> None:
+        shares = Shares(steps, 1, pairs)
+        for step in chosen:
+            recipe.step([as_part(part, loss) for part in shares[step]])
+
+    def plainly() -> None:
+        for batch in examples.reshape(len(chosen), -1):
+            ids = cache.english_ids(batch)
+
+            def part(model: MilcoModel, batch=batch, ids=ids) -> torch.Tensor:
+                texts = words(english[ids].tolist(), truncation=True, max_length=settings.max_length, padding=True,
+                              return_tensors="pt")  # fmt: skip
+                with torch.no_grad():
+                    logits = teacher(**texts).logits.float()
+                    target = logits.masked_fill(texts["attention_mask"][:, :, None] == 0, -torch.inf).amax(dim=1).relu()
+                total = torch.zeros(())
+                for table, rows in ((cache.pairs, batch), (cache.english, ids)):
+                    found = plain.views(model, *plain.padded(table.lists("input_ids", rows), pairs.pad))
+                    total = total + alignment_loss(found.pooled, target, settings.alignment_loss).mean()
+                return total
+
+            recipe.step([part])
+
+    return plainly, ours, recipe
+
+
+def as_part(part: dict, loss) -> Callable[[MilcoModel], torch.Tensor]:
+    """A part of a step as a piece of work for `Recipe.step`."""
+    return lambda model: weighted(
+        loss, model(part["input_ids"], part["attention_mask"], part["passes"], part["recompute"]), part
+    )
+
+
+def weighted(loss, views: Views, part: dict) -> torch.Tensor:
+    """A part's share of the loss of its step."""
+    return part["share"] * sum(value for name, value in loss(views, part).items() if name.startswith("loss_"))
+
+
+def stage_2(experiment: Experiment, bf16: bool) -> tuple[Callable[[], None], Callable[[], None], Recipe]:
+    config, settings = experiment.config, experiment.config.distill
+    recipe = Recipe(experiment, experiment["distill"] / "model", bf16, echo=config.model.echo)
+    groups = distill.Groups(pd.read_parquet(experiment["triples"]), recipe.model, config)
+    steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
+    chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 2"], replace=False)
+    loss = distill.loss(config)
+    lengths = config.model.query_max_length, config.model.passage_max_length
+
+    def ours() -> None:
+        shares = Shares(steps, 1, groups)
+        for step in chosen:
+            recipe.step([as_part(part, loss) for part in shares[step]])
+
+    def plainly() -> None:
+        shares = Shares(steps, 1, groups)
+        for step in chosen:
+            (whole,) = shares[step]
+
+            def part(model: MilcoModel, whole=whole) -> torch.Tensor:
+                queries = len(whole["scores"])
+                found = []
+                longest = max(lengths)
+                for rows, length in ((slice(0, queries), lengths[0]), (slice(queries, None), lengths[1])):
+                    ids, mask = (widened(whole[name][rows], length, fill)
+                                 for name, fill in (("input_ids", groups.pad), ("attention_mask", 0)))  # fmt: skip
+                    found.append(plain.views(model, ids, mask))
+                source = [widened(view.source, longest, 0.0) for view in found if view.source is not None]
+                views = Views(torch.cat([view.pooled for view in found]), torch.cat(source) if source else None)
+                return weighted(loss, views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)})
+
+            recipe.step([part])
+
+    return plainly, ours, recipe
+
+
+def widened(values: torch.Tensor, length: int, fill) -> torch.Tensor:
+    """Rows cut or filled up to a length; a query has nothing but pads behind its own length."""
+    return torch.nn.functional.pad(values[:, :length], (0, max(0, length - values.shape[1])), value=fill)
+
+
+STAGES = {"Stage 1": stage_1, "Stage 2": stage_2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each case")
+    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)  # stage, bf16, which
+    options = parser.parse_args()
+    experiment = Experiment()
+    if options.memory:
+        stage, bf16, which = options.memory
+        plainly, ours, _ = STAGES[stage](experiment, bf16 == "True")
+        print(additional_memory(plainly if which == "plain" else ours))
+        return
+    rows = [measure(experiment, stage, bf16, options.repeats) for stage in STAGES for bf16 in (True, False)]
+    save("stages", rows)
+
+
+def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dict:
+    """One row."""
+    plainly, ours, recipe = STAGES[stage](experiment, bf16)
+    losses: dict[str, list[float]] = {"plain": [], "milco": []}
+
+    def noted(name: str, work: Callable[[], None]) -> None:
+        recipe.losses = []
+        work()
+        losses[name].append(float(np.mean(recipe.losses)))
+
+    settings, unit = (
+        (experiment.config.align, "pairs") if stage == "Stage 1" else (experiment.config.distill, "queries")
+    )
+    examples = STEPS[stage] * settings.global_batch_size
+    row = {"benchmark": "stages", "case": f"{stage}, {'bfloat16' if bf16 else 'float32'}, {examples} {unit}"}
+    row |= compare(lambda: noted("plain", plainly), lambda: noted("milco", ours), repeats)
+    for column, which in (("baseline_mb", "plain"), ("milco_mb", "milco")):
+        row[column] = round(in_own_process(__file__, "--memory", stage, str(bf16), which))
+    row["examples_per_second"] = round(examples / row["milco_s"], 1)
+    return row | {f"loss_{name}": round(float(np.mean(values)), 4) for name, values in losses.items()}
+
+
+if __name__ == "__main__":
+    main()
