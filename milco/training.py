@@ -47,7 +47,7 @@ from milco.recovery import (
 KEPT_CHECKPOINTS = 2
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
 # Tokens that take as long as it takes to start one more forward and backward pass.
-COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 32
+COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 24
 Part = dict[str, Any]
 Collate = Callable[[np.ndarray, int], list[Part]]
 Loss = Callable[[Views, Part], dict[str, Tensor]]
