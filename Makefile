@@ -1,6 +1,6 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-slurm does so on a private SLURM cluster of two nodes
-# make bench   what the fast parts gain, side by side with the plain way: docs/performance.md
+# make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
@@ -22,8 +22,7 @@ demo: $(VENV)/installed
 	$(LOCK) env $(SNAKEMAKE) --nolock all
 
 bench: $(VENV)/installed
-	$(ACTIVE) python benchmarks/head.py
-	$(ACTIVE) python benchmarks/table.py
+	for part in head stages encoding search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all

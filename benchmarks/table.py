@@ -1,4 +1,4 @@
-"""docs/performance.md from the rows of benchmarks/results: python benchmarks/table.py"""
+"""docs/performance.md and docs/scale.md from the rows of benchmarks/results: python benchmarks/table.py"""
 
 import json
 from pathlib import Path
@@ -12,21 +12,57 @@ written down in a few lines in `benchmarks/`. Speedup is the median of the ratio
 their smallest and largest; memory is what the work adds to the process. Times belong to the machine that ran it;
 ratios carry over.
 """
+SCALE = """# Scale
+
+What grows with the corpus, and what does not. Token cache and teacher targets are written by several workers, each of
+which holds one batch of rows; training maps the files into memory and finds any step of any epoch directly
+(`milco/batching.py`), so that start and resume cost the same for a thousand pairs and for 594 million, those of the
+paper's Stage 1. Written by `python benchmarks/scale.py` and `python benchmarks/table.py`: synthetic texts of 5 to 30
+English words, 13 pairs for each English text, at most 64 tokens, the demo's tokenizer and teacher. Memory is that of
+all processes together, without mapped files. The last two columns extrapolate the row to 594 million pairs of such
+texts; the paper's are longer, its teacher is larger, and a GPU is quicker.
+
+The rule `corpora` still holds the text of all pairs in memory: it is made for corpora of some million pairs.
+"""
+COMMON = {
+    "case": "case", "baseline_s": "plain, s", "milco_s": "milco, s", "speedup": "speedup", "spread": "spread",
+    "baseline_mb": "plain, MB", "milco_mb": "milco, MB",
+}  # fmt: skip
+NEVER = ("benchmark", "machine", "commit")
 
 
 def main() -> None:
-    lines = [HEAD]
-    for path in sorted(RESULTS.glob("*.json")):
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        lines += [f"## {path.stem}", "", f"{rows[0]['machine']}; commit {rows[0]['commit']}", ""]
-        lines += ["| case | plain, s | milco, s | speedup | spread | plain, MB | milco, MB |", "|---|" + 6 * "---:|"]
-        lines += [
-            f"| {row['case']} | {row['baseline_s']:.2f} | {row['milco_s']:.2f} | {row['speedup']:.2f} "
-            f"| {row['spread'][0]:.2f}–{row['spread'][1]:.2f} | {row['baseline_mb']:,} | {row['milco_mb']:,} |"
-            for row in rows
-        ]
-        lines.append("")
-    Path(__file__).parents[1].joinpath("docs", "performance.md").write_text("\n".join(lines), encoding="utf-8")
+    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    docs = Path(__file__).parents[1] / "docs"
+    scale = files.pop("scale", None)
+    parts = [HEAD, *(f"## {name}\n\n{as_table(rows)}" for name, rows in files.items())]
+    (docs / "performance.md").write_text("\n".join(parts), encoding="utf-8")
+    if scale:
+        (docs / "scale.md").write_text(f"{SCALE}\n{as_table(scale)}", encoding="utf-8")
+
+
+def as_table(rows: list[dict]) -> str:
+    """Where the rows were measured, and all that they say."""
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in NEVER))
+    columns.sort(key=lambda name: list(COMMON).index(name) if name in COMMON else len(COMMON))
+    lines = [f"{rows[0]['machine']}; commit {rows[0]['commit']}", ""]
+    lines += [f"| {' | '.join(COMMON.get(name, name.replace('_', ' ')) for name in columns)} |"]
+    lines += ["|---|" + (len(columns) - 1) * "---:|"]
+    lines += [f"| {' | '.join(as_text(row.get(name), name) for name in columns)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(value, column: str) -> str:
+    match value:
+        case None:
+            return ""
+        case [low, high]:
+            return f"{low:.2f}–{high:.2f}"
+        case float() if column in ("baseline_s", "milco_s", "speedup"):
+            return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+        case int() | float():
+            return f"{value:,}"
+    return str(value)
 
 
 if __name__ == "__main__":

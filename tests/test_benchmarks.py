@@ -10,7 +10,9 @@ from miniature import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import head
 import measure
+import plain
 import table
+import torch
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +51,12 @@ def test_saved_rows_become_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "__file__", str(tmp_path / "benchmarks" / "table.py"))
     table.main()
     assert "| c | 2.00 | 1.00 | 2.00 | 1.50–2.50 | 10 | 1 |" in (tmp_path / "docs" / "performance.md").read_text()
+
+
+def test_the_plain_way_has_the_same_views(model):
+    texts = [ids for ids in model.tokenizer(["die Katze", "maison", "der Hund und das große Haus"])["input_ids"]]
+    ids, mask = plain.padded(texts, model.tokenizer.pad_token_id, 20)
+    with torch.no_grad():
+        found, wanted = plain.views(model, ids, mask), model(ids, mask)
+    torch.testing.assert_close(found.pooled, wanted.pooled, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.source, wanted.source, rtol=1e-4, atol=1e-4)
