@@ -168,7 +168,7 @@ def collate_texts(texts: list[np.ndarray], pad_id: int, settings: Training, shar
         "input_ids": ids,
         "attention_mask": (torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]).long(),
         "passes": [(torch.from_numpy(rows), length) for rows, length in together],
-        "recompute": len(together) > 1 and sum(len(rows) * length for rows, length in together) > budget,
+        "recompute": len(together) > 1 and int(lengths.sum()) > budget,
         "share": share,
     }
 
@@ -315,7 +315,7 @@ def train(
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_broadcast_buffers=False,  # no process makes as many forward passes as another
+        ddp_broadcast_buffers=False,  # processes make unequally many forward passes
         # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
         ddp_find_unused_parameters=not torch.cuda.is_available(),

@@ -12,9 +12,11 @@ from safetensors import safe_open
 from scipy.sparse import csr_array
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
+from milco import config
 from milco.errors import MilcoError
 from milco.model import MilcoModel
 from milco.teacher import Teacher
+from milco.training import collate_texts
 
 TEXTS = [
     "the cat",
@@ -459,3 +461,26 @@ def test_passes_that_are_computed_again_keep_no_states(model):
             model(ids, mask, in_passes(mask, 2), recompute)
         kept.append(sum(saved))
     assert kept[1] < kept[0] / 10
+
+
+def test_gradient_checkpointing_changes_no_gradient(model):
+    ids, mask = padded(model, TEXTS)
+    model.train()
+    gradients = []
+    for enabled in (False, True):
+        if enabled:
+            model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(ids, mask, in_passes(mask, 3)).pooled.square().sum().backward()
+        gradients.append(model.connector.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("budget", "recompute"), [(10_000, False), (11, False), (10, True)])
+def test_only_texts_that_do_not_fit_together_are_computed_again(budget, recompute):
+    texts = [np.arange(3), np.arange(8)]  # 11 tokens, and none of their pads counts
+    settings = config.Training(train_datasets=["a"], max_tokens_per_device=budget)
+    part = collate_texts(texts, 1, settings)
+    assert part["recompute"] == recompute
+    assert part["attention_mask"].sum(dim=1).tolist() == [3, 8]
