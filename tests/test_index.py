@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-import milco.index
 from milco.index import Index, mean_ndcg, recall
 from milco.search import rank_exactly
 
@@ -23,11 +22,9 @@ def draw(rows, seed, per_row=12, empty=()):
     return csr_array((dense[at, place], (at, used[place])), shape=(rows, COLUMNS))
 
 
-@pytest.fixture
-def every_block(monkeypatch):
-    """Seismic skips blocks of documents that seem not to reach the result; with a factor of 0 it skips none and is
-    exact, so that any other difference is ours."""
-    monkeypatch.setattr(milco.index, "HEAP_FACTOR", 0.0)
+# Seismic skips blocks of documents that seem not to reach the result; with a factor of 0 it skips none and is exact,
+# so that any other difference is ours.
+EVERY_BLOCK = {"heap_factor": 0.0}
 
 
 def assert_exact(found, queries, documents, k):
@@ -43,10 +40,10 @@ def assert_exact(found, queries, documents, k):
         np.testing.assert_allclose([score for _, score in hits], scores[query, rows], rtol=2e-3)
 
 
-def test_an_index_that_skips_nothing_finds_what_exact_search_finds(every_block):
+def test_an_index_that_skips_nothing_finds_what_exact_search_finds():
     documents, queries = draw(150, 0), draw(20, 1, per_row=6)
     assert documents.indices.max() > 65_535
-    found, milliseconds = Index.build(documents).search(queries, 10)
+    found, milliseconds = Index.build(documents).search(queries, 10, **EVERY_BLOCK)
     assert_exact(found, queries, documents, 10)
     assert sum(map(len, found)) > 150
     assert 0 < milliseconds < 1000
@@ -64,26 +61,25 @@ def test_an_index_as_it_is_set_finds_nearly_all_with_scores_that_are_exact():
         assert [score for _, score in hits] == sorted((score for _, score in hits), reverse=True)
 
 
-def test_only_the_heaviest_terms_of_a_long_query_are_looked_up_but_all_count(every_block, monkeypatch):
-    monkeypatch.setattr(milco.index, "QUERY_CUT", 2)
+def test_only_the_heaviest_terms_of_a_long_query_are_looked_up_but_all_count():
     columns, weights = np.array([10, 20, 80_000]), np.array([0.1, 3.0, 2.0], np.float32)
     query = csr_array((weights, columns, np.array([0, 3])), shape=(1, COLUMNS))
     documents = csr_array(np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1]], np.float32))
     documents = csr_array((documents.data, columns[documents.indices], documents.indptr), shape=(3, COLUMNS))
-    found, _ = Index.build(documents).search(query, 10)
+    found, _ = Index.build(documents).search(query, 10, query_cut=2, **EVERY_BLOCK)
     # Document 0 has the lightest term alone and is missed; document 2 has it beside another, and it counts.
     assert [row for row, _ in found[0]] == [1, 2]
     assert [score for _, score in found[0]] == pytest.approx([3.0, 2.1], rel=2e-3)
 
 
-def test_documents_without_terms_are_never_found_and_shift_no_other(every_block):
+def test_documents_without_terms_are_never_found_and_shift_no_other():
     documents, queries = draw(60, 2, empty=[0, 1, 30, 59]), draw(10, 3, per_row=8)
-    found, _ = Index.build(documents).search(queries, 60)
+    found, _ = Index.build(documents).search(queries, 60, **EVERY_BLOCK)
     assert_exact(found, queries, documents, 60)
     assert not {row for hits in found for row, _ in hits} & {0, 1, 30, 59}
 
 
-def test_query_terms_that_no_document_has_change_nothing(every_block):
+def test_query_terms_that_no_document_has_change_nothing():
     documents, queries = draw(60, 4), draw(10, 5, per_row=6).tolil()
     index = Index.build(documents)
     unknown = np.setdiff1d(np.arange(COLUMNS), index.columns)
@@ -92,26 +88,26 @@ def test_query_terms_that_no_document_has_change_nothing(every_block):
     queries[3, unknown[7]] = 1.0  # nothing but the unknown
     queries[4] = 0  # nothing at all
     queries = csr_array(queries)
-    found, _ = index.search(queries, 10)
+    found, _ = index.search(queries, 10, **EVERY_BLOCK)
     assert_exact(found, queries, documents, 10)
     assert found[3] == found[4] == []
 
 
-def test_more_results_than_documents_cannot_be_found(every_block):
+def test_more_results_than_documents_cannot_be_found():
     documents = draw(5, 6, per_row=150)
-    found, _ = Index.build(documents).search(documents, 100)
+    found, _ = Index.build(documents).search(documents, 100, **EVERY_BLOCK)
     assert_exact(found, documents, documents, 100)
     assert [len(hits) for hits in found] == [5] * 5
 
 
-def test_the_order_of_columns_in_memory_does_not_matter(every_block):
+def test_the_order_of_columns_in_memory_does_not_matter():
     documents, queries = draw(60, 7), draw(10, 8, per_row=6)
     shuffled = documents.copy()
     for start, end in zip(documents.indptr[:-1], documents.indptr[1:], strict=True):
         shuffled.indices[start:end] = documents.indices[start:end][::-1]
         shuffled.data[start:end] = documents.data[start:end][::-1]
     shuffled.has_sorted_indices = False
-    found, _ = Index.build(shuffled).search(queries, 10)
+    found, _ = Index.build(shuffled).search(queries, 10, **EVERY_BLOCK)
     assert_exact(found, queries, documents, 10)
 
 
