@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,33 +35,49 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
     Raises:
         MilcoError: a file is missing, or a line is not what the layout asks for (the message has its number).
     """
-    documents = {
-        identifier: f"{row.get('title') or ''} {row['text']}".strip()
-        for identifier, row in _rows(folder / "corpus.jsonl").items()
-    }
-    queries = {identifier: row["text"] for identifier, row in _rows(folder / "queries.jsonl").items()}
+    documents = _each_once(folder / "corpus.jsonl", iter_documents(folder))
+    queries, qrels = read_queries(folder, split, documents)
+    return Collection(folder.name, documents, queries, qrels)
+
+
+def iter_documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of a collection's documents, one at a time."""
+    for row in read_jsonl(folder / "corpus.jsonl", ["_id", "text"]):
+        yield row["_id"], f"{row.get('title') or ''} {row['text']}".strip()
+
+
+def read_queries(
+    folder: Path, split: str = "test", documents: Container[str] | None = None
+) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries that have a relevant document, by id, and their qrels.
+
+    Args:
+        documents: ids that a judgement may name; any by default.
+    """
+    rows = read_jsonl(folder / "queries.jsonl", ["_id", "text"])
+    queries = _each_once(folder / "queries.jsonl", ((row["_id"], row["text"]) for row in rows))
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     path = folder / "qrels" / f"{split}.tsv"
     for number, (query, document, grade) in _qrels_lines(path):
         if query not in queries:
             raise MilcoError(f"{path}:{number}: query {query!r} is not in queries.jsonl")
-        if document not in documents:
+        if documents is not None and document not in documents:
             raise MilcoError(f"{path}:{number}: document {document!r} is not in corpus.jsonl")
         qrels[query][document] = grade
     relevant = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
     if not relevant:
         raise MilcoError(f"{path}: no grade above 0 in it; a collection needs at least one relevant document")
-    return Collection(folder.name, documents, {query: queries[query] for query in relevant}, relevant)
+    return {query: queries[query] for query in relevant}, relevant
 
 
-def _rows(path: Path) -> dict[str, dict]:
-    """Rows with an id and a text, by their id."""
-    rows: dict[str, dict] = {}
-    for number, row in enumerate(read_jsonl(path, ["_id", "text"]), 1):
-        if row["_id"] in rows:
-            raise MilcoError(f"{path}:{number}: _id {row['_id']!r} is there twice")
-        rows[row["_id"]] = row
-    return rows
+def _each_once(path: Path, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Texts of a file, a line each, by their id."""
+    found: dict[str, str] = {}
+    for number, (identifier, text) in enumerate(texts, 1):
+        if identifier in found:
+            raise MilcoError(f"{path}:{number}: _id {identifier!r} is there twice")
+        found[identifier] = text
+    return found
 
 
 def write_collection(collection: Collection, folder: Path, split: str) -> None:

@@ -177,13 +177,7 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
     texts = pd.concat([table.english, english.title, english.description]).dropna().drop_duplicates().sort_values()
-    write_parquet(pa.table({"english": texts}), output / "english.parquet")
-    table["english_id"] = table.english.map(pd.Series(np.arange(len(texts), dtype=np.uint32), index=texts))
-    table["family"] = table.groupby("english_id").english_id.transform("size")
-    table = table.sort_values(["family", "english_id", "language"], kind="stable")
-    pairs_of = table[["english_id", "non_english", "language"]]
-    write_parquet(pa.Table.from_pandas(pairs_of, preserve_index=False), output / "parallel.parquet")
-    families = [[int(size), len(rows) // int(size)] for size, rows in table.groupby("family")]
+    families = write_pairs(table, texts, output)
     write_json(
         output / "statistics.json",
         {
@@ -193,6 +187,25 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
             "families": families,
         },
     )
+
+
+def write_pairs(table: pd.DataFrame, texts: pd.Series, output: Path) -> list[tuple[int, int]]:
+    """Write english.parquet and parallel.parquet into the folder `output`.
+
+    Args:
+        table: english, non_english, language.
+        texts: every English text once, those of the table among them.
+
+    Returns:
+        (size, how many) of the families.
+    """
+    write_parquet(pa.table({"english": texts}), output / "english.parquet")
+    table["english_id"] = table.english.map(pd.Series(np.arange(len(texts), dtype=np.uint32), index=texts))
+    table["family"] = table.groupby("english_id").english_id.transform("size")
+    table = table.sort_values(["family", "english_id", "language"], kind="stable")
+    pairs = table[["english_id", "non_english", "language"]]
+    write_parquet(pa.Table.from_pandas(pairs, preserve_index=False), output / "parallel.parquet")
+    return [(int(size), len(rows) // int(size)) for size, rows in table.groupby("family")]
 
 
 def _candidates(config: Config, name: str, source: Path) -> Iterable[tuple[str, str, str]]:

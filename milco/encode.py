@@ -14,7 +14,9 @@ Run by rules `encode`, one job for each shard of the texts, and `merge`:
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from milco.beir import Collection, read_collection
+from milco.beir import Collection, iter_documents, read_collection, read_queries
 from milco.config import Config
 from milco.errors import MilcoError
 from milco.files import finished_folder
@@ -40,10 +42,14 @@ def text_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def collections_of(config: Config, system: str, folder: Path, split: str = "test") -> list[Collection]:
-    """The collections of a folder that a system is measured on, by name."""
-    collections = [read_collection(path, split) for path in sorted(folder.iterdir())]
-    return [c for c in collections if system != "dense" or is_cross_lingual(config, c.name)]
+def folders_of(config: Config, system: str, collections: Path) -> list[Path]:
+    """The test collections that a system is measured on, by name."""
+    return [f for f in sorted(collections.iterdir()) if system != "dense" or is_cross_lingual(config, f.name)]
+
+
+def collections_of(config: Config, system: str, collections: Path) -> Iterator[Collection]:
+    """The same, one in memory at a time."""
+    return map(read_collection, folders_of(config, system, collections))
 
 
 def is_cross_lingual(config: Config, collection: str) -> bool:
@@ -64,27 +70,38 @@ def languages_of(config: Config, collection: str) -> tuple[str, str]:
 def encode(
     config: Config, system: str, model: Path, collections: Path, output: Path, shard: int = 0, shards: int = 1
 ) -> None:
-    """Encode queries and documents of the test collections into the folder `output`: every text, or one of so many
-    shards of them, which take turns, so that each has its share of every collection.
+    """Encode queries and documents of the test collections into the folder `output`: every text, or those of one of
+    so many shards, to which their ids assign them.
 
     Raises:
         MilcoError: a text has weights that are no numbers.
     """
-    found = collections_of(config, system, collections)
-    texts = {
-        "queries": dict.fromkeys(text for c in found for text in c.queries.values()),
-        "documents": dict.fromkeys(text for c in found for text in c.documents.values()),
-    }
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
+    folders = folders_of(config, system, collections)
     with finished_folder(output) as folder:
         for side in SIDES:
-            mine = list(texts[side])[shard::shards]
-            with tqdm(total=len(mine), desc=side, unit="text", mininterval=2) as bar:
-                for number, start in enumerate(range(0, max(1, len(mine)), WINDOW)):
-                    part = mine[start : start + WINDOW]
+            total = sum(1 for _ in texts_of_shard(folders, side, shard, shards))
+            mine = texts_of_shard(folders, side, shard, shards)
+            with tqdm(total=total, desc=side, unit="text", mininterval=2) as bar:
+                for number in range(max(1, ceil(total / WINDOW))):
+                    part = dict(islice(mine, WINDOW))
                     path = folder / f"{side}-{number:05}.safetensors"
-                    encoder.save(path, encoder.encode(side, part), [text_id(text) for text in part])
+                    encoder.save(path, encoder.encode(side, list(part.values())), list(part))
                     bar.update(len(part))
+
+
+def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:
+    """(text_id, text) of the queries or documents that a shard has, read one at a time. Of the texts nothing is kept
+    but the 8 bytes of their ids."""
+    seen: set[int] = set()
+    for folder in folders:
+        texts = read_queries(folder)[0].items() if side == "queries" else iter_documents(folder)
+        for _, text in texts:
+            identifier = text_id(text)
+            number = int(identifier, 16)
+            if number % shards == shard and number not in seen:
+                seen.add(number)
+                yield identifier, text
 
 
 def merge(shards: list[Path], output: Path) -> None:

@@ -26,6 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from milco.batching import Steps, passes
 from milco.config import Config, Training
+from milco.embedding import add_gradients_in_place
 from milco.environment import environment
 from milco.files import write_json
 from milco.model import MilcoModel, Views
@@ -325,6 +326,9 @@ def train(
     if attention == "auto":  # on short texts the CPU's fused attention has a backward pass slower than the plain one
         attention = "eager" if arguments.use_cpu else "sdpa"
     model.encoder.set_attn_implementation(attention)
+    table = model.encoder.get_input_embeddings()
+    if table.weight.requires_grad:
+        add_gradients_in_place(table)
     if settings.gradient_checkpointing:
         model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = StageTrainer(

@@ -1,5 +1,8 @@
 """Vectors of the test collections: written in parts, read as one."""
 
+import json
+from itertools import islice
+
 import numpy as np
 import pytest
 from miniature import Project
@@ -7,7 +10,8 @@ from miniature import Project
 import milco.encode
 from milco import config
 from milco.beir import read_collection
-from milco.encode import Vectors, encode, merge
+from milco.encode import Vectors, encode, merge, texts_of_shard
+from milco.errors import MilcoError
 from milco.model import MilcoModel, in_text_order
 
 
@@ -30,7 +34,8 @@ def test_parts_and_shards_hold_the_vectors_of_all_texts(
     for number, shard in enumerate(shards):
         encode(settings, system, model, corpora, shard, number, 2)
     merge(shards, tmp_path / "merged")
-    assert len(list((tmp_path / "merged").glob("documents-*.safetensors"))) == 6  # 40 documents in two shards
+    parts = [path.read_text().split() for path in (tmp_path / "merged").glob("documents-*.ids.txt")]
+    assert max(map(len, parts)) == 7 and sum(map(len, parts)) == len(set().union(*parts)) == 40
     texts = list(read_collection(corpora / "mine").documents.values())
     one, other = (Vectors(tmp_path / name).of("documents", texts) for name in ("whole", "merged"))
     assert one.shape == other.shape and abs(one - other).max() < 1e-4
@@ -39,3 +44,19 @@ def test_parts_and_shards_hold_the_vectors_of_all_texts(
         parts = milco_model.iter_rows(texts, settings.model.passage_max_length, 64)
         wanted = in_text_order(parts, milco_model.width)
         np.testing.assert_allclose(one.toarray(), wanted.toarray(), atol=1e-4)
+
+
+def test_documents_are_read_as_they_are_encoded_and_those_of_two_collections_once(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        lines = [json.dumps({"_id": f"{folder.name}{n}", "title": "", "text": f"text {n}"}) for n in range(50)]
+        (folder / "corpus.jsonl").write_text("\n".join([*lines, "no JSON"]), encoding="utf-8")
+    found = texts_of_shard(folders, "documents", 0, 1)
+    assert [text for _, text in islice(found, 50)] == [f"text {n}" for n in range(50)]
+    with pytest.raises(MilcoError, match=r"corpus.jsonl:51: not a JSON object"):
+        next(found)  # the line behind is read now, not before
+    (folders[0] / "corpus.jsonl").write_text(lines[0] + "\n", encoding="utf-8")
+    (folders[1] / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    shards = [dict(texts_of_shard(folders, "documents", shard, 3)) for shard in range(3)]
+    assert min(map(len, shards)) > 5 and sum(map(len, shards)) == len({**shards[0], **shards[1], **shards[2]}) == 50

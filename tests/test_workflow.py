@@ -138,7 +138,7 @@ def test_two_processes_and_small_parts_agree_with_one(tmp_path, values):
     weights = []
     for processes, tokens in ((1, 10_000), (2, 10_000), (1, 50), (2, 20)):
         project = Project(tmp_path / f"{processes}-{tokens}", plain)
-        budget = {"max_tokens_per_device": tokens}
+        budget = {"max_tokens_per_device": tokens, "dataloader_num_workers": processes - 1}
         project.configure(align=budget, distill={**budget, **compared})
         layout = [f"{stage}:processes_per_node={processes}" for stage in ("align", "distill")]
         project.snakemake("distill", "--set-resources", *layout)
