@@ -74,10 +74,10 @@ def _multiply_by_torch(indptr: Tensor, columns: Tensor, values: Tensor, dense: T
 class _PooledLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, implementation: Implementation):
-        pooled, winners = implementation.best(hidden, weight, mask, any(ctx.needs_input_grad))
+        pooled, winners = implementation.best(hidden, weight, mask, True)
         ctx.save_for_backward(hidden, weight, mask, winners)
         ctx.implementation = implementation
-        return pooled.add_(bias).masked_fill_(~mask.any(dim=1, keepdim=True), 0.0)
+        return _finished(pooled, bias, mask)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
@@ -148,8 +148,17 @@ def pooled_logits(
         B×V raw logits in the type of `hidden`; 0 throughout for a text without a valid position.
         Where several positions tie, the first one receives the gradient.
     """
-    weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
-    return _PooledLogits.apply(hidden, weight, bias, mask.bool(), implementation or _implementation_for(hidden))
+    weight, bias, mask = weight.to(hidden.dtype), bias.to(hidden.dtype), mask.bool()
+    implementation = implementation or _implementation_for(hidden)
+    if torch.is_grad_enabled() and any(values.requires_grad for values in (hidden, weight, bias)):
+        return _PooledLogits.apply(hidden, weight, bias, mask, implementation)
+    # Without a gradient to come, nobody asks who has won; needs_input_grad would say so under no_grad too.
+    pooled, _ = implementation.best(hidden, weight, mask, False)
+    return _finished(pooled, bias, mask)
+
+
+def _finished(products: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    return products.add_(bias).masked_fill_(~mask.any(dim=1, keepdim=True), 0.0)
 
 
 def _implementation_for(hidden: Tensor) -> Implementation:

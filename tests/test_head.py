@@ -53,6 +53,23 @@ def test_values_equal_the_plain_maximum_over_valid_positions(seed):
     torch.testing.assert_close(pooled_logits(*leaves, mask), naive(*leaves, mask), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_winners_are_kept_only_for_a_gradient_to_come(wanted):
+    leaves, mask = draw()
+    asked = []
+
+    def best(hidden, weight, mask, keep):
+        asked.append(keep)
+        return milco.head.CHUNKED.best(hidden, weight, mask, keep)
+
+    spy = milco.head.Implementation(best, milco.head.CHUNKED.multiply)
+    with torch.set_grad_enabled(wanted):
+        pooled = milco.head.pooled_logits(*leaves, mask, spy)
+    assert asked == [wanted] and pooled.requires_grad == wanted
+    milco.head.pooled_logits(*(leaf.detach() for leaf in leaves), mask, spy)
+    assert asked[1:] == [False]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_equal_those_of_the_plain_maximum(seed):
     leaves, mask = draw(seed=seed)
