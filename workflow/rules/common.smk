@@ -79,8 +79,7 @@ def vectors(system):
 
 def runs(system):
     """Runs and measures of a system."""
-    key = KEYS["runs-bm25" if system == "bm25" else f"vectors-{system.removesuffix('-pivot')}"]
-    return f"artifacts/runs/{system}-{key}"
+    return f"artifacts/runs/{system}-{KEYS['runs-' + system.removesuffix('-pivot')]}"
 
 
 def system_vectors(wildcards):
