@@ -151,7 +151,8 @@ def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results) -> 
     return (
         f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
         f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
-        f"{_markdown(rows)}\n{_markdown(means)}"
+        + (f"{_markdown(rows)}\n" if len(rows) > 1 else "")
+        + _markdown(means)
     )
 
 

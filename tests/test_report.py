@@ -41,6 +41,7 @@ def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
     page, summary = files[0].read_text(encoding="utf-8"), files[2].read_text(encoding="utf-8")
     assert "nan" not in page and "nan" not in summary
     assert len(pd.read_csv(files[1])) == len(SYSTEMS) * len(CASES[case])
+    assert ("| collection |" in summary) == any(measure == "nDCG@10" for *_, measure in CASES[case])
     asked_across = any(query != document for _, query, document, _ in CASES[case])
     for name, query, document, measure in CASES[case]:
         assert (measure in summary) == (query != document or not asked_across)

@@ -79,7 +79,8 @@ def vectors(system):
 
 def runs(system):
     """Runs and measures of a system."""
-    return f"artifacts/runs/{system}-{KEYS['runs-' + system.removesuffix('-pivot')]}"
+    key = KEYS[f"runs-{system.removesuffix('-pivot')}"]
+    return f"artifacts/runs/{system}-{key}"
 
 
 def system_vectors(wildcards):
