@@ -23,8 +23,8 @@ from measure import MIB, save
 
 from milco.beir import read_collection
 from milco.encode import Vectors
-from milco.evaluation import as_run
-from milco.index import DEPTH, Index, mean_ndcg, recall
+from milco.evaluation import DEPTH, as_run, mean_ndcg
+from milco.index import Index, recall
 from milco.model import MilcoModel
 from milco.pruning import prune_mass
 from milco.search import Ranking, top_k

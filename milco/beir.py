@@ -1,13 +1,25 @@
-"""Test collections in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv."""
+"""Test collections in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
+
+Those that the project writes have a collection.json beside these files:
+
+    query_language, document_language
+    source          name of the source in the configuration
+    chunked         whether documents are chunks, named DOCUMENT#0, DOCUMENT#1, …; judgements name documents
+    task, …         for a task of mteb where it comes from, see milco/mteb_tasks.py
+"""
 
 import json
+import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import nlargest
 from pathlib import Path
+from typing import Any
 
 from milco.errors import MilcoError
+from milco.files import write_json
 from milco.text import comparable
 
 GRADE = re.compile(r"-?[0-9]+")
@@ -15,12 +27,26 @@ GRADE = re.compile(r"-?[0-9]+")
 
 @dataclass
 class Collection:
-    """A test collection in memory: texts by id, and relevant documents by query id with their grade."""
+    """A test collection in memory: texts by id, judged documents by query id with their grade, and what
+    collection.json says about it."""
 
     name: str
     documents: dict[str, str] = field(default_factory=dict)
     queries: dict[str, str] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def judged_ids(self) -> list[str]:
+        """Ids under which documents are judged, one for each text: a chunk has that of its document."""
+        if self.about.get("chunked"):
+            return [identifier.rpartition("#")[0] for identifier in self.documents]
+        return list(self.documents)
+
+    def texts_to_find(self, depth: int) -> int:
+        """How many texts a search must find for `depth` documents to be among them, whatever texts they are."""
+        if self.about.get("chunked"):
+            depth = sum(nlargest(depth, Counter(self.judged_ids()).values()))
+        return depth + bool(self.about.get("ignore_identical_ids"))
 
     def texts(self) -> set[str]:
         """Every text of the collection, in the form under which strings are compared."""
@@ -35,9 +61,21 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
     Raises:
         MilcoError: a file is missing, or a line is not what the layout asks for (the message has its number).
     """
-    documents = _each_once(folder / "corpus.jsonl", iter_documents(folder))
-    queries, qrels = read_queries(folder, split, documents)
-    return Collection(folder.name, documents, queries, qrels)
+    collection = Collection(folder.name, about=read_about(folder))
+    collection.documents = _each_once(folder / "corpus.jsonl", iter_documents(folder))
+    known: Container[str] | None = collection.documents
+    if collection.about.get("chunked"):
+        known = set(collection.judged_ids())
+    if "task" in collection.about:  # mteb judges documents that are nowhere; they count as relevant and not found
+        known = None
+    collection.queries, collection.qrels = read_queries(folder, split, known)
+    return collection
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What collection.json says; nothing for a collection of the user's own."""
+    path = folder / "collection.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def iter_documents(folder: Path) -> Iterator[tuple[str, str]]:
@@ -80,18 +118,39 @@ def _each_once(path: Path, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def write_collection(collection: Collection, folder: Path, split: str) -> None:
-    """Write a collection in BEIR layout; the folder must not exist yet."""
+def write_collection(collection: Collection, folder: Path, split: str, same: Path | None = None) -> None:
+    """Write a collection in BEIR layout; the folder must not exist yet.
+
+    Args:
+        same: folder of a collection over the same documents, whose file is linked and not written again.
+    """
+    documents = ({"_id": name, "title": "", "text": text} for name, text in collection.documents.items())
+    queries = ({"_id": name, "text": text} for name, text in collection.queries.items())
+    write_layout(folder, split, () if same else documents, queries, collection.qrels, collection.about)
+    if same:
+        (folder / "corpus.jsonl").unlink()
+        os.link(same / "corpus.jsonl", folder / "corpus.jsonl")
+
+
+def write_layout(
+    folder: Path,
+    split: str,
+    documents: Iterable[dict[str, str]],
+    queries: Iterable[dict[str, str]],
+    qrels: dict[str, dict[str, int]],
+    about: dict[str, Any],
+) -> None:
+    """Write the rows of a collection as they come; the folder must not exist yet."""
     (folder / "qrels").mkdir(parents=True)
-    for name, texts in (("corpus", collection.documents), ("queries", collection.queries)):
+    for name, rows in (("corpus", documents), ("queries", queries)):
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
-            for identifier, value in texts.items():
-                row = {"_id": identifier, **({"title": ""} if name == "corpus" else {}), "text": value}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as lines:
         lines.write("query-id\tcorpus-id\tscore\n")
-        for query, grades in collection.qrels.items():
+        for query, grades in qrels.items():
             lines.writelines(f"{query}\t{document}\t{grade}\n" for document, grade in grades.items())
+    if about:
+        write_json(folder / "collection.json", about)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

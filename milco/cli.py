@@ -55,11 +55,16 @@ def convert(binary: Input, tokenizer: Input, output: Output) -> None:
 
 
 @app.command()
-def corpora(config: ConfigFile, source: Named, output: Output) -> None:
+def corpora(
+    config: ConfigFile,
+    source: Named,
+    output: Output,
+    encoder: Annotated[Path | None, typer.Option(help="Checkpoint by whose tokens documents are cut.")] = None,
+) -> None:
     """Write parallel text, known items and test collections."""
     from milco.corpora import build
 
-    build(configuration.load(config), _named(source), output)
+    build(configuration.load(config), _named(source), output, encoder)
 
 
 @app.command()
@@ -152,11 +157,11 @@ def evaluate(
 
 
 @app.command()
-def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+def index(corpora: Corpora, vectors: Input, output: Output) -> None:
     """Build the Seismic indexes and hold them against exact search."""
     from milco.index import build_all
 
-    build_all(configuration.load(config), corpora / "collections" / "test", vectors, output)
+    build_all(corpora / "collections" / "test", vectors, output)
 
 
 @app.command()

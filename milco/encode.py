@@ -2,7 +2,8 @@
 
     align, distill   sparse rows of a MILCO model
     teacher          the English retriever reading whatever language comes
-    dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections only
+    dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
+                     only, where there are any
 
 A text that stands in several collections is encoded once: vectors hang on `text_id`. They are written in parts of
 `WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection.
@@ -25,7 +26,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from milco.beir import Collection, iter_documents, read_collection, read_queries
+from milco.beir import Collection, iter_documents, read_about, read_collection, read_queries
 from milco.config import Config
 from milco.errors import MilcoError
 from milco.files import finished_folder
@@ -42,29 +43,21 @@ def text_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def folders_of(config: Config, system: str, collections: Path) -> list[Path]:
+def folders_of(system: str, collections: Path) -> list[Path]:
     """The test collections that a system is measured on, by name."""
-    return [f for f in sorted(collections.iterdir()) if system != "dense" or is_cross_lingual(config, f.name)]
+    folders = sorted(collections.iterdir())
+    return cross_lingual(folders) if system == "dense" else folders
 
 
-def collections_of(config: Config, system: str, collections: Path) -> Iterator[Collection]:
+def collections_of(system: str, collections: Path) -> Iterator[Collection]:
     """The same, one in memory at a time."""
-    return map(read_collection, folders_of(config, system, collections))
+    return map(read_collection, folders_of(system, collections))
 
 
-def is_cross_lingual(config: Config, collection: str) -> bool:
-    """Whether the queries of a collection are in another language than its documents."""
-    query, document = languages_of(config, collection)
-    return query != document
-
-
-def languages_of(config: Config, collection: str) -> tuple[str, str]:
-    """Query language and document language of a collection."""
-    if collection in config.sources:
-        source = config.sources[collection]
-        return source.language or "und", source.document_language or source.language or "und"
-    query, _, document = collection.rpartition("-")
-    return query, document
+def cross_lingual(folders: list[Path]) -> list[Path]:
+    """The collections whose queries are in another language than their documents; all, if none is so."""
+    said = {folder: read_about(folder) for folder in folders}
+    return [f for f in folders if said[f]["query_language"] != said[f]["document_language"]] or folders
 
 
 def encode(
@@ -77,7 +70,7 @@ def encode(
         MilcoError: a text has weights that are no numbers.
     """
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
-    folders = folders_of(config, system, collections)
+    folders = folders_of(system, collections)
     with finished_folder(output) as folder:
         for side in SIDES:
             total = sum(1 for _ in texts_of_shard(folders, side, shard, shards))

@@ -1,15 +1,16 @@
 """Runs and measures of every system on the test collections.
 
-`runs/{collection}.trec` holds the 100 best documents of each query, `measures.parquet` nDCG@10, RR@10 and R@100 per
-query, `statistics.json` the mean number of active dimensions. A collection that fails stops the rule: there is no
-average over those that happened to work.
+`runs/{collection}.trec` holds the best documents of each query, as many as the deepest measure of the source looks at,
+`measures.parquet` the measures per query, `statistics.json` the mean number of active dimensions. A collection that
+fails stops the rule: there is no average over those that happened to work.
 
 Run by rule `evaluate`:
     python -m milco evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
         --output FOLDER
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import bm25s
@@ -17,23 +18,24 @@ import ir_measures
 import numpy as np
 import pandas as pd
 import scipy.sparse
-from ir_measures import RR, R, nDCG
+from ir_measures import nDCG
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from milco.beir import Collection
 from milco.config import Config
-from milco.encode import Vectors, collections_of, languages_of
+from milco.encode import Vectors, collections_of
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.search import Ranking, rank_exactly
 
-MEASURES = [nDCG @ 10, RR @ 10, R @ 100]
-DEPTH = 100  # documents of a run; the deepest measure needs no more
-Search = Callable[[Collection], tuple[list[Ranking], dict[str, float]]]
+MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
+WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
+Run = dict[str, dict[str, float]]
+Search = Callable[[Collection, int], tuple[list[Ranking], dict[str, float]]]
 
 
-def measure(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> pd.DataFrame:
+def measure(qrels: dict[str, dict[str, int]], run: Run, measures: Sequence = (MAIN,)) -> pd.DataFrame:
     """Measures per query: columns query, measure, value. A judged query that found nothing counts as 0.
 
     Raises:
@@ -42,16 +44,33 @@ def measure(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) 
     forgotten = sorted(qrels.keys() - run.keys())
     if forgotten:
         raise MilcoError(f"the run has no entry for {len(forgotten)} judged queries, the first is {forgotten[0]!r}")
-    metrics = ir_measures.iter_calc(MEASURES, qrels, run)
+    metrics = ir_measures.iter_calc(measures, qrels, run)
     return pd.DataFrame([(m.query_id, str(m.measure), m.value) for m in metrics], columns=["query", "measure", "value"])
 
 
-def as_run(rankings: list[Ranking], queries: list[str], documents: list[str]) -> dict[str, dict[str, float]]:
-    """Rankings of rows → {query id: {document id: score}}. A query that found nothing has an empty entry."""
-    return {
-        query: {documents[place]: score for place, score in ranking}
-        for query, ranking in zip(queries, rankings, strict=True)
-    }
+def mean_ndcg(qrels: dict[str, dict[str, int]], run: Run) -> float:
+    """Mean nDCG@10 over the judged queries."""
+    return float(measure(qrels, run).value.mean())
+
+
+def as_run(rankings: list[Ranking], queries: Iterable[str], documents: list[str]) -> Run:
+    """Rankings of rows, best first → {query id: {document id: score}}. Of rows with the same id the best counts. A
+    query that found nothing has an empty entry."""
+    run: Run = {}
+    for query, ranking in zip(queries, rankings, strict=True):
+        run[query] = {}
+        for place, score in ranking:
+            run[query].setdefault(documents[place], score)
+    return run
+
+
+def run_of(collection: Collection, rankings: list[Ranking], depth: int) -> Run:
+    """The `depth` best documents of each query, from rankings of `collection.texts_to_find(depth)` texts."""
+    run = as_run(rankings, collection.queries, collection.judged_ids())
+    if collection.about.get("ignore_identical_ids"):
+        for query, found in run.items():
+            found.pop(query, None)
+    return {query: dict(islice(found.items(), depth)) for query, found in run.items()}
 
 
 def evaluate(config: Config, system: str, collections: Path, vectors: Path | None, encoder: Path, output: Path) -> None:
@@ -66,20 +85,18 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
     with finished_folder(output) as folder:
         (folder / "runs").mkdir()
         measures, statistics = [], []
-        for collection in tqdm(collections_of(config, system, collections), desc=f"evaluate {system}"):
+        for collection in tqdm(collections_of(system, collections), desc=f"evaluate {system}"):
+            wanted = [ir_measures.parse_measure(name) for name in config.sources[collection.about["source"]].measures]
+            depth = max(item.params.get("cutoff", WHOLE_RANKING) for item in wanted)
             try:
-                rankings, found = search(collection)
+                rankings, found = search(collection, collection.texts_to_find(depth))
                 statistics.append({"collection": collection.name, **found})
-                run = as_run(rankings, list(collection.queries), list(collection.documents))
-                rows = measure(collection.qrels, run)
+                run = run_of(collection, rankings, depth)
+                rows = measure(collection.qrels, run, wanted)
             except Exception as error:
                 raise MilcoError(f"{system} on collection {collection.name}: {error}") from error
-            query_language, document_language = languages_of(config, collection.name)
-            measures.append(
-                rows.assign(
-                    collection=collection.name, query_language=query_language, document_language=document_language
-                )
-            )
+            languages = {key: collection.about[key] for key in ("query_language", "document_language")}
+            measures.append(rows.assign(collection=collection.name, **languages))
             _write_run(run, system, folder / "runs" / f"{collection.name}.trec")
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
         write_json(folder / "statistics.json", statistics)
@@ -97,14 +114,14 @@ def matrices(vectors: Vectors, collection: Collection, system: str):
 def _vector_search(vectors: Vectors, system: str) -> Search:
     """Exact search over vectors; beside the rankings the mean active dimensions and the share of empty texts."""
 
-    def search(collection: Collection) -> tuple[list[Ranking], dict[str, float]]:
+    def search(collection: Collection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
         queries, documents = matrices(vectors, collection, system)
         found: dict[str, float] = {}
         for side, rows in (("query", queries), ("document", documents)):
             if scipy.sparse.issparse(rows):
                 active = np.diff(rows.indptr)
                 found |= {f"active_{side}": float(active.mean()), f"empty_{side}": float((active == 0).mean())}
-        return rank_exactly(queries, documents, DEPTH), found
+        return rank_exactly(queries, documents, depth), found
 
     return search
 
@@ -117,11 +134,11 @@ def _bm25(encoder: Path) -> Search:
         ids = tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"]
         return [[str(piece) for piece in text] for text in ids]
 
-    def search(collection: Collection) -> tuple[list[Ranking], dict[str, float]]:
+    def search(collection: Collection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
         retriever = bm25s.BM25()
         retriever.index(pieces(list(collection.documents.values())), show_progress=False)
-        depth = min(DEPTH, len(collection.documents))
-        found, scores = retriever.retrieve(pieces(list(collection.queries.values())), k=depth, show_progress=False)
+        queries, depth = pieces(list(collection.queries.values())), min(depth, len(collection.documents))
+        found, scores = retriever.retrieve(queries, k=depth, show_progress=False)
         rankings = [
             [(int(place), float(score)) for place, score in zip(*row, strict=True) if score > 0]
             for row in zip(found, scores, strict=True)
@@ -131,7 +148,7 @@ def _bm25(encoder: Path) -> Search:
     return search
 
 
-def _write_run(run: dict[str, dict[str, float]], system: str, path: Path) -> None:
+def _write_run(run: Run, system: str, path: Path) -> None:
     with path.open("w", encoding="utf-8") as lines:
         for query, documents in run.items():
             for rank, (document, score) in enumerate(documents.items(), 1):

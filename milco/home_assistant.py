@@ -157,14 +157,14 @@ def collections(table: pd.DataFrame, split: str, languages: list[str], settings:
         local = table[table.language == language]
         queries = _queries(local, english, items_by_title, settings)
         asked |= set(queries)
-        cross = _collection(f"{language}-en", english, queries, items_by_title)
+        cross = _collection(language, "en", english, queries, items_by_title)
         described = local.dropna(subset="title")
-        same = _collection(f"{language}-{language}", described, queries, items_by_title)
+        same = _collection(language, language, described, queries, items_by_title)
         if not cross.qrels or not same.qrels:
             raise MilcoError(f"eval_languages: {language} has no {split} query; drop it or hold out more")
         made += [cross] if split == "dev" else [cross, same]
     ceiling = {title: title for title in items_by_title.index if title in asked}
-    yield _collection("en-en", english, ceiling, items_by_title)
+    yield _collection("en", "en", english, ceiling, items_by_title)
     yield from made
 
 
@@ -183,12 +183,19 @@ def _queries(
     return {title: commonest[title] for title in chosen[: settings.max_queries]}
 
 
-def _collection(name: str, table: pd.DataFrame, queries: dict[str, str], items_by_title: pd.Series) -> Collection:
-    """A collection over the distinct descriptions of `table`, with the given queries (by English title)."""
+def _collection(
+    asked: str, answered: str, table: pd.DataFrame, queries: dict[str, str], items_by_title: pd.Series
+) -> Collection:
+    """A collection over the distinct descriptions of `table`, with the given queries (by English title).
+
+    Args:
+        asked, answered: languages of queries and documents.
+    """
     documents = {_identifier(value): value for value in table.description.drop_duplicates()}
     description = table.set_index("item").description
     description = description[~description.index.duplicated()]
-    collection = Collection(name, documents)
+    about = {"query_language": asked, "document_language": answered}
+    collection = Collection(f"{asked}-{answered}", documents, about=about)
     for title, query in queries.items():
         known = [item for item in items_by_title[title] if item in description.index]
         relevant = {_identifier(description[item]): 1 for item in known}

@@ -2,7 +2,7 @@
 
 Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
 
-Run by rule `index`:  python -m milco index --config FILE --corpora FOLDER --vectors FOLDER --output FOLDER
+Run by rule `index`:  python -m milco index --corpora FOLDER --vectors FOLDER --output FOLDER
 """
 
 import time
@@ -14,13 +14,11 @@ import scipy.sparse
 import seismic
 from tqdm import tqdm
 
-from milco.config import Config
 from milco.encode import Vectors, collections_of
-from milco.evaluation import as_run, matrices, measure
+from milco.evaluation import DEPTH, matrices, mean_ndcg, run_of
 from milco.files import finished_folder
 from milco.search import Ranking, rank_exactly
 
-DEPTH = 10
 QUERY_CUT, HEAP_FACTOR = 64, 0.7
 
 
@@ -86,25 +84,25 @@ class Index:
         return cls(seismic.SeismicIndexLV.load(f"{path}.index.seismic"), np.load(f"{path}.columns.npy"))
 
 
-def build_all(config: Config, collections: Path, vectors: Path, output: Path) -> None:
+def build_all(collections: Path, vectors: Path, output: Path) -> None:
     """Index every test collection and measure each index, read back from disk, beside exact search.
 
     Collections over the same documents share an index. Writes `{index}.index.seismic` and seismic.parquet:
     collection, index, documents, bytes, build_seconds, milliseconds (per query), recall (share of the exact 10 best
-    that the index finds), nDCG@10 of both.
+    that the index finds; of chunks as many as hold the 10 best documents), nDCG@10 of both.
     """
     found = Vectors(vectors)
     rows = []
     made: dict[tuple[str, ...], dict] = {}
     with finished_folder(output) as folder:
-        for collection in tqdm(collections_of(config, "distill", collections), desc="index"):
+        for collection in tqdm(collections_of("distill", collections), desc="index"):
             queries, documents = matrices(found, collection, "distill")
             texts = tuple(collection.documents.values())
             if texts not in made:
                 made[texts] = _build(documents, folder / collection.name)
-            rankings, milliseconds = Index.load(folder / made[texts]["index"]).search(queries, DEPTH)
-            exact = rank_exactly(queries, documents, DEPTH)
-            names = list(collection.queries), list(collection.documents)
+            depth = collection.texts_to_find(DEPTH)
+            rankings, milliseconds = Index.load(folder / made[texts]["index"]).search(queries, depth)
+            exact = rank_exactly(queries, documents, depth)
             rows.append(
                 {
                     "collection": collection.name,
@@ -112,8 +110,8 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
                     **made[texts],
                     "milliseconds": milliseconds,
                     "recall": recall(rankings, exact),
-                    "nDCG@10": mean_ndcg(collection.qrels, as_run(rankings, *names)),
-                    "exact nDCG@10": mean_ndcg(collection.qrels, as_run(exact, *names)),
+                    "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, DEPTH)),
+                    "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, DEPTH)),
                 }
             )
         pd.DataFrame(rows).to_parquet(folder / "seismic.parquet", index=False)
@@ -135,9 +133,3 @@ def recall(found: list[Ranking], exact: list[Ranking]) -> float:
         if wanted
     ]
     return float(np.mean(shares)) if shares else 1.0
-
-
-def mean_ndcg(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> float:
-    """Mean nDCG@10 over the judged queries."""
-    rows = measure(qrels, run)
-    return float(rows[rows.measure == "nDCG@10"].value.mean())

@@ -13,9 +13,10 @@ import scipy.sparse
 from tqdm import tqdm
 
 from milco import index
+from milco.beir import read_collection
 from milco.config import Config
-from milco.encode import Vectors, collections_of, is_cross_lingual
-from milco.evaluation import as_run, matrices
+from milco.encode import Vectors, cross_lingual, folders_of
+from milco.evaluation import DEPTH, matrices, mean_ndcg, run_of
 from milco.files import finished_file
 from milco.search import rank_exactly
 
@@ -58,30 +59,29 @@ def _keep(rows: scipy.sparse.csr_array, kept: np.ndarray) -> scipy.sparse.csr_ar
 
 
 def sweep(config: Config, collections: Path, vectors: Path, output: Path) -> None:
-    """Prune the documents of the cross-lingual collections to every budget of the configuration.
+    """Prune the documents of the cross-lingual collections, or of all if none is so, to every budget.
 
     Writes a Parquet file: method, budget, active (mean terms per document), nDCG@10 (exact search, mean over
     collections), bytes (Seismic index on disk, per document), milliseconds (mean of a query in that index).
     """
     found = Vectors(vectors)
     shared = defaultdict(list)  # collections over the same documents share an index
-    for collection in collections_of(config, "distill", collections):
-        if is_cross_lingual(config, collection.name):
-            shared[tuple(collection.documents.values())].append(collection)
+    for collection in map(read_collection, cross_lingual(folders_of("distill", collections))):
+        shared[tuple(collection.documents.values())].append(collection)
     budgets = [("none", 0.0)]
     budgets += [("top-k", k) for k in config.evaluate.top_k] + [("mass", share) for share in config.evaluate.mass]
     rows = []
     for method, budget in tqdm(budgets, desc="prune"):
         results = []
         for group in shared.values():
-            results += _measure(config, found, group, method, budget)
+            results += _measure(found, group, method, budget)
         means = pd.DataFrame(results).mean()
         rows.append({"method": method, "budget": budget, **means})
     with finished_file(output) as draft:
         pd.DataFrame(rows).to_parquet(draft, index=False)
 
 
-def _measure(config: Config, vectors: Vectors, collections: list, method: str, budget: float) -> list[dict]:
+def _measure(vectors: Vectors, collections: list, method: str, budget: float) -> list[dict]:
     """One row per collection, all over the same documents."""
     _, documents = matrices(vectors, collections[0], "distill")
     if method == "top-k":
@@ -94,14 +94,13 @@ def _measure(config: Config, vectors: Vectors, collections: list, method: str, b
     rows = []
     for collection in collections:
         queries, _ = matrices(vectors, collection, "distill")
-        run = as_run(
-            rank_exactly(queries, documents, index.DEPTH), list(collection.queries), list(collection.documents)
-        )
-        _, milliseconds = built.search(queries, index.DEPTH)
+        depth = collection.texts_to_find(DEPTH)
+        run = run_of(collection, rank_exactly(queries, documents, depth), DEPTH)
+        _, milliseconds = built.search(queries, depth)
         rows.append(
             {
                 "active": float(np.diff(documents.indptr).mean()),
-                "nDCG@10": index.mean_ndcg(collection.qrels, run),
+                "nDCG@10": mean_ndcg(collection.qrels, run),
                 "bytes": size,
                 "milliseconds": milliseconds,
             }

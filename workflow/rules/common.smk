@@ -79,7 +79,7 @@ def vectors(system):
 
 def runs(system):
     """Runs and measures of a system."""
-    key = KEYS["runs-bm25" if system == "bm25" else f"vectors-{system.removesuffix('-pivot')}"]
+    key = KEYS[f"runs-{system.removesuffix('-pivot')}"]
     return f"artifacts/runs/{system}-{key}"
 
 

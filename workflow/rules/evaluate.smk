@@ -77,13 +77,10 @@ rule index:
         f"logs/index/{KEYS['index']}.tsv"
     conda:
         ENVIRONMENT
-    params:
-        config=SETTINGS,
     message:
         "Seismic index of every test collection"
     shell:
-        "python -m milco index --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
-        " --output {output} > {log} 2>&1"
+        "python -m milco index --corpora {input.corpora} --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 rule prune:

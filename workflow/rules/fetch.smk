@@ -40,6 +40,7 @@ rule convert:
 rule corpora:
     input:
         sources=[source(name) for name in CONFIG.used_datasets()],
+        encoder=ENCODER if any(CONFIG.sources[name].chunk_tokens for name in CONFIG.used_datasets()) else [],
     output:
         directory(artifact("corpora")),
     log:
@@ -51,7 +52,9 @@ rule corpora:
     params:
         config=SETTINGS,
         sources=[f"--source {dataset}" for dataset in datasets()],
+        encoder=lambda wildcards, input: f"--encoder {input.encoder}" if input.encoder else "",
     message:
         "parallel text, known items and test collections"
     shell:
-        "python -m milco corpora --config {params.config} {params.sources} --output {output} 2>&1 | tee {log}"
+        "python -m milco corpora --config {params.config} {params.sources} {params.encoder} --output {output}"
+        " 2>&1 | tee {log}"

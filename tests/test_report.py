@@ -1,0 +1,48 @@
+"""The report where collections have other measures than the usual ones."""
+
+import pandas as pd
+import pytest
+
+from milco import config
+from milco.report import Results, write
+
+SYSTEMS = ["bm25", "distill"]
+
+
+def results(rows: list[tuple[str, str, str, str]]) -> Results:
+    """One query and one value of 0.5 for each (collection, query language, document language, measure)."""
+    columns = ["collection", "query_language", "document_language", "measure"]
+    measures = pd.concat([pd.DataFrame(rows, columns=columns).assign(system=system) for system in SYSTEMS])
+    index = {"collection": [rows[0][0]], "documents": [2], "bytes": [9], "build_seconds": [0.1], "milliseconds": [0.1]}
+    pruning = {"method": ["none"], "budget": [0], "active": [3], "nDCG@10": [0.5], "bytes": [9], "milliseconds": [0.1]}
+    statistics = {"system": "distill", "collection": [rows[0][0]], "active_query": 3, "active_document": 4}
+    return Results(
+        measures.assign(query="q", value=0.5),
+        pd.DataFrame({**statistics, "empty_query": 0.0}),
+        {"distill": pd.DataFrame({"step": [1], "loss": [2.0]})},
+        pd.DataFrame({**index, "recall": [1.0], "nDCG@10": [0.5], "exact nDCG@10": [0.5]}),
+        pd.DataFrame(pruning),
+        pd.DataFrame({"node": ["x"], "s": [1.0], "max_rss": [1.0]}),
+        {"pairs": {"de": 1}, "items": 0, "datasets": {}},
+    )
+
+
+CASES = {
+    "none of the usual": [("limit", "en", "en", "R@2"), ("neuclir-fa", "en", "fa", "nDCG@20")],
+    "within a language alone": [("miracl-hi", "hi", "hi", "nDCG@10"), ("miracl-hi", "hi", "hi", "R@100")],
+    "mixed": [("mkqa-de", "de", "en", "R@100"), ("x-de", "de", "en", "nDCG@10"), ("limit", "en", "en", "R@2")],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
+    files = [tmp_path / name for name in ("report.html", "metrics.csv", "summary.md")]
+    write(config.parse(values), results(CASES[case]), *files)
+    page, summary = files[0].read_text(encoding="utf-8"), files[2].read_text(encoding="utf-8")
+    assert "nan" not in page and "nan" not in summary
+    assert len(pd.read_csv(files[1])) == len(SYSTEMS) * len(CASES[case])
+    assert ("| collection |" in summary) == any(measure == "nDCG@10" for *_, measure in CASES[case])
+    asked_across = any(query != document for _, query, document, _ in CASES[case])
+    for name, query, document, measure in CASES[case]:
+        assert (measure in summary) == (query != document or not asked_across)
+        assert (f"<th>{name}</th>" in page) == (measure == "nDCG@10" or name == CASES[case][0][0])
