@@ -48,6 +48,37 @@ class Source(Strict):
     )
     document_language: str | None = Field(None, description="For beir: the language of the documents.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    subsets: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        {},
+        description="For tables of the hub: the dataset configurations to read, each with the language of its pairs; "
+        "mul: several languages, all of them kept. Of file: sources, subfolders. None for a dataset without names.",
+    )
+    split: str = Field("train", min_length=1, description="For tables of the hub: the split to read.")
+    trust_remote_code: bool = Field(
+        False,
+        description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
+        "that cannot be loaded without running them is refused.",
+    )
+    licence: str | None = Field(
+        None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self):
+        hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
+        if hub and self.format not in ("transformers", "tokenizer", "pairs", "triples", "beir"):
+            raise ValueError(f"format: a hub repository cannot hold {self.format}")
+        if hub and (self.sha256 or self.files):
+            raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")
+        if self.subsets and not (tables and self.uri.startswith(("hf:", "file:"))):
+            raise ValueError("subsets: only pairs and triples of a hub repository or of a folder have them")
+        if self.subsets and self.language:
+            raise ValueError("language: leave it out, subsets names one for each")
+        if self.split != "train" and not (hub and tables):
+            raise ValueError("split: only pairs and triples of a hub repository have splits")
+        if self.trust_remote_code and not (hub and self.format == "transformers"):
+            raise ValueError("trust_remote_code: only a model of a hub repository brings code")
+        return self
 
     @model_validator(mode="after")
     def _pinned(self):
