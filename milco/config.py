@@ -60,13 +60,18 @@ class Source(Strict):
         description="For pairs without such a column: their language; for beir and mteb: the language of the queries.",
     )
     document_language: str | None = Field(None, description="For beir and mteb: the language of the documents.")
-    subsets: dict[str, str] = Field(
+    subsets: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         {},
-        description="For mteb: the subsets to take, each with the language of its queries and documents, as far as "
-        "language and document_language do not say it; by default all, in the languages that mteb names.",
+        description="For tables of the hub: the dataset configurations to read, each with the language of its pairs; "
+        "mul: several languages, all of them kept. Of file: sources, subfolders. None for a dataset without names. "
+        "For mteb: the subsets to take, each with the language of its queries and documents, as far as language and "
+        "document_language do not say it; by default all, in the languages that mteb names.",
     )
     split: str | None = Field(
-        None, description="For mteb: the split to take; by default test, or the first that the task is evaluated on."
+        None,
+        min_length=1,
+        description="For tables of the hub and mteb: the split to read; by default train of a table, and of a task "
+        "test or the first that it is evaluated on.",
     )
     pool: bool = Field(
         False,
@@ -85,6 +90,32 @@ class Source(Strict):
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    trust_remote_code: bool = Field(
+        False,
+        description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
+        "that cannot be loaded without running them is refused.",
+    )
+    licence: str | None = Field(
+        None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self):
+        hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
+        if hub and self.format not in ("transformers", "tokenizer", "pairs", "triples", "beir"):
+            raise ValueError(f"format: a hub repository cannot hold {self.format}")
+        if hub and (self.sha256 or self.files):
+            raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")
+        task = self.format == "mteb"
+        if self.subsets and not (task or (tables and self.uri.startswith(("hf:", "file:")))):
+            raise ValueError("subsets: only tasks of mteb, and tables of a hub repository or of a folder, have them")
+        if self.subsets and self.language and not task:
+            raise ValueError("language: leave it out, subsets names one for each")
+        if self.split and not (task or (hub and tables)):
+            raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
+        if self.trust_remote_code and not (hub and self.format == "transformers"):
+            raise ValueError("trust_remote_code: only a model of a hub repository brings code")
+        return self
 
     @field_validator("measures")
     @classmethod
@@ -232,7 +263,7 @@ class Config(Strict):
     experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
     seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
     languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
-    eval_languages: list[str] = Field(min_length=1, description="Query languages of the known-item collections.")
+    eval_languages: list[str] = Field([], description="Query languages of the known-item collections.")
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
     corpora: Corpora = Corpora()
     model: Model

@@ -41,7 +41,8 @@ def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> 
     """Read a user's table (Parquet, JSONL, TSV; a file or a folder of files) with the given columns.
 
     `dataset.columns` renames the file's own columns; a TSV without a header holds English, tab, other language.
-    A column `language` may be missing if the dataset has one language, named by `dataset.language`.
+    A column `language` may be missing if the dataset has one language, named by `dataset.language`, or if each of its
+    subfolders has one, named by `dataset.subsets`.
 
     Raises:
         MilcoError: there is no table, or one is not what it should be (the message has its line or row).
@@ -53,14 +54,19 @@ def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> 
         ".jsonl": _read_jsonl,
         ".tsv": lambda path: _read_tsv(path, has_header=bool(dataset.columns)),
     }
-    files = sorted(path for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.suffix in readers)
-    if not files:
-        raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {folder}")
+    files: dict[Path, str | None] = {}
+    parts: dict[str, str | None] = {**dataset.subsets} or {"": dataset.language}
+    for subset, language in parts.items():
+        part = folder / subset
+        found = sorted(path for path in (part.rglob("*") if part.is_dir() else [part]) if path.suffix in readers)
+        if not found:
+            raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {part}")
+        files |= dict.fromkeys(found, language)
     tables = []
-    for path in files:
+    for path, language in files.items():
         table = readers[path.suffix](path).rename(columns={old: new for new, old in dataset.columns.items()})
-        if dataset.language and "language" not in table:
-            table["language"] = dataset.language
+        if language and "language" not in table:
+            table["language"] = language
         missing = [column for column in columns if column not in table]
         if missing:
             hint = f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
@@ -174,14 +180,14 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
         counts: Counter = Counter()
         pairs += parallel_pairs(
             tqdm(_candidates(config, name, sources[name]), desc=name, unit="pair", mininterval=2),
-            set(config.languages),
+            {*config.languages, "mul"},
             held_out,
             counts,
         )
         statistics[name] = dict(counts)
     table = pd.DataFrame(pairs, columns=PAIR_COLUMNS).drop_duplicates(ignore_index=True)
     empty = sorted(set(config.languages) - {"en"} - set(table.language))
-    if empty:
+    if empty and "mul" not in set(table.language):
         raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
     train = items[items.split == "train"]
     for column in ("title", "description"):

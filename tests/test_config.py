@@ -111,6 +111,34 @@ REFUSALS = {
         {"sources/mine": {"uri": "file:mine", "format": "beir", "language": "de"}},
         "sources.mine: language and document_language are missing",
     ),
+    "subsets of a wheel": (
+        {"sources/splade-tiny/subsets": {"en_de": "de"}},
+        "sources.splade-tiny: subsets: only tasks of mteb, and tables of a hub repository",
+    ),
+    "subset without a language": (
+        {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "subsets": {"all": ""}}},
+        "sources.web.subsets.all: ",
+    ),
+    "subsets and a language": (
+        {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "subsets": {"all": "mul"}, "language": "de"}},
+        "sources.web: language: leave it out",
+    ),
+    "split of a file": (
+        {"sources/web": {"uri": "file:web.tsv", "format": "pairs", "split": "dev"}},
+        "sources.web: split: only",
+    ),
+    "code of a dataset": (
+        {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "trust_remote_code": True}},
+        "sources.web: trust_remote_code: only",
+    ),
+    "checksum of a repository": (
+        {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "sha256": "0" * 64}},
+        "sources.web: sha256 and files: ",
+    ),
+    "wheels in a repository": (
+        {"sources/web": {"uri": "hf:owner/name", "format": "home-assistant"}},
+        "sources.web: format: a hub repository cannot hold home-assistant",
+    ),
     "unknown encoder": (
         {"model/multilingual_encoder_checkpoint": "e6"},
         "model.multilingual_encoder_checkpoint: no source",
@@ -311,7 +339,7 @@ def test_what_is_made_of_a_collection_does_not_fetch_it_again():
     later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True}
     changed = config.parse(demo({f"sources/home-assistant/{key}": value for key, value in later.items()}))
     assert changed.source_key("home-assistant") == before
-    assert config.parse(demo({"sources/home-assistant/split": "dev"})).source_key("home-assistant") != before
+    assert config.parse(demo({"sources/home-assistant/language": "de"})).source_key("home-assistant") != before
 
 
 def test_keys_are_the_same_in_another_process():

@@ -124,6 +124,15 @@ def test_tables_of_a_folder_are_put_together_in_order_of_their_names(tmp_path):
     assert read(tmp_path) == ROWS
 
 
+def test_subfolders_have_languages_of_their_own(tmp_path):
+    for folder, row in (("en_de", ROWS[0][:2]), ("en_ja", ROWS[1][:2]), ("en_fr", ("Good morning", "Bonjour"))):
+        (tmp_path / folder).mkdir()
+        tsv(tmp_path / folder / "a.tsv", row)
+    assert read(tmp_path, subsets={"en_ja": "ja", "en_de": "de"}) == [(*ROWS[1][:2], "ja"), (*ROWS[0][:2], "de")]
+    message = refusal(tmp_path, subsets={"en_de": "de", "en_es": "es"})
+    assert message == f"sources.mine: no .parquet, .jsonl or .tsv file in {tmp_path / 'en_es'}"
+
+
 def test_quotation_marks_in_tsv_are_text(tmp_path):
     rows = [('"Hello', 'Hallo"', "de"), ("it's", '"', "de")]
     assert read(tsv(tmp_path / "a.tsv", *rows)) == rows
@@ -305,6 +314,18 @@ def test_english_texts_of_the_user_s_own_pairs_are_listed_once(own, tmp_path):
     found = pd.read_parquet(tmp_path / "out" / "english.parquet").english.tolist()
     assert found == sorted(["Good morning", 'Say "hello"', "Good night"])
     assert len(pd.read_parquet(tmp_path / "out" / "items.parquet")) == 0
+
+
+def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_path):
+    settings = own_settings(tmp_path / "own", languages=["de", "fr"])
+    (tmp_path / "own" / "books" / "all").mkdir(parents=True)
+    own["books"] = tmp_path / "own" / "books"
+    rows = [("Good evening", "Guten Abend"), ("Good day", "buenos días")]
+    jsonl(own["books"] / "all" / "a.jsonl", *({"english": english, "non_english": other} for english, other in rows))
+    settings.sources["books"] = source(subsets={"all": "mul"})
+    corpora.build(settings, own, tmp_path / "out")
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert statistics["pairs"] == {"mul": 2, "de": 1}
 
 
 def test_failed_build_leaves_nothing_and_a_rerun_succeeds(own, tmp_path):
