@@ -72,6 +72,7 @@ def loss(config: Config) -> Loss:
             "loss_english": alignment_loss(english, target, kind)[place].mean(),
             "active_other": active.float().mean(),
             "active_english": (english.detach() > 0).sum(dim=1)[place].float().mean(),
+            "empty_other": (active == 0).float().mean(),
             "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().mean(),
         }
 

@@ -96,13 +96,16 @@ def loss(config: Config) -> Loss:
         own = own_scores(scores[:, mine])
         positives = mine.view(queries, -1)[:, 0]
         contrast = contrastive_loss(scores, positives, together(part["documents"])).mean()
+        active_query, active_document = ((view.detach() > 0).sum(dim=1) for view in (query, document))
         return {
             "loss_distillation": distillation_loss(own, part["scores"], settings.teacher_temperature).mean(),
             "loss_contrast": settings.contrastive_weight * contrast,
             "loss_query_sparsity": settings.lambda_q * sparsity(query),
             "loss_document_sparsity": settings.lambda_d * sparsity(document),
-            "active_query": (query.detach() > 0).sum(dim=1).float().mean(),
-            "active_document": (document.detach() > 0).sum(dim=1).float().mean(),
+            "active_query": active_query.float().mean(),
+            "active_document": active_document.float().mean(),
+            "empty_query": (active_query == 0).float().mean(),
+            "empty_document": (active_document == 0).float().mean(),
             "agreement": (own.detach().argmax(dim=1) == part["scores"].argmax(dim=1)).float().mean(),
         }
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from milco.config import Config
 from milco.environment import environment
 from milco.files import finished_file
+from milco.significance import paired_difference
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.fonttype"] = "none"
@@ -88,6 +89,18 @@ class Results:
         """Mean over queries: one row per system, collection and measure."""
         names = ["system", "collection", "query_language", "document_language", "measure"]
         return self.measures.groupby(names, sort=False).value.mean().reset_index()
+
+    def against(self, system: str, across: bool) -> pd.DataFrame:
+        """How `system` differs from each other system in nDCG@10, over all queries that both were asked."""
+        rows = self.measures[self.measures.measure == MEASURE]
+        if across:
+            rows = rows[rows.query_language != rows.document_language]
+        values = rows.pivot(index=["collection", "query"], columns="system", values="value")
+        found = {}
+        for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
+            both = values[[system, other]].dropna()
+            found[other] = {"queries": len(both), **paired_difference(both[system], both[other])}
+        return pd.DataFrame.from_dict(found, orient="index")
 
     def ceiling(self) -> pd.Series:
         """Collection → what the English teacher reaches with the English form of the same queries."""
@@ -186,6 +199,7 @@ def write(config: Config, results: Results, report: Path, metrics: Path, summary
         same=same,
         averages=averages,
         active=active,
+        against=results.against("distill", across.any()),
         index=results.index,
         pruning=results.pruning,
         nodes=results.nodes.sort_values("s", ascending=False),

@@ -29,6 +29,7 @@ from milco.config import Config, Training
 from milco.embedding import add_gradients_in_place
 from milco.environment import environment
 from milco.files import write_json
+from milco.guard import Guard, refuse_if_stopped
 from milco.model import MilcoModel, Views
 from milco.recovery import (
     Interruption,
@@ -288,6 +289,7 @@ def train(
         forget_what_is_outdated(folder, inputs)
         if (folder / ".trained").exists():
             return "finished"
+        refuse_if_stopped(folder)
         return str(last_checkpoint(folder) or "new")
 
     start = first_decides(state_of_run)
@@ -339,7 +341,7 @@ def train(
         loss=loss,
         train_dataset=Shares(steps, processes, collate),
         data_collator=lambda batches: batches[0],
-        callbacks=[Progress(folder, stage, settings, look)],
+        callbacks=[Guard(folder, stage, model.config.pivot_vocab_size), Progress(folder, stage, settings, look)],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and metrics.jsonl say it
     interruption = Interruption()

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import yaml
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 
@@ -211,6 +212,18 @@ def test_a_second_training_of_the_same_folder_waits_and_trains_nothing(training,
     assert "another process still trains here" not in log
     assert "another process still trains here" in training.log and "trained already" in training.log
     assert same(training.weights, undisturbed.weights)
+
+
+def test_a_training_that_blows_up_is_stopped_and_not_tried_again(prepared, training):
+    settings = yaml.safe_load(prepared.one("results/miniature/config.yaml").read_text(encoding="utf-8"))
+    settings["align"]["new_layer_learning_rate"] = 1e30
+    (training.folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    training.command[training.command.index("--config") + 1] = str(training.folder / "config.yaml")
+    for _ in range(2):
+        assert training.finish() == 1
+        # launch.sh ends the log with what the program had to say, below torchrun's traceback.
+        assert "align was stopped at step 5: the loss is no number any more; lower" in training.log.splitlines()[-1]
+    assert training.step() == 5 and not (training.folder / "model").exists()
 
 
 @pytest.fixture
