@@ -181,6 +181,7 @@ def report(
     node: Named,
     index: Input,
     prune: Input,
+    published: Input,
     report: Output,
     metrics: Output,
     summary: Output,
@@ -189,7 +190,7 @@ def report(
     from milco.report import Results, write
 
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
-    write(configuration.load(config), results, report, metrics, summary)
+    write(configuration.load(config), results, published, report, metrics, summary)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import matplotlib
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 
 from milco.config import Config
@@ -111,6 +112,30 @@ class Results:
         return asked.groupby("collection")["query"].agg(lambda queries: english[queries].mean())
 
 
+def beside_published(published: Path, means: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Title → published figures of collections that were measured here too, and ours: systems × collections.
+
+    The mean is there if all collections of the publication were measured. Other judgements, depths or subsets make
+    figures differ as well: compare with care.
+    """
+    tables = {}
+    for entry in yaml.safe_load(published.read_text(encoding="utf-8")):
+        wanted = entry["collections"]
+        mine = means[(means.measure == entry["measure"]) & means.collection.isin(wanted)]
+        if mine.empty:
+            continue
+        ours = mine.pivot(index="system", columns="collection", values="value").rename(index=SYSTEM_NAMES)
+        theirs = {
+            name: dict(zip(wanted, values, strict=True)) if isinstance(values, list) else {"mean": values}
+            for name, values in entry["systems"].items()
+        }
+        table = pd.concat([ours, pd.DataFrame.from_dict(theirs, orient="index")]).reindex(columns=[*wanted, "mean"])
+        table["mean"] = table["mean"].fillna(table[wanted].mean(axis=1, skipna=False))
+        table.insert(0, "from", ["here"] * len(ours) + ["published"] * len(theirs))
+        tables[f"{entry['source']}, {entry['measure']}"] = table.dropna(axis=1, how="all")
+    return tables
+
+
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -174,8 +199,8 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]) + "\n"
 
 
-def write(config: Config, results: Results, report: Path, metrics: Path, summary: Path) -> None:
-    """Write report.html, metrics.csv and summary.md."""
+def write(config: Config, results: Results, published: Path, report: Path, metrics: Path, summary: Path) -> None:
+    """Write report.html, metrics.csv and summary.md; `published` is a file like config/published.yaml."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
     cross, same = language_table(results, True), language_table(results, False)
@@ -199,6 +224,7 @@ def write(config: Config, results: Results, report: Path, metrics: Path, summary
         same=same,
         averages=averages,
         active=active,
+        published=beside_published(published, results.means()),
         against=results.against("distill", across.any()),
         index=results.index,
         pruning=results.pruning,

@@ -2,11 +2,13 @@
 
 import pandas as pd
 import pytest
+from miniature import ROOT
 
 from milco import config
-from milco.report import Results, write
+from milco.report import Results, beside_published, write
 
 SYSTEMS = ["bm25", "distill"]
+PUBLISHED = ROOT / "config" / "published.yaml"
 
 
 def results(rows: list[tuple[str, str, str, str]]) -> Results:
@@ -30,14 +32,14 @@ def results(rows: list[tuple[str, str, str, str]]) -> Results:
 CASES = {
     "none of the usual": [("limit", "en", "en", "R@2"), ("neuclir-fa", "en", "fa", "nDCG@20")],
     "within a language alone": [("miracl-hi", "hi", "hi", "nDCG@10"), ("miracl-hi", "hi", "hi", "R@100")],
-    "mixed": [("mkqa-de", "de", "en", "R@100"), ("x-de", "de", "en", "nDCG@10"), ("limit", "en", "en", "R@2")],
+    "mixed": [("mkqa-de", "de", "en", "R@100"), ("x-de", "de", "en", "nDCG@10"), ("small", "en", "en", "R@2")],
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
     files = [tmp_path / name for name in ("report.html", "metrics.csv", "summary.md")]
-    write(config.parse(values), results(CASES[case]), *files)
+    write(config.parse(values), results(CASES[case]), PUBLISHED, *files)
     page, summary = files[0].read_text(encoding="utf-8"), files[2].read_text(encoding="utf-8")
     assert "nan" not in page and "nan" not in summary
     assert len(pd.read_csv(files[1])) == len(SYSTEMS) * len(CASES[case])
@@ -46,3 +48,16 @@ def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
     for name, query, document, measure in CASES[case]:
         assert (measure in summary) == (query != document or not asked_across)
         assert (f"<th>{name}</th>" in page) == (measure == "nDCG@10" or name == CASES[case][0][0])
+
+
+def test_published_figures_stand_beside_ours_where_their_collections_were_measured():
+    tables = beside_published(
+        PUBLISHED, results([("miracl-sw", "sw", "sw", "nDCG@10"), *CASES["none of the usual"]]).means()
+    )
+    assert list(tables) == ["arXiv 2510.00671, MIRACL dev, nDCG@10", "arXiv 2510.00671, LIMIT, R@2"]
+    miracl, limit = tables.values()
+    assert miracl.loc["Stage 2", "miracl-sw"] == 0.5 and miracl.loc["MILCO", "miracl-sw"] == 0.803
+    assert pd.isna(miracl.loc["Stage 2", "mean"])  # of 18 languages one was measured
+    assert miracl.loc["MILCO", "mean"] == pytest.approx(0.723, abs=5e-4)
+    assert miracl.loc["BGE-M3 all", "mean"] == 0.715
+    assert limit.loc["Stage 2", "mean"] == 0.5 and limit["from"].tolist() == ["here", "here", "published", "published"]

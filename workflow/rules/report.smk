@@ -25,6 +25,7 @@ rule report:
         models=[model(stage) for stage in STAGES],
         index=artifact("index"),
         prune=artifact("prune", ".parquet"),
+        published=str(Path(workflow.basedir).parent / "config" / "published.yaml"),
     output:
         report=f"{RESULTS}/report.html",
         metrics=f"{RESULTS}/metrics.csv",
@@ -46,6 +47,7 @@ rule report:
     shell:
         "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
+        " --published {input.published}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"
 
