@@ -194,6 +194,17 @@ def report(
 
 
 @app.command()
+def plan(
+    config: ConfigFile,
+    machine: Annotated[Path | None, typer.Option(help="Machine description; see milco/plan.py.")] = None,
+) -> None:
+    """Print what an experiment will take: examples, steps, disk, device hours."""
+    from milco.plan import Machine, as_text, plan
+
+    print(as_text(plan(configuration.load(config), Machine.read(machine) if machine else Machine())))
+
+
+@app.command()
 def doctor(gpus_per_node: Annotated[int, typer.Option(help="Devices that each node should have.")] = 0) -> None:
     """Look over the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
     from milco.doctor import examine

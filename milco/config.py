@@ -95,6 +95,12 @@ class Source(Strict):
         description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
         "that cannot be loaded without running them is refused.",
     )
+    examples: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Pairs, queries or texts that it holds, as its publisher says: for `plan`, before it is fetched. "
+        "0: they are counted with another source.",
+        json_schema_extra=Layout,
+    )
     licence: str | None = Field(
         None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
     )

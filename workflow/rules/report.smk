@@ -67,3 +67,21 @@ rule export:
         "the finished model of {EXPERIMENT}"
     shell:
         "cp -R {input} {output} 2>&1 | tee {log}"
+
+
+rule plan:
+    output:
+        f"{RESULTS}/plan.md",
+    log:
+        f"logs/plan/{EXPERIMENT}.log",
+    benchmark:
+        f"logs/plan/{EXPERIMENT}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=SETTINGS,
+        settings=CONFIG.to_yaml(),
+    message:
+        "what {EXPERIMENT} will take: {output}"
+    shell:
+        "python -m milco plan --config {params.config} 2> {log} | tee {output}"

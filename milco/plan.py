@@ -1,0 +1,125 @@
+"""What an experiment will take, before anything is fetched: examples, steps, disk, device hours.
+
+Examples are what the publishers say (`sources.NAME.examples`), documents what mteb counted; lengths and speeds are
+those of a machine description:
+
+    devices: 128
+    tokens_per_text: 30                  # mean, special tokens included
+    terms_per_text: 25                   # mean active dimensions of the teacher, and of a representation
+    align_pairs_per_second: 900          # of one device, as metrics.jsonl of a finished run says (divided by devices)
+    distill_queries_per_second: 60
+    teacher_texts_per_second: 4000
+    encode_documents_per_second: 800
+
+Run by rule `plan`:  python -m milco plan --config FILE --machine FILE
+"""
+
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from milco.config import Config, Count, Rate, Strict
+from milco.errors import MilcoError
+
+
+class Machine(Strict):
+    """Where an experiment shall run, and how quick one device of it is; hours need the speeds."""
+
+    devices: Count = 1
+    tokens_per_text: Rate = Field(30, description="Mean tokens of a text.")
+    terms_per_text: Rate = Field(100, description="Mean active dimensions of a text.")
+    align_pairs_per_second: Rate | None = None
+    distill_queries_per_second: Rate | None = None
+    teacher_texts_per_second: Rate | None = None
+    encode_documents_per_second: Rate | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Machine":
+        """Read a machine description.
+
+        Raises:
+            MilcoError: it is missing, or a key is unknown or no number above 0.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise MilcoError(f"{path}: no such machine description") from None
+        except ValidationError as error:
+            (problem, *_) = error.errors()
+            raise MilcoError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+
+
+def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
+    """One row per stage: what it works on, optimizer steps, disk, device hours, and hours on all devices.
+
+    Raises:
+        MilcoError: a source does not say how many examples it has.
+    """
+    pairs, english = _pairs(config)
+    queries = sum(_examples(config, name) for name in config.distill.train_datasets)
+    texts = _texts_to_encode(config)
+    align, distill = config.align, config.distill
+    ids, cell = 4 * machine.tokens_per_text + 8, 4 * machine.terms_per_text + 8
+    seen, asked = pairs * align.num_train_epochs, queries * distill.num_train_epochs
+    encoding = texts * len([system for system in config.systems() if system not in ("bm25", "distill-pivot")])
+    return [
+        _row("token cache", f"{pairs:,.0f} pairs, {english:,.0f} English texts", disk=(pairs + english) * ids),
+        _row("teacher targets", f"{english:,.0f} texts", disk=english * cell,
+             work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
+        _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
+             work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
+        _row("Stage 2", f"{asked:,.0f} queries in {distill.num_train_epochs:g} epochs",
+             asked / distill.global_batch_size,
+             work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
+        _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",
+             disk=encoding * 8 * machine.terms_per_text, work=encoding, speed=machine.encode_documents_per_second,
+             devices=machine.devices),
+    ]  # fmt: skip
+
+
+def as_text(rows: list[dict[str, str]]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (list(rows[0]), *(row.values() for row in rows))]
+    return "\n".join([lines[0], "|---|---|" + "---:|" * (len(rows[0]) - 2), *lines[1:]]) + "\n"
+
+
+def _row(stage: str, what: str, steps: float = 0, disk: float = 0, work: float = 0, speed=None, devices=1) -> dict:
+    hours = work / speed / 3600 if speed else None
+    return {
+        "stage": stage,
+        "what": what,
+        "steps": f"{steps:,.0f}" if steps else "",
+        "disk, GB": f"{disk / 1e9:,.1f}" if disk else "",
+        "device hours": f"{hours:,.1f}" if hours else "",
+        f"hours, {devices} device{'s' * (devices > 1)}": f"{hours / devices:,.1f}" if hours else "",
+    }
+
+
+def _examples(config: Config, name: str) -> int:
+    count = config.sources[name].examples
+    if count is None:
+        raise MilcoError(f"sources.{name}.examples is missing: how many pairs or queries does it have?")
+    return count
+
+
+def _pairs(config: Config) -> tuple[float, float]:
+    """Pairs, and English texts: languages that are subsets of their own translate the same ones."""
+    pairs = {name: _examples(config, name) for name in config.align.train_datasets}
+    return sum(pairs.values()), sum(n / max(1, len(config.sources[name].subsets)) for name, n in pairs.items())
+
+
+def _texts_to_encode(config: Config) -> int:
+    """Queries and documents of the test collections that mteb has counted."""
+    import mteb  # takes seconds
+
+    total = 0
+    for name in config.evaluate.test_collections:
+        source = config.sources[name]
+        if source.format != "mteb":
+            total += _examples(config, name)
+            continue
+        metadata = mteb.get_task(source.uri.removeprefix("mteb:")).metadata
+        found = metadata.descriptive_stats or {}
+        total += found.get(source.split or metadata.eval_splits[0], {}).get("num_samples", 0)
+    return total

@@ -1,0 +1,54 @@
+"""The plan of an experiment: the paper's own numbers, and sums that can be done by hand."""
+
+import pytest
+from miniature import ROOT
+
+from milco import config
+from milco.errors import MilcoError
+from milco.plan import Machine, as_text, plan
+
+PAPER = config.load(ROOT / "config" / "milco.yaml")
+
+
+def rows(settings, **machine):
+    return {row["stage"]: row for row in plan(settings, Machine(**machine))}
+
+
+def test_the_full_experiment_has_the_steps_of_the_paper():
+    found = rows(PAPER)
+    assert found["token cache"]["what"].startswith("594,000,000 pairs")
+    assert found["Stage 1"]["steps"] == "145,020" and found["Stage 2"]["steps"] == "10,831"
+    assert int(found["encoding"]["what"].split()[0].replace(",", "")) > 3 * 106_000_000  # MIRACL, three systems
+
+
+def test_speeds_become_hours_and_devices_share_them():
+    found = rows(PAPER, devices=128, align_pairs_per_second=1000, distill_queries_per_second=100)
+    assert found["Stage 1"]["device hours"] == "330.0" and found["Stage 1"]["hours, 128 devices"] == "2.6"
+    assert found["Stage 2"]["device hours"] == "30.8"
+    assert found["encoding"]["device hours"] == ""  # no speed, no hours
+
+
+def test_disk_is_that_of_the_cells(values):
+    counts = {"pairs": 1_000_000_000, "triples": 10, "mine": 20}
+    sources = {name: {**source, "examples": counts.get(name)} for name, source in values["sources"].items()}
+    found = rows(config.parse({**values, "sources": sources}), tokens_per_text=10, terms_per_text=100)
+    assert found["token cache"]["disk, GB"] == "96.0"  # twice a billion texts of 10 ids and 8 bytes beside them
+    assert found["teacher targets"]["disk, GB"] == "408.0"
+    assert found["encoding"]["what"].startswith("80 texts")  # of four systems
+    assert as_text(list(found.values())).count("\n") == 7
+
+
+def test_a_source_that_says_no_number_is_named(values):
+    with pytest.raises(MilcoError, match=r"sources\.pairs\.examples is missing"):
+        rows(config.parse(values))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("devices: 0", "devices: "), ("gpus: 8", "gpus: Extra inputs"), (None, "no such machine")]
+)
+def test_a_wrong_machine_description_is_named(tmp_path, text, message):
+    path = tmp_path / "machine.yaml"
+    if text:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(MilcoError, match=rf"machine\.yaml: {message}"):
+        Machine.read(path)
