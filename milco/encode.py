@@ -15,7 +15,7 @@ Run by rules `encode`, one job for each shard of the texts, and `merge`:
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -79,8 +79,7 @@ def encode(
                 for number in range(max(1, ceil(total / WINDOW))):
                     part = dict(islice(mine, WINDOW))
                     path = folder / f"{side}-{number:05}.safetensors"
-                    encoder.save(path, encoder.encode(side, list(part.values())), list(part))
-                    bar.update(len(part))
+                    encoder.save(path, encoder.encode(side, list(part.values()), bar.update), list(part))
 
 
 def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:
@@ -107,6 +106,13 @@ def merge(shards: list[Path], output: Path) -> None:
                     shutil.copyfile(path.with_suffix(suffix), folder / f"{side}-{number:05}{suffix}")
 
 
+def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterator[tuple]:
+    """The batches of an encoder, and how many texts each had to whom it may concern."""
+    for places, rows in batches:
+        done(len(places))
+        yield places, rows
+
+
 class SparseEncoder:
     """MILCO models and the English teacher."""
 
@@ -122,11 +128,12 @@ class SparseEncoder:
             self.iter_rows = milco.iter_rows
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 
-    def encode(self, side: str, texts: list[str]) -> scipy.sparse.csr_array:
+    def encode(self, side: str, texts: list[str], done: Callable[[int], object]) -> scipy.sparse.csr_array:
         settings = self.config.model
         length = settings.query_max_length if side == "queries" else settings.passage_max_length
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
-            rows = in_text_order(self.iter_rows(texts, length, self.config.evaluate.batch_size), self.width)
+            batches = self.iter_rows(texts, length, self.config.evaluate.batch_size)
+            rows = in_text_order(_telling(done, batches), self.width)
         if not np.isfinite(rows.data).all():
             row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
             raise MilcoError(f"{side}: the weights of {texts[row]!r} are no numbers; the model has diverged")
@@ -146,7 +153,7 @@ class DenseEncoder:
         self.model = AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(self.device)
 
     @torch.no_grad()
-    def encode(self, side: str, texts: list[str]) -> np.ndarray:
+    def encode(self, side: str, texts: list[str], done: Callable[[int], object]) -> np.ndarray:
         settings, evaluate = self.config.model, self.config.evaluate
         length = settings.query_max_length if side == "queries" else settings.passage_max_length
         prefix = evaluate.dense_query_prefix if side == "queries" else evaluate.dense_passage_prefix
@@ -159,6 +166,7 @@ class DenseEncoder:
                 mask = batch["attention_mask"][:, :, None]
                 mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
                 vectors[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+                done(len(places))
         return vectors
 
     def save(self, path: Path, vectors: np.ndarray, ids: list[str]) -> None:
