@@ -28,10 +28,14 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def compare(baseline: Callable[[], object], milco: Callable[[], object], repeats: int = 5) -> dict:
-    """Median times of both, the median ratio of neighbouring pairs and the spread of the ratios."""
+def compare(baseline: Callable[[], object], milco: Callable[[], object], repeats: int = 5, share: float = 1.0) -> dict:
+    """Median times of both, the median ratio of neighbouring pairs and the spread of the ratios.
+
+    Args:
+        share: of the work of `milco` that `baseline` does; its times are scaled up.
+    """
     baseline(), milco()  # the first call compiles, allocates and reads
-    pairs = [(seconds(baseline), seconds(milco)) for _ in range(repeats)]
+    pairs = [(seconds(baseline) / share, seconds(milco)) for _ in range(repeats)]
     ratios = [one / other for one, other in pairs]
     return {
         "baseline_s": round(statistics.median(one for one, _ in pairs), 4),

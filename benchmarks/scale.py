@@ -121,7 +121,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             write_corpora(Path(name), sorted(words), pairs)
             rows += measure(Path(name), encoder, lsr, pairs, options.workers)
-    save("scale", rows)
+        save("scale", rows)
 
 
 if __name__ == "__main__":

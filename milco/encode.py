@@ -1,7 +1,8 @@
 """Texts of the test collections to vectors, for every system that has some.
 
     align, distill   sparse rows of a MILCO model
-    teacher          the English retriever reading whatever language comes
+    teacher          the English retriever reading queries of any language; collections with English documents only,
+                     where there are any
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
                      only, where there are any
 
@@ -46,6 +47,8 @@ def text_id(text: str) -> str:
 def folders_of(system: str, collections: Path) -> list[Path]:
     """The test collections that a system is measured on, by name."""
     folders = sorted(collections.iterdir())
+    if system == "teacher":
+        return [folder for folder in folders if read_about(folder)["document_language"] == "en"] or folders
     return cross_lingual(folders) if system == "dense" else folders
 
 

@@ -162,7 +162,7 @@ def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
         table["ceiling"] = ceiling
         table["share"] = table.distill / ceiling
     if not cross_lingual and CEILING in table.index:
-        table = table.drop(index=CEILING)
+        table = table.drop(index=CEILING).dropna(axis=1, how="all")
     table.loc["mean"] = table.mean()
     return table
 
