@@ -27,8 +27,8 @@ from milco.teacher import Targets
 from milco.tokens import TokenCache
 from milco.training import Shares, freeze
 
-STEPS = {"Stage 1": 40, "Stage 2": 2}
-PLAIN_STEPS = 4  # of Stage 1
+STEPS = {"Stage 1": 20, "Stage 2": 2}
+PLAIN_STEPS = 3  # of Stage 1
 
 
 class Recipe:

@@ -1,6 +1,7 @@
 """docs/performance.md and docs/scale.md from the rows of benchmarks/results: python benchmarks/table.py"""
 
 import json
+import textwrap
 from pathlib import Path
 
 from measure import RESULTS
@@ -49,7 +50,13 @@ def main() -> None:
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     docs = Path(__file__).parents[1] / "docs"
     scale = files.pop("scale", None)
-    parts = [HEAD, *(f"## {name}\n\n{EXPECTED.get(name, '')}\n\n{as_table(rows)}" for name, rows in files.items())]
+    parts = [
+        HEAD,
+        *(
+            f"## {name}\n\n{textwrap.fill(EXPECTED.get(name, ''), 120)}\n\n{as_table(rows)}"
+            for name, rows in files.items()
+        ),
+    ]
     (docs / "performance.md").write_text("\n".join(parts), encoding="utf-8")
     if scale:
         (docs / "scale.md").write_text(f"{SCALE}\n{as_table(scale)}", encoding="utf-8")
@@ -74,8 +81,10 @@ def as_text(value, column: str) -> str:
             return f"{low:.2f}–{high:.2f}"
         case float() if column in ("baseline_s", "milco_s", "speedup"):
             return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
-        case int() | float():
+        case int():
             return f"{value:,}"
+        case float():
+            return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
     return str(value)
 
 
