@@ -53,8 +53,7 @@ class Machine(Strict):
 def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
     """One row per stage: what it works on, optimizer steps, disk, device hours, and hours on all devices.
 
-    Raises:
-        MilcoError: a source does not say how many examples it has.
+    Sources that do not say how many examples they have count as 0 and are named in a last row.
     """
     pairs, english = _pairs(config)
     queries = sum(_examples(config, name) for name in config.distill.train_datasets)
@@ -63,7 +62,9 @@ def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
     ids, cell = 4 * machine.tokens_per_text + 8, 4 * machine.terms_per_text + 8
     seen, asked = pairs * align.num_train_epochs, queries * distill.num_train_epochs
     encoding = texts * len([system for system in config.systems() if system not in ("bm25", "distill-pivot")])
-    return [
+    unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
+    unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
+    rows = [
         _row("token cache", f"{pairs:,.0f} pairs, {english:,.0f} English texts", disk=(pairs + english) * ids),
         _row("teacher targets", f"{english:,.0f} texts", disk=english * cell,
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
@@ -76,6 +77,9 @@ def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
              disk=encoding * 8 * machine.terms_per_text, work=encoding, speed=machine.encode_documents_per_second,
              devices=machine.devices),
     ]  # fmt: skip
+    if unsaid:
+        rows.append(_row("not counted", f"{', '.join(unsaid)}: say sources.NAME.examples", devices=machine.devices))
+    return rows
 
 
 def as_text(rows: list[dict[str, str]]) -> str:
@@ -97,10 +101,7 @@ def _row(stage: str, what: str, steps: float = 0, disk: float = 0, work: float =
 
 
 def _examples(config: Config, name: str) -> int:
-    count = config.sources[name].examples
-    if count is None:
-        raise MilcoError(f"sources.{name}.examples is missing: how many pairs or queries does it have?")
-    return count
+    return config.sources[name].examples or 0
 
 
 def _pairs(config: Config) -> tuple[float, float]:
