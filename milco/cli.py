@@ -194,6 +194,22 @@ def report(
 
 
 @app.command()
+def ablations(
+    experiment: Annotated[list[Path], typer.Option(help="Settings of each experiment, the base first.")],
+    published: Input,
+    page: Output,
+    table: Output,
+    summary: Output,
+) -> None:
+    """Compare an experiment with its variants."""
+    from milco.ablations import write
+    from milco.experiments import Experiment
+
+    experiments = [Experiment(configuration.load(path)) for path in experiment]
+    write(experiments, published, page, table, summary)
+
+
+@app.command()
 def plan(
     config: ConfigFile,
     machine: Annotated[Path | None, typer.Option(help="Machine description; see milco/plan.py.")] = None,

@@ -256,6 +256,9 @@ class Evaluate(Strict):
         1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
     )
     bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
+    source_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        [], description="Further systems: Stage 2 whose source view counts so much beside its pivot view (paper: α)."
+    )
     dense_query_prefix: str = Field("", description="What the untrained encoder wants before a query.")
     dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
     top_k: list[Count] = Field([10, 20, 50, 100, 200], description="Budgets of top-k pruning, terms per document.")
@@ -276,6 +279,12 @@ class Config(Strict):
     align: Align
     distill: Distill
     evaluate: Evaluate
+    experiments: dict[str, dict[str, Any]] = Field(
+        {},
+        exclude=True,  # settings are resolved experiment by experiment
+        description="Variants of this experiment: the keys that each of them changes, in the form of this file. "
+        "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
+    )
 
     @model_validator(mode="after")
     def _names_exist(self):
@@ -404,6 +413,8 @@ class Config(Strict):
         keys["runs-bm25"] = _hash(how, encoder, measures)
         for system in ("teacher", "dense", "align", "distill"):
             keys[f"runs-{system}"] = _hash(keys[f"vectors-{system}"], measures)
+        for system in self.mixes():  # made of what Stage 2 says
+            keys |= {f"{kind}-{system}": keys[f"{kind}-distill"] for kind in ("vectors", "runs")}
         keys["index"] = keys["vectors-distill"]
         keys["prune"] = _hash(keys["vectors-distill"], self.evaluate.top_k, self.evaluate.mass)
         return keys
@@ -411,8 +422,12 @@ class Config(Strict):
     def systems(self) -> list[str]:
         """Systems that are measured, in the order in which a reader wants them."""
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
-        pivot = ["distill-pivot"] if self.model.echo else []
-        return [*self.evaluate.baselines, *aligned, "distill", *pivot]
+        return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    def mixes(self) -> dict[str, float]:
+        """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
+        weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
+        return {"distill-pivot": 0.0, **weighted} if self.model.echo else {}
 
     def _checkpoint(self, name: str) -> list:
         source = self.sources[name]
@@ -454,6 +469,27 @@ def parse(values: Any, origin: str = "configuration") -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise MilcoError("\n".join(_explain(origin, problem) for problem in error.errors())) from None
+
+
+def parse_all(values: dict[str, Any], origin: str = "configuration") -> list[Config]:
+    """An experiment and its variants, each with its resolved settings.
+
+    Raises:
+        MilcoError: one of them is wrong; the message names it.
+    """
+    base = parse(values, origin)
+    found = [base]
+    for name, changes in base.experiments.items():
+        changed = _merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
+        found.append(parse(changed, f"{origin}: experiments.{name}"))
+    return found
+
+
+def _merge(values: Any, changes: Any) -> Any:
+    """`values` with `changes`: sections are merged, everything else is replaced."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return values | {name: _merge(values.get(name), change) for name, change in changes.items()}
 
 
 def _explain(origin: str, problem: Any) -> str:

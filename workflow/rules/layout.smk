@@ -48,7 +48,8 @@ def derived(launched, said):
         )
     if launched in ("align", "distill"):
         try:
-            CONFIG.check_processes(launched, nodes * processes)
+            for experiment in EXPERIMENTS.values():
+                experiment.config.check_processes(launched, nodes * processes)
         except MilcoError as error:
             raise WorkflowError(
                 f"resources of {launched}: nodes={nodes}, {processes} processes each: {error}"
