@@ -424,8 +424,8 @@ class Config(Strict):
         encoder = self._checkpoint(self.model.multilingual_encoder_checkpoint)
         teacher = self._checkpoint(self.model.lsr_encoder_checkpoint)
         align, distill = _result_of(self.align), _result_of(self.distill)
-        mining = ("train_datasets", "miner", "scorer", "hard_negatives", "random_negatives")
-        mining = {name: distill.pop(name) for name in mining}
+        mined = ("train_datasets", "miner", "scorer", "hard_negatives", "random_negatives")
+        mining: dict[str, Any] = {name: distill.pop(name) for name in mined}
         model = _result_of(self.model)
         echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
         lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
