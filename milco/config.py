@@ -49,7 +49,7 @@ class Source(Strict):
         "home-assistant-frontend",
     ] = Field(
         description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
-        "distillation triples; a test collection in BEIR layout; a task of mteb, one collection for each subset; "
+        "distillation triples; a collection in BEIR layout; a task of mteb, one collection for each subset; "
         "Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
@@ -238,7 +238,18 @@ class Distill(Training):
         0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of the global batch."
     )
     teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
-    hard_negatives: Count = Field(16, description="Mined negatives per query, the teacher's best wrong documents.")
+    miner: str = Field(
+        "teacher",
+        description="Whose best wrong documents become hard negatives: `teacher`: the English retriever's, of known "
+        "items; `align`: this experiment's Stage 1; `distill`: a first round of Stage 2 with otherwise these settings; "
+        "else a source with a MILCO model.",
+    )
+    scorer: str = Field(
+        "teacher",
+        description="Who scores the documents of a query: `teacher`: the English retriever, known items by their "
+        "English side; else a source with a cross-encoder (a sequence classifier of one label).",
+    )
+    hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
     random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
 
 
@@ -295,16 +306,24 @@ class Config(Strict):
         ]
         wanted += [("align.train_datasets", name, tables) for name in self.align.train_datasets]
         wanted += [
-            ("distill.train_datasets", name, {"triples", "home-assistant"}) for name in self.distill.train_datasets
+            ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
+            for name in self.distill.train_datasets
         ]
         wanted += [
             (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
             for kind in ("test", "development")
             for name in getattr(self.evaluate, f"{kind}_collections")
         ]
-        if self.distill.pretrained_alignment_checkpoint not in ("align", "none"):
-            start = self.distill.pretrained_alignment_checkpoint
-            wanted.append(("distill.pretrained_alignment_checkpoint", start, {"transformers"}))
+        stage_2 = {
+            "pretrained_alignment_checkpoint": ("align", "none"),
+            "miner": ("teacher", "align", "distill"),
+            "scorer": ("teacher",),
+        }
+        wanted += [
+            (f"distill.{key}", getattr(self.distill, key), {"transformers"})
+            for key, words in stage_2.items()
+            if getattr(self.distill, key) not in words
+        ]
         wanted += [
             (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
         ]
@@ -326,6 +345,27 @@ class Config(Strict):
                 f"distill.train_group_size: {wanted + 1} documents need {wanted} negatives, but hard_negatives and "
                 f"random_negatives make {mined}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _collections_can_be_mined(self):
+        settings = self.distill
+        for name in self._collections_to_mine():
+            if settings.miner == "teacher":
+                raise ValueError(
+                    f"distill.miner: the English retriever cannot search {name!r}; "
+                    "set it to align, distill or a source with a MILCO model"
+                )
+            if settings.miner == "distill" and settings.pretrained_alignment_checkpoint == "none":
+                raise ValueError(
+                    f"distill.miner: without Stage 1 no model can mine {name!r} for a first round; "
+                    "set it to a source with a MILCO model"
+                )
+            if settings.scorer == "teacher":
+                raise ValueError(
+                    f"distill.scorer: the English retriever cannot read the queries of {name!r}; "
+                    "set it to a source with a cross-encoder"
+                )
         return self
 
     @model_validator(mode="after")
@@ -356,6 +396,20 @@ class Config(Strict):
         ]
         return list(dict.fromkeys(names))
 
+    def _collections_to_mine(self) -> list[str]:
+        return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
+
+    def first_round(self) -> "Config | None":
+        """The settings of the round of Stage 2 whose model mines for this one; None if `distill.miner` is another.
+
+        The English retriever mines for it, or, where there are collections, which it cannot read, the model that
+        Stage 2 starts from.
+        """
+        if self.distill.miner != "distill":
+            return None
+        miner = self.distill.pretrained_alignment_checkpoint if self._collections_to_mine() else "teacher"
+        return self.model_copy(update={"distill": self.distill.model_copy(update={"miner": miner})})
+
     def check_processes(self, stage: str, processes: int) -> None:
         """Whether so many processes can share the global batch of a stage.
 
@@ -379,7 +433,8 @@ class Config(Strict):
         encoder = self._checkpoint(self.model.multilingual_encoder_checkpoint)
         teacher = self._checkpoint(self.model.lsr_encoder_checkpoint)
         align, distill = _result_of(self.align), _result_of(self.distill)
-        mining = {name: distill.pop(name) for name in ("train_datasets", "hard_negatives", "random_negatives")}
+        mined = ("train_datasets", "miner", "scorer", "hard_negatives", "random_negatives")
+        mining: dict[str, Any] = {name: distill.pop(name) for name in mined}
         model = _result_of(self.model)
         echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
         lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
@@ -397,6 +452,11 @@ class Config(Strict):
         keys["tokens"] = _hash(keys["corpora"], encoder, self.align.max_length)
         keys["teacher"] = _hash(keys["corpora"], teacher, self.align.max_length)
         keys["align"] = _hash(keys["tokens"], keys["teacher"], model, lengths, align, looks, self.seed)
+        how = [lengths, self.evaluate.bf16]
+        if self.distill.miner != "teacher":
+            mining["miner"] = [self._miner(keys["align"]), how]
+        if self.distill.scorer != "teacher":
+            mining["scorer"] = [self._checkpoint(self.distill.scorer), how]
         keys["triples"] = _hash(keys["teacher"], mining, self.seed)
         start: Any = self.distill.pretrained_alignment_checkpoint
         if start == "align":
@@ -428,6 +488,13 @@ class Config(Strict):
         """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
         weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
         return {"distill-pivot": 0.0, **weighted} if self.model.echo else {}
+
+    def _miner(self, aligned: str) -> Any:
+        """What decides the model that mines."""
+        first = self.first_round()
+        if first:
+            return first.keys()["distill"]
+        return aligned if self.distill.miner == "align" else self._checkpoint(self.distill.miner)
 
     def _checkpoint(self, name: str) -> list:
         source = self.sources[name]

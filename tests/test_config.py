@@ -20,6 +20,14 @@ USER_FILES = {
     "pairs": {"uri": "file:pairs.tsv", "format": "pairs", "language": "de"},
     "triples": {"uri": "file:triples.parquet", "format": "triples"},
     "beir": {"uri": "file:beir", "format": "beir", "language": "de", "document_language": "en"},
+    "reranker": {"uri": "file:reranker", "format": "transformers"},
+}
+NEW_CORPUS = {  # Stage 2 on a collection of the user's own
+    "sources/beir": USER_FILES["beir"],
+    "sources/reranker": USER_FILES["reranker"],
+    "distill/train_datasets": ["beir"],
+    "distill/miner": "align",
+    "distill/scorer": "reranker",
 }
 
 
@@ -166,6 +174,20 @@ REFUSALS = {
         {"distill/train_datasets": ["home-assistant-frontend"]},
         "distill.train_datasets: source 'home-assistant-frontend' has format",
     ),
+    "unknown miner": ({"distill/miner": "nowhere"}, "distill.miner: no source 'nowhere'"),
+    "text as a scorer": ({"distill/scorer": "home-assistant"}, "distill.scorer: source 'home-assistant' has format"),
+    "English teacher in another language's collection": (
+        NEW_CORPUS | {"distill/miner": "teacher"},
+        "distill.miner: the English retriever cannot search 'beir'; set it to",
+    ),
+    "collection without a model for a first round": (
+        NEW_CORPUS | {"distill/miner": "distill", "distill/pretrained_alignment_checkpoint": "none"},
+        "distill.miner: without Stage 1 no model can mine 'beir'",
+    ),
+    "English teacher to score another language": (
+        NEW_CORPUS | {"distill/scorer": "teacher"},
+        "distill.scorer: the English retriever cannot read the queries of 'beir'; set it to",
+    ),
     "checkpoint as tokenizer": ({"sources/e5-small/tokenizer": "splade-tiny"}, "sources.e5-small.tokenizer: source"),
     "English to train on": ({"languages": ["de", "en"]}, "languages: leave en out"),
     "English to ask in": ({"eval_languages": ["de", "en"]}, "eval_languages: leave en out"),
@@ -259,6 +281,11 @@ CHANGES = {
     "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
     "mined negatives": ({"distill/hard_negatives": 2}, {"triples"} | AFTER_DISTILL),
+    "a first round that mines": ({"distill/miner": "distill"}, {"triples"} | AFTER_DISTILL),
+    "cross-encoder": (
+        {"sources/reranker": USER_FILES["reranker"], "distill/scorer": "reranker"},
+        {"triples"} | AFTER_DISTILL,
+    ),
     "length in Stage 1": ({"align/max_length": 16}, {"tokens", "teacher", "triples"} | AFTER_ALIGN),
     "length of a document": (
         {"model/passage_max_length": 16},
@@ -332,6 +359,36 @@ def test_without_stage_1_its_kept_start_still_matters_to_stage_2():
 def test_without_stage_1_the_encoder_still_matters_to_stage_2():
     bare = {"distill/pretrained_alignment_checkpoint": "none"}
     assert keys(bare)["distill"] != keys({**bare, "sources/e5-small/sha256": "0" * 64})["distill"]
+
+
+def test_first_round_is_the_same_experiment_mined_by_the_teacher():
+    once = config.parse(demo())
+    twice = config.parse(demo({"distill/miner": "distill"}))
+    assert (once.first_round(), twice.first_round()) == (None, once)
+    assert twice.keys()["triples"] != config.parse(demo({"distill/miner": "distill", "seed": 1})).keys()["triples"]
+
+
+def test_first_round_on_a_collection_is_mined_by_the_model_that_it_starts_from():
+    first = config.parse(demo(NEW_CORPUS | {"distill/miner": "distill"})).first_round()
+    assert first == config.parse(demo(NEW_CORPUS))
+
+
+@pytest.mark.parametrize(
+    ("miner", "change", "again"),
+    [
+        ("align", {"align/learning_rate": 0.5}, True),
+        ("distill", {"distill/lambda_q": 0.5}, True),
+        ("kept", {"sources/kept/uri": "file:other"}, True),
+        ("kept", {"evaluate/bf16": False}, True),
+        ("kept", {"model/passage_max_length": 64}, True),
+        ("kept", {"distill/lambda_q": 0.5}, False),
+        ("teacher", {"evaluate/bf16": False}, False),
+        ("teacher", {"model/passage_max_length": 64}, False),
+    ],
+)
+def test_triples_are_mined_again_when_their_miner_changes(miner, change, again):
+    settings = {"sources/kept": {"uri": "file:kept", "format": "transformers"}, "distill/miner": miner}
+    assert (keys(settings)["triples"] != keys(settings | change)["triples"]) == again
 
 
 def test_what_is_made_of_a_collection_does_not_fetch_it_again():
