@@ -20,6 +20,7 @@ from milco.errors import MilcoError
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
 
 
@@ -90,6 +91,11 @@ class Source(Strict):
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    max_pairs: Count | None = Field(
+        None,
+        description="For parallel text: pairs taken of it at most, drawn at random with the seed from those that are "
+        "good for training; a larger cap keeps those of a smaller one.",
+    )
     trust_remote_code: bool = Field(
         False,
         description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
@@ -121,6 +127,8 @@ class Source(Strict):
             raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
         if self.trust_remote_code and not (hub and self.format == "transformers"):
             raise ValueError("trust_remote_code: only a model of a hub repository brings code")
+        if self.max_pairs and self.format not in PAIR_FORMATS:
+            raise ValueError("max_pairs: only parallel text has pairs to draw from")
         return self
 
     @field_validator("measures")
@@ -299,12 +307,12 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self):
-        checkpoints, tables = {"transformers", "e5-q4"}, {"pairs", "home-assistant", "home-assistant-frontend"}
+        checkpoints = {"transformers", "e5-q4"}
         wanted = [
             ("model.multilingual_encoder_checkpoint", self.model.multilingual_encoder_checkpoint, checkpoints),
             ("model.lsr_encoder_checkpoint", self.model.lsr_encoder_checkpoint, {"transformers"}),
         ]
-        wanted += [("align.train_datasets", name, tables) for name in self.align.train_datasets]
+        wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
         wanted += [
             ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
             for name in self.distill.train_datasets
@@ -503,7 +511,7 @@ class Config(Strict):
 
     def source_key(self, name: str) -> str:
         """Short hash of what a source is downloaded from."""
-        later = {"measures", "pool", "chunk_tokens", "lowercase_queries"}  # what is made of it once it is there
+        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "max_pairs"}  # made of it once it is there
         return _hash(_result_of(self.sources[name], but=later))
 
     def save(self, path: Path) -> None:
