@@ -182,6 +182,11 @@ class Model(Strict):
     )
     freeze_embeddings: bool = Field(False, description="Leave the encoder's embedding tables as they are.")
     freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
+    connector: bool = Field(
+        True,
+        description="false, for an ablation: no connector and no English vocabulary; the pivot view is in the words of "
+        "the multilingual encoder itself.",
+    )
     echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
     echo_scale: Rate = Field(1.0, description="Constant factor of the source weights.")
     query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
@@ -242,8 +247,9 @@ class Distill(Training):
     lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
     lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
     sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
+    distillation_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the distillation loss.")
     contrastive_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of the global batch."
+        0.0, description="Weight of InfoNCE; negatives are all documents of the global batch."
     )
     teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
     miner: str = Field(
@@ -259,6 +265,12 @@ class Distill(Training):
     )
     hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
     random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
+
+    @model_validator(mode="after")
+    def _learns_something(self):
+        if not (self.distillation_weight or self.contrastive_weight):
+            raise ValueError("distillation_weight and contrastive_weight are both 0: one of the two must teach ranking")
+        return self
 
 
 class Evaluate(Strict):
@@ -290,6 +302,12 @@ class Config(Strict):
 
     experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
     seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
+    tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
+        "`pip install .[tracking]`.",
+        json_schema_extra=Layout,
+    )
     languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
     eval_languages: list[str] = Field([], description="Query languages of the known-item collections.")
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
@@ -377,6 +395,21 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _own_vocabulary_stands_alone(self):
+        wanted = {
+            "distill.pretrained_alignment_checkpoint: none": self.distill.pretrained_alignment_checkpoint == "none",
+            "model.echo: false": not self.model.echo,
+            "model.freeze_pivot_head: false": not self.model.freeze_pivot_head,
+        }
+        missing = [key for key, there in wanted.items() if not there]
+        if missing and not self.model.connector:
+            raise ValueError(
+                "model.connector: without one the pivot view has no English words to align, to put a source view "
+                f"beside, or to keep; set {', '.join(missing)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _languages_exist(self):
         for key in ("languages", "eval_languages"):
             if "en" in getattr(self, key):
@@ -444,7 +477,7 @@ class Config(Strict):
         mined = ("train_datasets", "miner", "scorer", "hard_negatives", "random_negatives")
         mining: dict[str, Any] = {name: distill.pop(name) for name in mined}
         model = _result_of(self.model)
-        echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
+        echo = {name: model.pop(name) for name in ("connector", "echo", "echo_scale")}  # Stage 1 has no choice
         lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
         looks = [self.evaluate.development_collections, self.evaluate.development_queries, self.evaluate.examples]
         measures = {name: sources[name].measures for name in self.evaluate.test_collections}

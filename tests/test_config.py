@@ -87,6 +87,15 @@ REFUSALS = {
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
     "infinite rate": ({"align/learning_rate": float("inf")}, "align.learning_rate: "),
+    "no loss": (
+        {"distill/distillation_weight": 0, "distill/contrastive_weight": 0},
+        "distill: distillation_weight and contrastive_weight are both 0",
+    ),
+    "own vocabulary with what needs English": (
+        {"model/connector": False, "model/echo": False},
+        "model.connector: without one the pivot view has no English words to align, to put a source view beside, or to "
+        "keep; set distill.pretrained_alignment_checkpoint: none, model.freeze_pivot_head: false",
+    ),
     "infinite weight": ({"distill/lambda_q": float("inf")}, "distill.lambda_q: "),
     "no language": ({"languages": []}, "languages: "),
     "path as a name": ({"experiment": "../demo"}, "experiment: "),
@@ -279,6 +288,10 @@ CHANGES = {
     "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
     "group size": ({"distill/train_group_size": 8}, AFTER_DISTILL),
     "LexEcho": ({"model/echo": False}, AFTER_DISTILL),
+    "InfoNCE instead of distillation": (
+        {"distill/distillation_weight": 0, "distill/contrastive_weight": 1.0},
+        AFTER_DISTILL,
+    ),
     "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
     "mined negatives": ({"distill/hard_negatives": 2}, {"triples"} | AFTER_DISTILL),
@@ -313,6 +326,7 @@ CHANGES = {
     ),
     "attention": ({"model/attn_implementation": "sdpa"}, set()),
     "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
+    "tracking": ({"tracking": "tensorboard"}, set()),
     "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
 }
 
@@ -321,6 +335,12 @@ CHANGES = {
 def test_change_runs_exactly_the_stages_again_that_it_decides(case):
     changes, stages = CHANGES[case]
     assert stages_that_change(changes) == stages
+
+
+def test_a_connector_is_part_of_stage_2_alone():
+    bare = {"distill/pretrained_alignment_checkpoint": "none", "model/echo": False, "model/freeze_pivot_head": False}
+    with_one, without = keys(bare), keys({**bare, "model/connector": False})
+    assert {stage for stage in without if without[stage] != with_one[stage]} == AFTER_DISTILL
 
 
 def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
