@@ -16,9 +16,9 @@ from scipy.stats import false_discovery_control
 
 from milco.config import Config
 from milco.environment import environment
-from milco.experiments import Experiment
+from milco.experiments import Experiment, compared
 from milco.files import finished_file
-from milco.report import MEASURE, beside_published, markdown_table, names_of, template
+from milco.report import MEASURE, beside_published, markdown_table, template
 from milco.significance import paired_difference
 
 LEVEL = 0.05
@@ -84,20 +84,6 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
     return {key: two.get(key) for key in {**one, **two} if one.get(key) != two.get(key)}
 
 
-def rows_of(experiments: list[Experiment]) -> list[Row]:
-    """Stage 2 of the base, its other systems, then Stage 2 of every variant and Stage 1 where that is another."""
-    base, *variants = experiments
-    names = names_of(base.config)
-    systems = ["distill", *(system for system in base.config.systems() if system != "distill")]
-    rows = [Row.read(f"{base.name}: {names[system]}", base, base, system) for system in systems]
-    for variant in variants:
-        name = variant.name.removeprefix(f"{base.name}-")
-        rows.append(Row.read(name, base, variant, "distill"))
-        if "align" in variant.config.systems() and variant.keys["align"] != base.keys["align"]:
-            rows.append(Row.read(f"{name}: Stage 1", base, variant, "align"))
-    return rows
-
-
 def compare(rows: list[Row]) -> pd.DataFrame:
     """One line per row: nDCG@10 and the difference from the first over the queries that both were asked.
 
@@ -143,12 +129,12 @@ def _values(row: Row) -> pd.Series:
 
 def write(experiments: list[Experiment], published: Path, page: Path, table: Path, summary: Path) -> None:
     """Write the comparison as a page, as ablations.csv and as Markdown."""
-    rows = rows_of(experiments)
-    compared = compare(rows)
+    base = experiments[0]
+    rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
     collections, marks = by_collection(rows)
     means = pd.concat([row.measures.assign(system=row.name) for row in rows])
     means = means.groupby(["system", "collection", "measure"], sort=False).value.mean().reset_index()
-    told = compared.assign(
+    told = compare(rows).assign(
         changes=["; ".join(f"{key}: {_short(value)}" for key, value in row.changes.items()) for row in rows],
         made=[", ".join(row.made) for row in rows],
     )
@@ -158,7 +144,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
         draft.write_text(_summary(told, collections, marks), encoding="utf-8")
     with finished_file(page) as draft:
         text = template("ablations.html.jinja").render(
-            base=experiments[0].name,
+            base=base.name,
             told=told,
             collections=collections,
             marks=marks,

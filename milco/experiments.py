@@ -10,6 +10,21 @@ from typing import Any
 from milco.config import Config
 from milco.sources import local_path
 
+SYSTEM_NAMES = {
+    "bm25": "BM25",
+    "teacher": "English teacher",
+    "dense": "dense encoder, untrained",
+    "align": "Stage 1",
+    "distill": "Stage 2",
+    "distill-pivot": "Stage 2, pivot view alone",
+}
+
+
+def system_names(config: Config) -> dict[str, str]:
+    """System → what a reader calls it, in the reader's order."""
+    mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
+    return SYSTEM_NAMES | mixes
+
 
 class Experiment:
     """One experiment, with the keys and paths of its nodes.
@@ -39,6 +54,12 @@ class Experiment:
         return {name: self.source(name) for name in names}
 
     @cached_property
+    def first_round(self) -> "Experiment | None":
+        """The experiment whose Stage 2 mines the negatives of this one, where it says so."""
+        first = self.config.first_round()
+        return Experiment(first.model_copy(update={"experiment": f"{self.name}-first-round"})) if first else None
+
+    @cached_property
     def places(self) -> dict[str, Any]:
         """Name → path, or list of paths, of everything that one node makes and another reads."""
         config, keys = self.config, self.keys
@@ -62,16 +83,20 @@ class Experiment:
         for name, source in config.sources.items():
             if source.tokenizer:
                 places |= {f"binary-{name}": self.source(name), f"tokenizer-{name}": self.source(source.tokenizer)}
+        said = {"align": places["align"], "none": places["encoder"], "teacher": []}
+        if self.first_round:
+            said["distill"] = self.first_round.places["distill"]
+
+        def named(name: str) -> Any:
+            return said[name] if name in said else self.checkpoint(name)
+
         cut = any(config.sources[name].chunk_tokens for name in config.used_datasets())
-        start = config.distill.pretrained_alignment_checkpoint
         return {
             **places,
             "cutter": places["encoder"] if cut else [],
-            "start": places["align"]
-            if start == "align"
-            else places["encoder"]
-            if start == "none"
-            else self.checkpoint(start),
+            "start": named(config.distill.pretrained_alignment_checkpoint),
+            "miner": named(config.distill.miner),
+            "scorer": named(config.distill.scorer),
             "vectors-bm25": [],
             "model-align": places["align"],
             "model-distill": places["distill"],
@@ -82,3 +107,20 @@ class Experiment:
     def folder(self, stage: str) -> str:
         """Folder of a training stage, in which checkpoints and metrics lie beside its model."""
         return self.places[stage].removesuffix("/model")
+
+
+def compared(experiments: list[Experiment]) -> dict[str, tuple[Experiment, str]]:
+    """Lines of a comparison: label → experiment and system.
+
+    Stage 2 of the first experiment, its other systems, then Stage 2 of every other, and its Stage 1 if that is a new
+    one.
+    """
+    base, *variants = experiments
+    names = system_names(base.config)
+    lines = {names[system]: (base, system) for system in ("distill", *base.config.systems())}
+    for variant in variants:
+        name = variant.name.removeprefix(f"{base.name}-")
+        lines[name] = (variant, "distill")
+        if "align" in variant.config.systems() and variant.keys["align"] != base.keys["align"]:
+            lines[f"{name}: Stage 1"] = (variant, "align")
+    return lines

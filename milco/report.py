@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from milco.config import Config
 from milco.environment import environment
+from milco.experiments import SYSTEM_NAMES, system_names
 from milco.files import finished_file
 from milco.significance import paired_difference
 
@@ -24,22 +25,6 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["svg.hashsalt"] = "milco"
 from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
-
-SYSTEM_NAMES = {
-    "bm25": "BM25",
-    "teacher": "English teacher",
-    "dense": "dense encoder, untrained",
-    "align": "Stage 1",
-    "distill": "Stage 2",
-    "distill-pivot": "Stage 2, pivot view alone",
-}
-
-
-def names_of(config: Config) -> dict[str, str]:
-    """System → what a reader calls it, in the reader's order."""
-    mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
-    return SYSTEM_NAMES | mixes
-
 
 COLORS = {"align": "#3b7dd8", "distill": "#c8553d"}
 MEASURE = "nDCG@10"
@@ -181,7 +166,7 @@ def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, nam
     Args:
         main: nDCG@10 by collection and system.
         averages: every measure by system; NaN where a system has it on no collection.
-        names: as `names_of` gives them.
+        names: as `system_names` gives them.
     """
     made = environment()
     rows = [["collection", *(names.get(column, column) for column in main)]]
@@ -224,7 +209,7 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
     across = means.query_language != means.document_language
     means = means[across] if across.any() else means
     averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
-    names = names_of(config)
+    names = system_names(config)
     averages = averages.reindex([system for system in names if system in averages.index])
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
     curve = results.curves["distill"]

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 from milco.config import parse_all
 from milco.errors import MilcoError
-from milco.experiments import Experiment
+from milco.experiments import Experiment, compared
 
 if not config:
     raise WorkflowError("no configuration: add --configfile config/demo.yaml or your own")
@@ -21,6 +21,7 @@ except MilcoError as error:
     raise WorkflowError(str(error)) from None
 
 BASE, *VARIANTS = EXPERIMENTS.values()
+EXPERIMENTS |= {first.name: first for e in [BASE, *VARIANTS] if (first := e.first_round)}
 # What several experiments share is made for the first of them.
 OWNERS = {
     (stage, key): experiment for experiment in reversed(EXPERIMENTS.values()) for stage, key in experiment.keys.items()

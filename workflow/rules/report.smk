@@ -67,10 +67,16 @@ rule report:
         " --summary {output.summary} 2>&1 | tee {log}"
 
 
+def sharing(experiments):
+    """How many of the nodes that some experiments need are made once for several of them."""
+    needed = [path for experiment in experiments for path in nodes(experiment).values()]
+    return f"{len(needed)} nodes, of which {len(needed) - len(set(needed))} are shared"
+
+
 rule ablations:
     input:
         corpora=BASE.places["corpora"],
-        runs=[path for experiment in EXPERIMENTS.values() for path in runs(experiment).values()],
+        runs=[experiment.places[f"runs-{system}"] for experiment, system in compared([BASE, *VARIANTS]).values()],
         published=PUBLISHED,
     output:
         page=f"{BASE.places['results']}/ablations.html",
@@ -83,10 +89,11 @@ rule ablations:
     conda:
         ENVIRONMENT
     params:
-        experiments=[f"--experiment {experiment.places['settings']}" for experiment in EXPERIMENTS.values()],
-        settings=[experiment.config.to_yaml() for experiment in EXPERIMENTS.values()],
+        experiments=[f"--experiment {experiment.places['settings']}" for experiment in [BASE, *VARIANTS]],
+        settings=[experiment.config.to_yaml() for experiment in [BASE, *VARIANTS]],
+        sharing=sharing([BASE, *VARIANTS]),
     message:
-        "{BASE.name} and its variants compared: {output.page}"
+        "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
     shell:
         "python -m milco ablations {params.experiments} --published {input.published}"
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"

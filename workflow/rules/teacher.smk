@@ -30,6 +30,8 @@ rule mine:
         corpora=needs("triples", "corpora"),
         teacher=needs("triples", "teacher"),
         sources=needs("triples", "triple-texts"),
+        miner=needs("triples", "miner"),
+        scorer=needs("triples", "scorer"),
     output:
         "artifacts/triples/{key}.parquet",
     log:
@@ -38,13 +40,15 @@ rule mine:
         "logs/mine/{key}.tsv"
     conda:
         ENVIRONMENT
+    threads: 8
     params:
         config=settings("triples"),
         sources=named(
             "source", "triples", lambda experiment: experiment.sources(experiment.config.distill.train_datasets)
         ),
+        models=lambda wildcards, input: [f"--{name} {input[name]}" for name in ("miner", "scorer") if input[name]],
     message:
         "distillation triples with hard negatives"
     shell:
         "python -m milco mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
-        " {params.sources} --output {output} 2>&1 | tee {log}"
+        " {params.sources} {params.models} --output {output} 2>&1 | tee {log}"
