@@ -24,7 +24,7 @@ rule align:
         environment="",
     params:
         config=settings("align"),
-        launch=LAUNCH,
+        launch=launcher,
     message:
         "Stage 1: alignment"
     shell:

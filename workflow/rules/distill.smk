@@ -23,7 +23,7 @@ rule distill:
         environment="",
     params:
         config=settings("distill"),
-        launch=LAUNCH,
+        launch=launcher,
     message:
         "Stage 2: distillation"
     shell:

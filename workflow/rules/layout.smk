@@ -7,9 +7,13 @@ import os
 from snakemake.cli import parse_args
 from snakemake.resources import Resource, Resources
 
-LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
 ONE_NODE = ["teacher", "mine", "encode"]  # those among them that work on one node
+
+
+def launcher(wildcards, output):
+    """The program that starts processes. Where the project lies decides no result (see `settings`)."""
+    return str(Path(workflow.basedir) / "scripts" / "launch.sh")
 
 
 def said_by_profiles():
