@@ -85,11 +85,19 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
 
 
 @app.command()
-def mine(config: ConfigFile, corpora: Corpora, teacher: Input, source: Named, output: Output) -> None:
+def mine(
+    config: ConfigFile,
+    corpora: Corpora,
+    teacher: Input,
+    source: Named,
+    output: Output,
+    miner: Annotated[Path | None, typer.Option(help="The MILCO model that distill.miner means.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="The cross-encoder that distill.scorer names.")] = None,
+) -> None:
     """Write distillation triples with mined negatives."""
     from milco.mine import mine
 
-    mine(configuration.load(config), corpora, teacher, _named(source), output)
+    mine(configuration.load(config), corpora, teacher, _named(source), output, miner, scorer)
 
 
 @app.command()
