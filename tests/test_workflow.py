@@ -122,23 +122,28 @@ def test_a_change_reruns_what_it_decides(finished, changed):
     assert finished.planned("all") == set()
 
 
-def test_a_moved_project_and_its_own_profile_rerun_nothing(finished, tmp_path):
+def moved(finished: Project, place: Path, *arguments: str) -> list[str]:
+    """A dry run by a copy of the project that lies elsewhere."""
     for part in ("workflow", "config", "milco", "profiles"):
-        shutil.copytree(ROOT / part, tmp_path / part)
-    moved = [word.replace(str(ROOT), str(tmp_path)) for word in finished.command("--dry-run", "all")]
-    done = subprocess.run(moved, capture_output=True, text=True, env={**os.environ, **OFFLINE})
-    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
+        shutil.copytree(ROOT / part, place / part)
+    command = finished.command("--dry-run", *arguments)
+    for part in ("workflow", "profiles"):
+        command = [word.replace(str(ROOT / part), str(place / part)) for word in command]
+    return command
+
+
+def test_a_moved_project_reruns_nothing(finished, tmp_path):
+    plan = subprocess.run(moved(finished, tmp_path, "all"), capture_output=True, text=True)
+    assert plan.returncode == 0 and "Nothing to be done" in plan.stdout + plan.stderr, plan.stdout[-2000:]
 
 
 @pytest.mark.parametrize(("triggers", "again"), [([], True), (["--rerun-triggers", "mtime"], False)])
 def test_a_changed_rule_reruns_unless_only_times_count(finished, tmp_path, triggers, again):
-    for part in ("workflow", "config", "milco", "profiles"):
-        shutil.copytree(ROOT / part, tmp_path / part)
+    command = moved(finished, tmp_path, *triggers, "--", "all")
     rule = tmp_path / "workflow" / "rules" / "distill.smk"
     rule.write_text(rule.read_text().replace("params:", "params:\n        changed=True,"))
-    moved = [word.replace(str(ROOT), str(tmp_path)) for word in finished.command("--dry-run", *triggers, "--", "all")]
-    done = subprocess.run(moved, capture_output=True, text=True, env={**os.environ, **OFFLINE})
-    assert done.returncode == 0 and ("Stage 2: distillation" in done.stdout) == again
+    plan = subprocess.run(command, capture_output=True, text=True)
+    assert plan.returncode == 0 and ("Stage 2: distillation" in plan.stdout) == again, plan.stdout[-2000:]
 
 
 def test_until_stops_after_a_rule_and_forcerun_begins_with_one(finished, tmp_path, values):
