@@ -60,7 +60,8 @@ def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
     texts = _texts_to_encode(config)
     align, distill = config.align, config.distill
     ids, cell = 4 * machine.tokens_per_text + 8, 4 * machine.terms_per_text + 8
-    seen, asked = pairs * align.num_train_epochs, queries * distill.num_train_epochs
+    epochs = distill.num_train_epochs * (2 if config.first_round() else 1)
+    seen, asked = pairs * align.num_train_epochs, queries * epochs
     encoding = texts * len([system for system in config.systems() if system not in ("bm25", "distill-pivot")])
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
@@ -70,7 +71,7 @@ def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
         _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
-        _row("Stage 2", f"{asked:,.0f} queries in {distill.num_train_epochs:g} epochs",
+        _row("Stage 2", f"{asked:,.0f} queries in {epochs:g} epochs",
              asked / distill.global_batch_size,
              work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
         _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",

@@ -387,12 +387,12 @@ def test_a_model_mines_items_for_each_query_among_the_documents_that_it_is_shown
 
 @pytest.fixture
 def new_corpus(tmp_path) -> Path:
-    """A collection whose documents d0 and d1 have one text, with judgements for training: q0 to q3, and q4, which a
+    """A collection in which a document, d0, has many copies, with judgements for training: q0 to q3, and q4, which a
     test collection asks too."""
     texts = sentences(ENGLISH_WORDS, 40, 6, 5)
-    documents = {f"d{n}": text for n, text in enumerate([texts[0], *texts])}
-    queries = {f"q{n}": text for n, text in enumerate(sentences(SOURCE_WORDS, 5, 3, 6))}
-    judged = {"q0": {"d0": 1}, "q1": {"d2": 1, "d3": 2}, "q2": {"d4": 1, "d5": 0}, "q3": {"d1": 1}, "q4": {"d6": 1}}
+    documents = {f"d{n}": text for n, text in enumerate(texts)} | {f"copy{n}": texts[0] for n in range(60)}
+    queries = {f"q{n}": text for n, text in enumerate([*sentences(SOURCE_WORDS, 4, 3, 6), "Die Katze ist rot"])}
+    judged = {"q0": {"d0": 1}, "q1": {"d2": 1, "d3": 2}, "q2": {"d4": 1, "d5": 0}, "q3": {"copy9": 1}, "q4": {"d6": 1}}
     write_beir(tmp_path / "new", "train", documents, queries, judged)
     write_beir(tmp_path / "corpora" / "collections" / "test" / "x", "test", {}, {"t": queries["q4"].upper()}, {})
     return tmp_path / "new"
@@ -424,7 +424,7 @@ def test_a_collection_becomes_triples_with_the_model_s_best_wrong_documents(
     found = mined_from(new_corpus, "a.parquet", exact.name_or_path, cross_encoder_checkpoint)
     documents, queries = read_texts(new_corpus, "corpus"), read_texts(new_corpus, "queries")
     assert found["query"].tolist() == [queries[f"q{n}"] for n in range(4)]
-    positives = [["d0"], ["d2", "d3"], ["d4"], ["d1"]]
+    positives = [["d0"], ["d2", "d3"], ["d4"], ["copy9"]]
     assert [list(texts) for texts in found.pos] == [[documents[d] for d in judged] for judged in positives]
     for triple in found.itertuples():
         assert len({*triple.neg}) == HARD + RANDOM

@@ -21,6 +21,11 @@ def test_the_full_experiment_has_the_steps_of_the_paper():
     assert int(found["encoding"]["what"].split()[0].replace(",", "")) > 3 * 106_000_000  # MIRACL, three systems
 
 
+def test_a_first_round_that_mines_is_counted():
+    once = PAPER.model_copy(update={"distill": PAPER.distill.model_copy(update={"miner": "distill"})})
+    assert rows(once)["Stage 2"]["steps"] == "21,662"
+
+
 def test_speeds_become_hours_and_devices_share_them():
     found = rows(PAPER, devices=128, align_pairs_per_second=1000, distill_queries_per_second=100)
     assert found["Stage 1"]["device hours"] == "330.0" and found["Stage 1"]["hours, 128 devices"] == "2.6"
