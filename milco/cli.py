@@ -218,14 +218,11 @@ def ablations(
 
 
 @app.command()
-def plan(
-    config: ConfigFile,
-    machine: Annotated[Path | None, typer.Option(help="Machine description; see milco/plan.py.")] = None,
-) -> None:
+def plan(config: ConfigFile) -> None:
     """Print what an experiment will take: examples, steps, disk, device hours."""
-    from milco.plan import Machine, as_text, plan
+    from milco.plan import as_text, plan
 
-    print(as_text(plan(configuration.load(config), Machine.read(machine) if machine else Machine())))
+    print(as_text(plan(configuration.load(config))))
 
 
 @app.command()

@@ -297,6 +297,26 @@ class Evaluate(Strict):
     examples: dict[str, str] = Field({}, description="Texts by language, shown as weighted words.")
 
 
+class Machine(Strict):
+    """Where an experiment shall run, for `plan` alone; hours need the speeds."""
+
+    devices: Count = Field(1, description="GPUs, or processes on a machine without.", json_schema_extra=Layout)
+    tokens_per_text: Rate = Field(
+        30, description="Mean tokens of a text, special tokens included.", json_schema_extra=Layout
+    )
+    terms_per_text: Rate = Field(
+        100, description="Mean active dimensions of the teacher, and of a representation.", json_schema_extra=Layout
+    )
+    align_pairs_per_second: Rate | None = Field(
+        None,
+        description="Of one device, as metrics.jsonl of a finished run says (divided by its devices).",
+        json_schema_extra=Layout,
+    )
+    distill_queries_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)
+    teacher_texts_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)
+    encode_documents_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)
+
+
 class Config(Strict):
     """One experiment."""
 
@@ -316,6 +336,7 @@ class Config(Strict):
     align: Align
     distill: Distill
     evaluate: Evaluate
+    machine: Machine = Machine()
     experiments: dict[str, dict[str, Any]] = Field(
         {},
         exclude=True,  # settings are resolved experiment by experiment

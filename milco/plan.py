@@ -1,60 +1,20 @@
 """What an experiment will take, before anything is fetched: examples, steps, disk, device hours.
 
 Examples are what the publishers say (`sources.NAME.examples`), documents what mteb counted; lengths and speeds are
-those of a machine description:
+those of section `machine`.
 
-    devices: 128
-    tokens_per_text: 30                  # mean, special tokens included
-    terms_per_text: 25                   # mean active dimensions of the teacher, and of a representation
-    align_pairs_per_second: 900          # of one device, as metrics.jsonl of a finished run says (divided by devices)
-    distill_queries_per_second: 60
-    teacher_texts_per_second: 4000
-    encode_documents_per_second: 800
-
-Run by rule `plan`:  python -m milco plan --config FILE --machine FILE
+Run by rule `plan`:  python -m milco plan --config FILE
 """
 
-from pathlib import Path
-
-import yaml
-from pydantic import Field, ValidationError
-
-from milco.config import Config, Count, Rate, Strict
-from milco.errors import MilcoError
+from milco.config import Config
 
 
-class Machine(Strict):
-    """Where an experiment shall run, and how quick one device of it is; hours need the speeds."""
-
-    devices: Count = 1
-    tokens_per_text: Rate = Field(30, description="Mean tokens of a text.")
-    terms_per_text: Rate = Field(100, description="Mean active dimensions of a text.")
-    align_pairs_per_second: Rate | None = None
-    distill_queries_per_second: Rate | None = None
-    teacher_texts_per_second: Rate | None = None
-    encode_documents_per_second: Rate | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> "Machine":
-        """Read a machine description.
-
-        Raises:
-            MilcoError: it is missing, or a key is unknown or no number above 0.
-        """
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise MilcoError(f"{path}: no such machine description") from None
-        except ValidationError as error:
-            (problem, *_) = error.errors()
-            raise MilcoError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
-
-
-def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
+def plan(config: Config) -> list[dict[str, str]]:
     """One row per stage: what it works on, optimizer steps, disk, device hours, and hours on all devices.
 
     Sources that do not say how many examples they have count as 0 and are named in a last row.
     """
+    machine = config.machine
     pairs, english = _pairs(config)
     queries = sum(_examples(config, name) for name in config.distill.train_datasets)
     texts = _texts_to_encode(config)
@@ -62,7 +22,7 @@ def plan(config: Config, machine: Machine) -> list[dict[str, str]]:
     ids, cell = 4 * machine.tokens_per_text + 8, 4 * machine.terms_per_text + 8
     epochs = distill.num_train_epochs * (2 if config.first_round() else 1)
     seen, asked = pairs * align.num_train_epochs, queries * epochs
-    encoding = texts * len([system for system in config.systems() if system not in ("bm25", "distill-pivot")])
+    encoding = texts * len([system for system in config.systems() if system not in ("bm25", *config.mixes())])
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
     rows = [

@@ -20,6 +20,7 @@ SECTIONS = [
     config.Align,
     config.Distill,
     config.Evaluate,
+    config.Machine,
 ]
 
 
@@ -78,6 +79,7 @@ def test_layout_keys_and_no_others_are_marked():
         *(f"{stage}.{key}" for stage in stages for key in layout),
         "evaluate.batch_size",
         "evaluate.encode_shards",
+        *(f"machine.{key}" for key in config.Machine.model_fields),
     ]
 
 
