@@ -22,7 +22,7 @@ DOCUMENTS, BATCH = 512, 64
 
 class Encoder:
     def __init__(self, experiment: Experiment):
-        self.model = MilcoModel.from_pretrained(experiment["distill"] / "model").eval()
+        self.model = MilcoModel.from_pretrained(experiment["distill"]).eval()
         collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
         self.texts = list(collection.documents.values())[:DOCUMENTS]
         self.length = self.model.config.passage_max_length

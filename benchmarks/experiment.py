@@ -3,32 +3,21 @@
 import sys
 from pathlib import Path
 
-from milco.config import Config, load
+from milco import experiments
+from milco.config import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Experiment:
-    """Artifacts of a finished experiment of this folder; `make demo` makes one.
-
-    Attributes:
-        config: its settings.
-        keys: keys of its artifacts.
-    """
+class Experiment(experiments.Experiment):
+    """A finished experiment of this folder; `make demo` makes one."""
 
     def __init__(self, name: str = "demo"):
         settings = ROOT / "results" / name / "config.yaml"
         if not (settings.parent / "report.html").exists():
             sys.exit(f"{settings.parent} is not there: run `make demo` first, its model and text are measured here")
-        self.config: Config = load(settings)
-        self.keys = self.config.keys()
+        super().__init__(load(settings))
 
-    def __getitem__(self, stage: str) -> Path:
-        """Where the artifact of a stage lies."""
-        return next((ROOT / "artifacts" / stage).glob(f"{self.keys[stage]}*"))
-
-    def checkpoint(self, name: str) -> Path:
-        """A checkpoint by the name of its source."""
-        key = f"{name}-{self.config.source_key(name)}"
-        converted = ROOT / "artifacts" / "checkpoint" / key
-        return converted if converted.exists() else ROOT / "resources" / key
+    def __getitem__(self, name: str) -> Path:
+        """Where something of it lies, by its name in `places`."""
+        return ROOT / self.places[name]

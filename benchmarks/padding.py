@@ -63,7 +63,7 @@ def cache_of(folder: Path, experiment: Experiment, output: Path) -> TokenCache:
     families = corpora.write_pairs(table, table.english.drop_duplicates().sort_values(), output)
     (output / "statistics.json").write_text(json.dumps({"families": families}), encoding="utf-8")
     config = experiment.config
-    encoder = experiment.checkpoint(config.model.multilingual_encoder_checkpoint)
+    encoder = experiment["encoder"]
     tokens.build(output, encoder, config.align.max_length, 1, output / "tokens")
     return TokenCache(output / "tokens")
 

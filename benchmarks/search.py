@@ -37,9 +37,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     experiment = Experiment()
     collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
-    vectors = Vectors(experiment_vectors(experiment))
+    vectors = Vectors(experiment["vectors-distill"])
     queries = vectors.of("queries", collection.queries.values())
-    model = MilcoModel.from_pretrained(experiment["distill"] / "model").eval()
+    model = MilcoModel.from_pretrained(experiment["distill"]).eval()
     more = pd.read_parquet(experiment["corpora"] / "english.parquet").english.sample(TEXTS, random_state=0).tolist()
     with torch.autocast("cpu", torch.bfloat16):
         others = model.encode_document(more)
@@ -84,11 +84,6 @@ def main() -> None:
             )
     rows.append(bm25(model, list(collection.queries.values()), [*collection.documents.values(), *more], baseline, ndcg))
     save("search", rows)
-
-
-def experiment_vectors(experiment: Experiment) -> Path:
-    """What the demo's Stage 2 encoded."""
-    return experiment["distill"].parents[1] / "vectors" / f"distill-{experiment.keys['vectors-distill']}"
 
 
 def exactly(queries, documents) -> tuple[list[Ranking], list[float]]:

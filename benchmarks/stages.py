@@ -61,8 +61,8 @@ Works = tuple[Callable[[], None], Callable[[], None], Callable[[], None], Recipe
 def stage_1(experiment: Experiment, bf16: bool) -> Works:
     """The plain recipe, ours, ours on the examples of the plain one, and the model that they train."""
     config, settings = experiment.config, experiment.config.align
-    recipe = Recipe(experiment, experiment["align"] / "model", bf16)
-    lsr = experiment.checkpoint(config.model.lsr_encoder_checkpoint)
+    recipe = Recipe(experiment, experiment["align"], bf16)
+    lsr = experiment["lsr"]
     teacher, words = AutoModelForMaskedLM.from_pretrained(lsr).eval(), AutoTokenizer.from_pretrained(lsr)
     english = pd.read_parquet(experiment["corpora"] / "english.parquet").english
     cache = TokenCache(experiment["tokens"])
@@ -119,7 +119,7 @@ def weighted(loss, views: Views, part: dict) -> torch.Tensor:
 def stage_2(experiment: Experiment, bf16: bool) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
-    recipe = Recipe(experiment, experiment["distill"] / "model", bf16, echo=config.model.echo)
+    recipe = Recipe(experiment, experiment["distill"], bf16, echo=config.model.echo)
     groups = distill.Groups(pd.read_parquet(experiment["triples"]), recipe.model, config)
     steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
     chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 2"], replace=False)
