@@ -11,7 +11,9 @@ Run by rule `export`:
 
 import importlib.util
 import json
+import logging
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -96,16 +98,18 @@ def write_onnx(model: MilcoModel, path: Path) -> None:
     head, model.pivot_head = model.pivot_head, _TiledHead(model.pivot_head)
     batch = model.tokenizer(["one", "one two three"], padding=True, return_tensors="pt")
     shapes = {0: "batch", 1: "length"}, {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it names every optional package that is not there
     try:
-        torch.onnx.export(
-            _Outputs(model).eval(),
-            (batch["input_ids"], batch["attention_mask"]),
-            path,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["pivot", "source"] if model.echo else ["pivot"],
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+        with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # torch's words to itself
+            torch.onnx.export(
+                _Outputs(model).eval(),
+                (batch["input_ids"], batch["attention_mask"]),
+                path,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["pivot", "source"] if model.echo else ["pivot"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
     finally:
         model.pivot_head = head
 

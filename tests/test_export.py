@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import hub as loopback
+import mteb
 import numpy as np
 import onnxruntime
 import pytest
@@ -22,6 +25,7 @@ from milco.errors import MilcoError
 from milco.export import export, write_onnx
 from milco.model import MilcoModel
 
+ROOT = Path(__file__).parents[1]
 LONG = " ".join(["the", "cat", "Hund", "house", "rot", "water", "дом", "red"] * 3)
 # Loads a model where neither this package nor Triton can be imported, and says what it makes of the texts it is given.
 BARE = """
@@ -113,8 +117,7 @@ def test_the_copied_modules_differ_from_the_package_s_in_nothing_but_where_they_
     names |= {"milco_errors": "errors", "milco_sparse_encoder": "sparse_encoder"}
     assert {path.stem for path in exported.glob("*.py")} == set(names)
     for copy, name in names.items():
-        with open(sys.modules["milco"].__path__[0] + f"/{name}.py", encoding="utf-8") as file:
-            original = file.read().splitlines()
+        original = (ROOT / "milco" / f"{name}.py").read_text(encoding="utf-8").splitlines()
         head, *lines = (exported / f"{copy}.py").read_text(encoding="utf-8").splitlines()
         assert head.startswith("# SPDX-License-Identifier: Apache-2.0")
         changed = [pair for pair in zip(original, lines, strict=True) if pair[0] != pair[1]]
@@ -185,7 +188,8 @@ def test_search_helper_finds_what_exact_search_finds(encoder, model):
 def test_evaluator_and_mteb_measure_what_they_measure_with_milco_model(encoder, model):
     task = Tiny()
     wanted = task.evaluate(Encoder(model), "test", encode_kwargs={})
-    found = task.evaluate(SparseEncoderWrapper(encoder), "test", encode_kwargs={})
+    (result,) = mteb.evaluate(encoder, Tiny(), cache=None).task_results
+    found = {scores["hf_subset"]: scores for scores in result.scores["test"]}
     assert 0.05 < wanted["de"]["ndcg_at_10"] < 0.99
     for subset, scores in wanted.items():
         assert found[subset]["ndcg_at_10"] == pytest.approx(scores["ndcg_at_10"], abs=1e-4)
@@ -258,3 +262,31 @@ def test_an_earlier_export_is_replaced_and_a_model_may_be_exported_again(exporte
     again = shutil.copytree(exported, tmp_path / "again")
     export(again, again)
     assert not (again / "onnx").exists() and (again / "modeling_milco.py").exists()
+
+
+@pytest.fixture
+def project(exported, tmp_path, monkeypatch):
+    """A project's folder after `make demo`, as docs/python.md takes it for given."""
+    shutil.copytree(exported, tmp_path / "results" / "demo" / "model", ignore=shutil.ignore_patterns("onnx"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_of_the_page_runs_and_all_ways_give_the_same_scores(project, capsys):
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", page, flags=re.DOTALL)
+    scores = []
+    paths = {"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)}
+    environment = os.environ | {name: f"{path}:{os.environ.get(name, '')}" for name, path in paths.items()}
+    for language, block in blocks:
+        if language == "sh":
+            subprocess.run(["bash", "-ec", block], env=environment, check=True)
+            continue
+        names: dict = {}
+        exec(compile(block, "docs/python.md", "exec"), names)
+        scores += [np.asarray(names["scores"])] if "scores" in names else []
+    assert (len(blocks), len(scores)) == (6, 4)
+    assert scores[0].shape == (1, 2) and (scores[0] > 0).all()
+    for others in scores[1:]:
+        np.testing.assert_allclose(others, scores[0], rtol=0, atol=1e-3)
+    assert len(capsys.readouterr().out.splitlines()) >= 5
