@@ -46,14 +46,10 @@ def export(model: Path, output: Path, onnx: bool = False) -> None:
         loaded.config.auto_map = {"AutoConfig": "modeling_milco.MilcoConfig", "AutoModel": "modeling_milco.MilcoModel"}
         loaded.save_pretrained(folder)
         write_code(folder)
-        write_json(
-            folder / "modules.json",
-            [{"idx": 0, "name": "0", "path": "", "type": "milco_sparse_encoder.MilcoEncoder"}],
-        )
-        write_json(
-            folder / "config_sentence_transformers.json",
-            {"model_type": "SparseEncoder", "similarity_fn_name": "dot"},
-        )
+        module = {"idx": 0, "name": "0", "path": "", "type": "milco_sparse_encoder.MilcoEncoder"}
+        write_json(folder / "modules.json", [module])
+        settings = {"model_type": "SparseEncoder", "similarity_fn_name": "dot"}
+        write_json(folder / "config_sentence_transformers.json", settings)
         if onnx:
             (folder / "onnx").mkdir()
             write_onnx(loaded, folder / "onnx" / "model.onnx")
