@@ -85,11 +85,19 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
 
 
 @app.command()
-def mine(config: ConfigFile, corpora: Corpora, teacher: Input, source: Named, output: Output) -> None:
+def mine(
+    config: ConfigFile,
+    corpora: Corpora,
+    teacher: Input,
+    source: Named,
+    output: Output,
+    miner: Annotated[Path | None, typer.Option(help="The MILCO model that distill.miner means.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="The cross-encoder that distill.scorer names.")] = None,
+) -> None:
     """Write distillation triples with mined negatives."""
     from milco.mine import mine
 
-    mine(configuration.load(config), corpora, teacher, _named(source), output)
+    mine(configuration.load(config), corpora, teacher, _named(source), output, miner, scorer)
 
 
 @app.command()
@@ -191,6 +199,22 @@ def report(
 
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
     write(configuration.load(config), results, published, report, metrics, summary)
+
+
+@app.command()
+def ablations(
+    experiment: Annotated[list[Path], typer.Option(help="Settings of each experiment, the base first.")],
+    published: Input,
+    page: Output,
+    table: Output,
+    summary: Output,
+) -> None:
+    """Compare an experiment with its variants."""
+    from milco.ablations import write
+    from milco.experiments import Experiment
+
+    experiments = [Experiment(configuration.load(path)) for path in experiment]
+    write(experiments, published, page, table, summary)
 
 
 @app.command()

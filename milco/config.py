@@ -20,6 +20,7 @@ from milco.errors import MilcoError
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
 
 
@@ -49,7 +50,7 @@ class Source(Strict):
         "home-assistant-frontend",
     ] = Field(
         description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
-        "distillation triples; a test collection in BEIR layout; a task of mteb, one collection for each subset; "
+        "distillation triples; a collection in BEIR layout; a task of mteb, one collection for each subset; "
         "Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
@@ -90,6 +91,11 @@ class Source(Strict):
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    max_pairs: Count | None = Field(
+        None,
+        description="For parallel text: pairs taken of it at most, drawn at random with the seed from those that are "
+        "good for training; a larger cap keeps those of a smaller one.",
+    )
     trust_remote_code: bool = Field(
         False,
         description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
@@ -121,6 +127,8 @@ class Source(Strict):
             raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
         if self.trust_remote_code and not (hub and self.format == "transformers"):
             raise ValueError("trust_remote_code: only a model of a hub repository brings code")
+        if self.max_pairs and self.format not in PAIR_FORMATS:
+            raise ValueError("max_pairs: only parallel text has pairs to draw from")
         return self
 
     @field_validator("measures")
@@ -174,6 +182,11 @@ class Model(Strict):
     )
     freeze_embeddings: bool = Field(False, description="Leave the encoder's embedding tables as they are.")
     freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
+    connector: bool = Field(
+        True,
+        description="false, for an ablation: no connector and no English vocabulary; the pivot view is in the words of "
+        "the multilingual encoder itself.",
+    )
     echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
     echo_scale: Rate = Field(1.0, description="Constant factor of the source weights.")
     query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
@@ -234,12 +247,30 @@ class Distill(Training):
     lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
     lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
     sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
+    distillation_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the distillation loss.")
     contrastive_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Weight of InfoNCE beside the distillation; negatives are all documents of the global batch."
+        0.0, description="Weight of InfoNCE; negatives are all documents of the global batch."
     )
     teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
-    hard_negatives: Count = Field(16, description="Mined negatives per query, the teacher's best wrong documents.")
+    miner: str = Field(
+        "teacher",
+        description="Whose best wrong documents become hard negatives: `teacher`: the English retriever's, of known "
+        "items; `align`: this experiment's Stage 1; `distill`: a first round of Stage 2 with otherwise these settings; "
+        "else a source with a MILCO model.",
+    )
+    scorer: str = Field(
+        "teacher",
+        description="Who scores the documents of a query: `teacher`: the English retriever, known items by their "
+        "English side; else a source with a cross-encoder (a sequence classifier of one label).",
+    )
+    hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
     random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
+
+    @model_validator(mode="after")
+    def _learns_something(self):
+        if not (self.distillation_weight or self.contrastive_weight):
+            raise ValueError("distillation_weight and contrastive_weight are both 0: one of the two must teach ranking")
+        return self
 
 
 class Evaluate(Strict):
@@ -256,6 +287,9 @@ class Evaluate(Strict):
         1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
     )
     bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
+    source_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        [], description="Further systems: Stage 2 whose source view counts so much beside its pivot view (paper: α)."
+    )
     dense_query_prefix: str = Field("", description="What the untrained encoder wants before a query.")
     dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
     top_k: list[Count] = Field([10, 20, 50, 100, 200], description="Budgets of top-k pruning, terms per document.")
@@ -268,6 +302,12 @@ class Config(Strict):
 
     experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
     seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
+    tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
+        "`pip install .[tracking]`.",
+        json_schema_extra=Layout,
+    )
     languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
     eval_languages: list[str] = Field([], description="Query languages of the known-item collections.")
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
@@ -276,26 +316,40 @@ class Config(Strict):
     align: Align
     distill: Distill
     evaluate: Evaluate
+    experiments: dict[str, dict[str, Any]] = Field(
+        {},
+        exclude=True,  # settings are resolved experiment by experiment
+        description="Variants of this experiment: the keys that each of them changes, in the form of this file. "
+        "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
+    )
 
     @model_validator(mode="after")
     def _names_exist(self):
-        checkpoints, tables = {"transformers", "e5-q4"}, {"pairs", "home-assistant", "home-assistant-frontend"}
+        checkpoints = {"transformers", "e5-q4"}
         wanted = [
             ("model.multilingual_encoder_checkpoint", self.model.multilingual_encoder_checkpoint, checkpoints),
             ("model.lsr_encoder_checkpoint", self.model.lsr_encoder_checkpoint, {"transformers"}),
         ]
-        wanted += [("align.train_datasets", name, tables) for name in self.align.train_datasets]
+        wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
         wanted += [
-            ("distill.train_datasets", name, {"triples", "home-assistant"}) for name in self.distill.train_datasets
+            ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
+            for name in self.distill.train_datasets
         ]
         wanted += [
             (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
             for kind in ("test", "development")
             for name in getattr(self.evaluate, f"{kind}_collections")
         ]
-        if self.distill.pretrained_alignment_checkpoint not in ("align", "none"):
-            start = self.distill.pretrained_alignment_checkpoint
-            wanted.append(("distill.pretrained_alignment_checkpoint", start, {"transformers"}))
+        stage_2 = {
+            "pretrained_alignment_checkpoint": ("align", "none"),
+            "miner": ("teacher", "align", "distill"),
+            "scorer": ("teacher",),
+        }
+        wanted += [
+            (f"distill.{key}", getattr(self.distill, key), {"transformers"})
+            for key, words in stage_2.items()
+            if getattr(self.distill, key) not in words
+        ]
         wanted += [
             (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
         ]
@@ -316,6 +370,42 @@ class Config(Strict):
             raise ValueError(
                 f"distill.train_group_size: {wanted + 1} documents need {wanted} negatives, but hard_negatives and "
                 f"random_negatives make {mined}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _collections_can_be_mined(self):
+        settings = self.distill
+        for name in self._collections_to_mine():
+            if settings.miner == "teacher":
+                raise ValueError(
+                    f"distill.miner: the English retriever cannot search {name!r}; "
+                    "set it to align, distill or a source with a MILCO model"
+                )
+            if settings.miner == "distill" and settings.pretrained_alignment_checkpoint == "none":
+                raise ValueError(
+                    f"distill.miner: without Stage 1 no model can mine {name!r} for a first round; "
+                    "set it to a source with a MILCO model"
+                )
+            if settings.scorer == "teacher":
+                raise ValueError(
+                    f"distill.scorer: the English retriever cannot read the queries of {name!r}; "
+                    "set it to a source with a cross-encoder"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _own_vocabulary_stands_alone(self):
+        wanted = {
+            "distill.pretrained_alignment_checkpoint: none": self.distill.pretrained_alignment_checkpoint == "none",
+            "model.echo: false": not self.model.echo,
+            "model.freeze_pivot_head: false": not self.model.freeze_pivot_head,
+        }
+        missing = [key for key, there in wanted.items() if not there]
+        if missing and not self.model.connector:
+            raise ValueError(
+                "model.connector: without one the pivot view has no English words to align, to put a source view "
+                f"beside, or to keep; set {', '.join(missing)}"
             )
         return self
 
@@ -347,6 +437,20 @@ class Config(Strict):
         ]
         return list(dict.fromkeys(names))
 
+    def _collections_to_mine(self) -> list[str]:
+        return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
+
+    def first_round(self) -> "Config | None":
+        """The settings of the round of Stage 2 whose model mines for this one; None if `distill.miner` is another.
+
+        The English retriever mines for it, or, where there are collections, which it cannot read, the model that
+        Stage 2 starts from.
+        """
+        if self.distill.miner != "distill":
+            return None
+        miner = self.distill.pretrained_alignment_checkpoint if self._collections_to_mine() else "teacher"
+        return self.model_copy(update={"distill": self.distill.model_copy(update={"miner": miner})})
+
     def check_processes(self, stage: str, processes: int) -> None:
         """Whether so many processes can share the global batch of a stage.
 
@@ -370,9 +474,10 @@ class Config(Strict):
         encoder = self._checkpoint(self.model.multilingual_encoder_checkpoint)
         teacher = self._checkpoint(self.model.lsr_encoder_checkpoint)
         align, distill = _result_of(self.align), _result_of(self.distill)
-        mining = {name: distill.pop(name) for name in ("train_datasets", "hard_negatives", "random_negatives")}
+        mined = ("train_datasets", "miner", "scorer", "hard_negatives", "random_negatives")
+        mining: dict[str, Any] = {name: distill.pop(name) for name in mined}
         model = _result_of(self.model)
-        echo = {name: model.pop(name) for name in ("echo", "echo_scale")}
+        echo = {name: model.pop(name) for name in ("connector", "echo", "echo_scale")}  # Stage 1 has no choice
         lengths = {name: model.pop(name) for name in ("query_max_length", "passage_max_length")}
         looks = [self.evaluate.development_collections, self.evaluate.development_queries, self.evaluate.examples]
         measures = {name: sources[name].measures for name in self.evaluate.test_collections}
@@ -388,6 +493,11 @@ class Config(Strict):
         keys["tokens"] = _hash(keys["corpora"], encoder, self.align.max_length)
         keys["teacher"] = _hash(keys["corpora"], teacher, self.align.max_length)
         keys["align"] = _hash(keys["tokens"], keys["teacher"], model, lengths, align, looks, self.seed)
+        how = [lengths, self.evaluate.bf16]
+        if self.distill.miner != "teacher":
+            mining["miner"] = [self._miner(keys["align"]), how]
+        if self.distill.scorer != "teacher":
+            mining["scorer"] = [self._checkpoint(self.distill.scorer), how]
         keys["triples"] = _hash(keys["teacher"], mining, self.seed)
         start: Any = self.distill.pretrained_alignment_checkpoint
         if start == "align":
@@ -404,6 +514,8 @@ class Config(Strict):
         keys["runs-bm25"] = _hash(how, encoder, measures)
         for system in ("teacher", "dense", "align", "distill"):
             keys[f"runs-{system}"] = _hash(keys[f"vectors-{system}"], measures)
+        for system in self.mixes():  # made of what Stage 2 says
+            keys |= {f"{kind}-{system}": keys[f"{kind}-distill"] for kind in ("vectors", "runs")}
         keys["index"] = keys["vectors-distill"]
         keys["prune"] = _hash(keys["vectors-distill"], self.evaluate.top_k, self.evaluate.mass)
         return keys
@@ -411,8 +523,19 @@ class Config(Strict):
     def systems(self) -> list[str]:
         """Systems that are measured, in the order in which a reader wants them."""
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
-        pivot = ["distill-pivot"] if self.model.echo else []
-        return [*self.evaluate.baselines, *aligned, "distill", *pivot]
+        return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    def mixes(self) -> dict[str, float]:
+        """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
+        weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
+        return {"distill-pivot": 0.0, **weighted} if self.model.echo else {}
+
+    def _miner(self, aligned: str) -> Any:
+        """What decides the model that mines."""
+        first = self.first_round()
+        if first:
+            return first.keys()["distill"]
+        return aligned if self.distill.miner == "align" else self._checkpoint(self.distill.miner)
 
     def _checkpoint(self, name: str) -> list:
         source = self.sources[name]
@@ -421,7 +544,7 @@ class Config(Strict):
 
     def source_key(self, name: str) -> str:
         """Short hash of what a source is downloaded from."""
-        later = {"measures", "pool", "chunk_tokens", "lowercase_queries"}  # what is made of it once it is there
+        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "max_pairs"}  # made of it once it is there
         return _hash(_result_of(self.sources[name], but=later))
 
     def save(self, path: Path) -> None:
@@ -454,6 +577,27 @@ def parse(values: Any, origin: str = "configuration") -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise MilcoError("\n".join(_explain(origin, problem) for problem in error.errors())) from None
+
+
+def parse_all(values: dict[str, Any], origin: str = "configuration") -> list[Config]:
+    """An experiment and its variants, each with its resolved settings.
+
+    Raises:
+        MilcoError: one of them is wrong; the message names it.
+    """
+    base = parse(values, origin)
+    found = [base]
+    for name, changes in base.experiments.items():
+        changed = _merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
+        found.append(parse(changed, f"{origin}: experiments.{name}"))
+    return found
+
+
+def _merge(values: Any, changes: Any) -> Any:
+    """`values` with `changes`: sections are merged, everything else is replaced."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return values | {name: _merge(values.get(name), change) for name, change in changes.items()}
 
 
 def _explain(origin: str, problem: Any) -> str:

@@ -79,7 +79,8 @@ def _tokenise(model: MilcoModel, texts: list[str], max_length: int) -> list[np.n
 
 
 def loss(config: Config) -> Loss:
-    """The stage's loss: KL to the teacher's ranking of each group, plus the price of active pivot terms."""
+    """The stage's loss: KL to the teacher's ranking of each group, InfoNCE, or both; plus the price of active pivot
+    terms."""
     settings = config.distill
 
     def terms(views: Views, part: Part) -> dict[str, Tensor]:
@@ -94,12 +95,17 @@ def loss(config: Config) -> Loss:
             source = together(ids[queries:]), together(views.source[queries:])
             scores = scores + source_scores(ids[:queries], views.source[:queries], *source)
         own = own_scores(scores[:, mine])
-        positives = mine.view(queries, -1)[:, 0]
-        contrast = contrastive_loss(scores, positives, together(part["documents"])).mean()
+        losses = {}
+        if settings.distillation_weight:
+            divergence = distillation_loss(own, part["scores"], settings.teacher_temperature).mean()
+            losses["loss_distillation"] = settings.distillation_weight * divergence
+        if settings.contrastive_weight:
+            positives = mine.view(queries, -1)[:, 0]
+            contrast = contrastive_loss(scores, positives, together(part["documents"])).mean()
+            losses["loss_contrast"] = settings.contrastive_weight * contrast
         active_query, active_document = ((view.detach() > 0).sum(dim=1) for view in (query, document))
         return {
-            "loss_distillation": distillation_loss(own, part["scores"], settings.teacher_temperature).mean(),
-            "loss_contrast": settings.contrastive_weight * contrast,
+            **losses,
             "loss_query_sparsity": settings.lambda_q * sparsity(query),
             "loss_document_sparsity": settings.lambda_d * sparsity(document),
             "active_query": active_query.float().mean(),

@@ -64,7 +64,7 @@ def _row(path: str, key: str, section: dict[str, Any], definitions: dict[str, An
 
 
 def _type(field: dict[str, Any]) -> str:
-    if _section(field):
+    if _section(field) or field.get("additionalProperties") is True:
         return "section"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])

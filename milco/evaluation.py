@@ -77,11 +77,12 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
     """Search every test collection with a system and write runs and measures to the folder `output`.
 
     Args:
-        system: `bm25`, or a system that `encode` knows, or `distill-pivot`.
+        system: `bm25`, or a system that `encode` knows, or one of `Config.mixes`.
         vectors: what `encode` wrote; None for bm25.
         encoder: checkpoint of the multilingual encoder, whose tokenizer BM25 uses.
     """
-    search = _bm25(encoder) if vectors is None else _vector_search(Vectors(vectors), system)
+    weight = config.mixes().get(system, 1.0)
+    search = _bm25(encoder) if vectors is None else _vector_search(Vectors(vectors), weight)
     with finished_folder(output) as folder:
         (folder / "runs").mkdir()
         measures, statistics = [], []
@@ -102,20 +103,26 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         write_json(folder / "statistics.json", statistics)
 
 
-def matrices(vectors: Vectors, collection: Collection, system: str):
-    """Rows of a collection's queries and documents; for `distill-pivot` without the source view's columns."""
+def matrices(vectors: Vectors, collection: Collection, source_weight: float = 1.0):
+    """Rows of a collection's queries and documents.
+
+    Args:
+        source_weight: what the source view counts in a score beside the pivot view; with 0 its columns are left out.
+    """
     queries = vectors.of("queries", collection.queries.values())
     documents = vectors.of("documents", collection.documents.values())
-    if system == "distill-pivot":
+    if source_weight == 0:
         return queries[:, : vectors.pivot_columns], documents[:, : vectors.pivot_columns]
+    if source_weight != 1:
+        queries.data[queries.indices >= vectors.pivot_columns] *= source_weight
     return queries, documents
 
 
-def _vector_search(vectors: Vectors, system: str) -> Search:
+def _vector_search(vectors: Vectors, source_weight: float) -> Search:
     """Exact search over vectors; beside the rankings the mean active dimensions and the share of empty texts."""
 
     def search(collection: Collection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
-        queries, documents = matrices(vectors, collection, system)
+        queries, documents = matrices(vectors, collection, source_weight)
         found: dict[str, float] = {}
         for side, rows in (("query", queries), ("document", documents)):
             if scipy.sparse.issparse(rows):

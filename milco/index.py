@@ -96,7 +96,7 @@ def build_all(collections: Path, vectors: Path, output: Path) -> None:
     made: dict[tuple[str, ...], dict] = {}
     with finished_folder(output) as folder:
         for collection in tqdm(collections_of("distill", collections), desc="index"):
-            queries, documents = matrices(found, collection, "distill")
+            queries, documents = matrices(found, collection)
             texts = tuple(collection.documents.values())
             if texts not in made:
                 made[texts] = _build(documents, folder / collection.name)

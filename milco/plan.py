@@ -106,8 +106,14 @@ def _examples(config: Config, name: str) -> int:
 
 def _pairs(config: Config) -> tuple[float, float]:
     """Pairs, and English texts: languages that are subsets of their own translate the same ones."""
-    pairs = {name: _examples(config, name) for name in config.align.train_datasets}
-    return sum(pairs.values()), sum(n / max(1, len(config.sources[name].subsets)) for name, n in pairs.items())
+    pairs, english = 0.0, 0.0
+    for name in config.align.train_datasets:
+        source, there = config.sources[name], _examples(config, name)
+        taken, languages = min(there, source.max_pairs or there), max(1, len(source.subsets))
+        pairs += taken
+        if there:  # a text stays if any of its pairs is drawn
+            english += there / languages * (1 - (1 - taken / there) ** languages)
+    return pairs, english
 
 
 def _texts_to_encode(config: Config) -> int:

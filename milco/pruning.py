@@ -83,7 +83,7 @@ def sweep(config: Config, collections: Path, vectors: Path, output: Path) -> Non
 
 def _measure(vectors: Vectors, collections: list, method: str, budget: float) -> list[dict]:
     """One row per collection, all over the same documents."""
-    _, documents = matrices(vectors, collections[0], "distill")
+    _, documents = matrices(vectors, collections[0])
     if method == "top-k":
         documents = prune_top_k(documents, int(budget))
     elif method == "mass":
@@ -93,7 +93,7 @@ def _measure(vectors: Vectors, collections: list, method: str, budget: float) ->
         size = built.save(Path(folder) / "pruned") / documents.shape[0]
     rows = []
     for collection in collections:
-        queries, _ = matrices(vectors, collection, "distill")
+        queries, _ = matrices(vectors, collection)
         depth = collection.texts_to_find(DEPTH)
         run = run_of(collection, rank_exactly(queries, documents, depth), DEPTH)
         _, milliseconds = built.search(queries, depth)

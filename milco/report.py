@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from milco.config import Config
 from milco.environment import environment
+from milco.experiments import SYSTEM_NAMES, system_names
 from milco.files import finished_file
 from milco.significance import paired_difference
 
@@ -25,14 +26,6 @@ matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["svg.hashsalt"] = "milco"
 from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
 
-SYSTEM_NAMES = {
-    "bm25": "BM25",
-    "teacher": "English teacher",
-    "dense": "dense encoder, untrained",
-    "align": "Stage 1",
-    "distill": "Stage 2",
-    "distill-pivot": "Stage 2, pivot view alone",
-}
 COLORS = {"align": "#3b7dd8", "distill": "#c8553d"}
 MEASURE = "nDCG@10"
 CEILING = "en-en"  # collection of the English queries, which measures the ceiling
@@ -167,36 +160,44 @@ def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
     return table
 
 
-def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results) -> str:
+def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, names: dict[str, str]) -> str:
     """The main tables as Markdown, with what they were measured on.
 
     Args:
         main: nDCG@10 by collection and system.
         averages: every measure by system; NaN where a system has it on no collection.
+        names: as `system_names` gives them.
     """
     made = environment()
-    rows = [["collection", *(SYSTEM_NAMES.get(column, column) for column in main)]]
+    rows = [["collection", *(names.get(column, column) for column in main)]]
     for name, row in main.iterrows():
         rows.append(
             [str(name), *(f"{value:.0%}" if column == "share" else f"{value:.3f}" for column, value in row.items())]
         )
     means = [["system, mean", *averages.columns]]
     means += [
-        [SYSTEM_NAMES[system], *("–" if pd.isna(value) else f"{value:.3f}" for value in row)]
+        [names[system], *("–" if pd.isna(value) else f"{value:.3f}" for value in row)]
         for system, row in averages.iterrows()
     ]
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     return (
         f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
         f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
-        + (f"{_markdown(rows)}\n" if len(rows) > 1 else "")
-        + _markdown(means)
+        + (f"{markdown_table(rows)}\n" if len(rows) > 1 else "")
+        + markdown_table(means)
     )
 
 
-def _markdown(rows: list[list[str]]) -> str:
+def markdown_table(rows: list[list[str]]) -> str:
+    """Rows of cells as Markdown, the head first, all but the first column to the right."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]) + "\n"
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of this package that escapes what it is given."""
+    loader = jinja2.PackageLoader("milco", ".")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def write(config: Config, results: Results, published: Path, report: Path, metrics: Path, summary: Path) -> None:
@@ -208,16 +209,14 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
     across = means.query_language != means.document_language
     means = means[across] if across.any() else means
     averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
-    averages = averages.reindex([system for system in SYSTEM_NAMES if system in averages.index])
+    names = system_names(config)
+    averages = averages.reindex([system for system in names if system in averages.index])
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
     curve = results.curves["distill"]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("milco", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = templates.get_template("report.html.jinja").render(
+    page = template("report.html.jinja").render(
         config=config,
-        names=SYSTEM_NAMES,
+        names=names,
         main=same if cross.empty else cross,
         across=across.any(),
         cross=cross,
@@ -237,7 +236,7 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
         environment=environment(),
     )
     with finished_file(summary) as draft:
-        draft.write_text(summary_of(same if cross.empty else cross, averages, results), encoding="utf-8")
+        draft.write_text(summary_of(same if cross.empty else cross, averages, results, names), encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")
 

@@ -19,7 +19,7 @@ import torch
 from miniature import settings, write_data
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from milco.model import MilcoModel
 
@@ -213,6 +213,27 @@ def teacher_checkpoint(tmp_path_factory) -> Path:
     draw_weights(model, seed=1)
     with torch.no_grad():  # below zero, so that a text has some of the terms and not nearly all of them
         model.cls.predictions.bias.sub_(5.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_checkpoint(tmp_path_factory) -> Path:
+    """Folder of a cross-encoder with its WordPiece tokenizer: 1 layer, width 16, one label."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "cross-encoder"
+    tokenizer = wordpiece_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=MAX_LENGTH,
+        num_labels=1,
+    )
+    model = BertForSequenceClassification(config)
+    draw_weights(model, seed=4)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

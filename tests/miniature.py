@@ -113,7 +113,7 @@ class Project:
         self.configure()
 
     def configure(self, **changes) -> None:
-        values = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value
+        values = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
                   for key, value in self.values.items()}  # fmt: skip
         (self.folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 

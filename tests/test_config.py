@@ -20,6 +20,14 @@ USER_FILES = {
     "pairs": {"uri": "file:pairs.tsv", "format": "pairs", "language": "de"},
     "triples": {"uri": "file:triples.parquet", "format": "triples"},
     "beir": {"uri": "file:beir", "format": "beir", "language": "de", "document_language": "en"},
+    "reranker": {"uri": "file:reranker", "format": "transformers"},
+}
+NEW_CORPUS = {  # Stage 2 on a collection of the user's own
+    "sources/beir": USER_FILES["beir"],
+    "sources/reranker": USER_FILES["reranker"],
+    "distill/train_datasets": ["beir"],
+    "distill/miner": "align",
+    "distill/scorer": "reranker",
 }
 
 
@@ -49,7 +57,7 @@ def keys(changes: dict | None = None) -> dict[str, str]:
 
 
 def stages_that_change(changes: dict) -> set[str]:
-    before, after = keys(), keys(changes)
+    before, after = ({s: k for s, k in found.items() if "-distill-" not in s} for found in (keys(), keys(changes)))
     assert before.keys() == after.keys()
     return {stage for stage in before if before[stage] != after[stage]}
 
@@ -79,6 +87,15 @@ REFUSALS = {
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
     "infinite rate": ({"align/learning_rate": float("inf")}, "align.learning_rate: "),
+    "no loss": (
+        {"distill/distillation_weight": 0, "distill/contrastive_weight": 0},
+        "distill: distillation_weight and contrastive_weight are both 0",
+    ),
+    "own vocabulary with what needs English": (
+        {"model/connector": False, "model/echo": False},
+        "model.connector: without one the pivot view has no English words to align, to put a source view beside, or to "
+        "keep; set distill.pretrained_alignment_checkpoint: none, model.freeze_pivot_head: false",
+    ),
     "infinite weight": ({"distill/lambda_q": float("inf")}, "distill.lambda_q: "),
     "no language": ({"languages": []}, "languages: "),
     "path as a name": ({"experiment": "../demo"}, "experiment: "),
@@ -103,6 +120,7 @@ REFUSALS = {
         "sources.mine: an address mteb:TASK and format mteb go together",
     ),
     "pool of one collection": ({"sources/mine": {**USER_FILES["beir"], "pool": True}}, "sources.mine: pool is for"),
+    "pairs of a collection": ({"sources/mine": {**USER_FILES["beir"], "max_pairs": 5}}, "sources.mine: max_pairs: "),
     "chunks that the model cuts": (
         {"sources/home-assistant/chunk_tokens": 512},
         "sources.home-assistant.chunk_tokens: 512, but model.passage_max_length cuts at 96",
@@ -165,6 +183,20 @@ REFUSALS = {
     "interface texts for Stage 2": (
         {"distill/train_datasets": ["home-assistant-frontend"]},
         "distill.train_datasets: source 'home-assistant-frontend' has format",
+    ),
+    "unknown miner": ({"distill/miner": "nowhere"}, "distill.miner: no source 'nowhere'"),
+    "text as a scorer": ({"distill/scorer": "home-assistant"}, "distill.scorer: source 'home-assistant' has format"),
+    "English teacher in another language's collection": (
+        NEW_CORPUS | {"distill/miner": "teacher"},
+        "distill.miner: the English retriever cannot search 'beir'; set it to",
+    ),
+    "collection without a model for a first round": (
+        NEW_CORPUS | {"distill/miner": "distill", "distill/pretrained_alignment_checkpoint": "none"},
+        "distill.miner: without Stage 1 no model can mine 'beir'",
+    ),
+    "English teacher to score another language": (
+        NEW_CORPUS | {"distill/scorer": "teacher"},
+        "distill.scorer: the English retriever cannot read the queries of 'beir'; set it to",
     ),
     "checkpoint as tokenizer": ({"sources/e5-small/tokenizer": "splade-tiny"}, "sources.e5-small.tokenizer: source"),
     "English to train on": ({"languages": ["de", "en"]}, "languages: leave en out"),
@@ -256,9 +288,18 @@ CHANGES = {
     "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
     "group size": ({"distill/train_group_size": 8}, AFTER_DISTILL),
     "LexEcho": ({"model/echo": False}, AFTER_DISTILL),
+    "InfoNCE instead of distillation": (
+        {"distill/distillation_weight": 0, "distill/contrastive_weight": 1.0},
+        AFTER_DISTILL,
+    ),
     "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
     "mined negatives": ({"distill/hard_negatives": 2}, {"triples"} | AFTER_DISTILL),
+    "a first round that mines": ({"distill/miner": "distill"}, {"triples"} | AFTER_DISTILL),
+    "cross-encoder": (
+        {"sources/reranker": USER_FILES["reranker"], "distill/scorer": "reranker"},
+        {"triples"} | AFTER_DISTILL,
+    ),
     "length in Stage 1": ({"align/max_length": 16}, {"tokens", "teacher", "triples"} | AFTER_ALIGN),
     "length of a document": (
         {"model/passage_max_length": 16},
@@ -270,6 +311,7 @@ CHANGES = {
         {f"runs-{system}" for system in ("bm25", "teacher", "dense", "align", "distill")},
     ),
     "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
+    "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),
     "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
     "baselines": ({"evaluate/baselines": ["bm25"]}, set()),
     "encoder": ({"sources/e5-small/sha256": "0" * 64}, ENCODER),
@@ -284,6 +326,7 @@ CHANGES = {
     ),
     "attention": ({"model/attn_implementation": "sdpa"}, set()),
     "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
+    "tracking": ({"tracking": "tensorboard"}, set()),
     "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
 }
 
@@ -292,6 +335,12 @@ CHANGES = {
 def test_change_runs_exactly_the_stages_again_that_it_decides(case):
     changes, stages = CHANGES[case]
     assert stages_that_change(changes) == stages
+
+
+def test_a_connector_is_part_of_stage_2_alone():
+    bare = {"distill/pretrained_alignment_checkpoint": "none", "model/echo": False, "model/freeze_pivot_head": False}
+    with_one, without = keys(bare), keys({**bare, "model/connector": False})
+    assert {stage for stage in without if without[stage] != with_one[stage]} == AFTER_DISTILL
 
 
 def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
@@ -334,9 +383,39 @@ def test_without_stage_1_the_encoder_still_matters_to_stage_2():
     assert keys(bare)["distill"] != keys({**bare, "sources/e5-small/sha256": "0" * 64})["distill"]
 
 
-def test_what_is_made_of_a_collection_does_not_fetch_it_again():
+def test_first_round_is_the_same_experiment_mined_by_the_teacher():
+    once = config.parse(demo())
+    twice = config.parse(demo({"distill/miner": "distill"}))
+    assert (once.first_round(), twice.first_round()) == (None, once)
+    assert twice.keys()["triples"] != config.parse(demo({"distill/miner": "distill", "seed": 1})).keys()["triples"]
+
+
+def test_first_round_on_a_collection_is_mined_by_the_model_that_it_starts_from():
+    first = config.parse(demo(NEW_CORPUS | {"distill/miner": "distill"})).first_round()
+    assert first == config.parse(demo(NEW_CORPUS))
+
+
+@pytest.mark.parametrize(
+    ("miner", "change", "again"),
+    [
+        ("align", {"align/learning_rate": 0.5}, True),
+        ("distill", {"distill/lambda_q": 0.5}, True),
+        ("kept", {"sources/kept/uri": "file:other"}, True),
+        ("kept", {"evaluate/bf16": False}, True),
+        ("kept", {"model/passage_max_length": 64}, True),
+        ("kept", {"distill/lambda_q": 0.5}, False),
+        ("teacher", {"evaluate/bf16": False}, False),
+        ("teacher", {"model/passage_max_length": 64}, False),
+    ],
+)
+def test_triples_are_mined_again_when_their_miner_changes(miner, change, again):
+    settings = {"sources/kept": {"uri": "file:kept", "format": "transformers"}, "distill/miner": miner}
+    assert (keys(settings)["triples"] != keys(settings | change)["triples"]) == again
+
+
+def test_what_is_made_of_a_source_does_not_fetch_it_again():
     before = config.load(DEMO).source_key("home-assistant")
-    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True}
+    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True, "max_pairs": 1000}
     changed = config.parse(demo({f"sources/home-assistant/{key}": value for key, value in later.items()}))
     assert changed.source_key("home-assistant") == before
     assert config.parse(demo({"sources/home-assistant/language": "de"})).source_key("home-assistant") != before

@@ -71,6 +71,7 @@ def test_layout_keys_and_no_others_are_marked():
         "logging_steps",
     )
     assert marked == [
+        "tracking",
         "sources.NAME.examples",
         "sources.NAME.licence",
         "model.attn_implementation",

@@ -1,5 +1,6 @@
 """Distillation triples: which documents come into them, in which language, in which order, with which scores."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse
+import torch
 import yaml
+from conftest import ENGLISH_WORDS, SOURCE_WORDS
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from milco import config, mine
 from milco.corpora import TRIPLE_COLUMNS
 from milco.errors import MilcoError
+from milco.model import MilcoModel
+from milco.score import CrossEncoder, scored
 from milco.teacher import to_batch
 
 ROOT = Path(__file__).parents[1]
@@ -305,3 +311,200 @@ def test_wrong_triples_leave_no_file(corpora, tmp_path):
     with pytest.raises(MilcoError):
         mine.mine(both, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "out" / "triples.parquet")
     assert not (tmp_path / "out").exists()
+
+
+COLLECTION = {"uri": "file:new", "format": "beir", "language": "de", "document_language": "en"}
+CHECKPOINT = {"uri": "file:checkpoint", "format": "transformers"}
+
+
+def model_settings(**changes) -> config.Config:
+    """A MILCO model mines, a cross-encoder scores, all in float32."""
+    values = settings().model_dump()
+    values["sources"] |= {"new": COLLECTION, "kept": CHECKPOINT, "reranker": CHECKPOINT}
+    values["evaluate"]["bf16"] = False
+    values["distill"] |= {"miner": "kept", "scorer": "reranker", "train_datasets": ["new"], **changes}
+    return config.parse(values)
+
+
+def sentences(words: list[str], number: int, length: int, seed: int) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(words, length, replace=False)) for _ in range(number)]
+
+
+def word_items() -> pd.DataFrame:
+    """Items whose texts are of words that the tiny models know; every third one is in English only."""
+    columns = ["title", "description"]
+    texts = {
+        code: [sentences(words, 30, length, seed) for length, seed in ((3, 1), (6, 2))]
+        for code, words in (("en", ENGLISH_WORDS), ("de", SOURCE_WORDS))
+    }
+    return pd.DataFrame(
+        [
+            {"item": f"i{item}", "language": code} | {c: part[item] for c, part in zip(columns, parts, strict=True)}
+            for code, parts in texts.items()
+            for item in range(30)
+            if code == "en" or item % 3
+        ]
+    )
+
+
+def assert_best(model: MilcoModel, query: str, hard: list[str], wrong: list[str]):
+    """`hard` are the texts of `wrong` that exact search puts first. Seismic rounds weights to 16 bits."""
+    scores = dict(zip(wrong, (model.encode_document(wrong) @ model.encode_query([query]).T).toarray(), strict=True))
+    best = sorted(scores.values(), reverse=True)[: len(hard)]
+    np.testing.assert_allclose([scores[text] for text in hard], best, rtol=2e-3)
+    assert len(set(hard)) == len(hard)
+
+
+@pytest.fixture
+def exact(model_folder) -> MilcoModel:
+    """The model that mines, with the lengths of the settings."""
+    return MilcoModel.from_pretrained(model_folder, query_max_length=48, passage_max_length=96)
+
+
+def test_a_model_mines_items_for_each_query_among_the_documents_that_it_is_shown_with(tmp_path, exact):
+    table = word_items()
+    corpora, chosen = Corpora(tmp_path, table), model_settings()
+    miner = mine.Miner(chosen, exact.name_or_path)
+    found = mine.mine_items(table, corpora.folder, corpora.teacher, chosen, miner)
+    assert len(found) == len(table)
+    texts = table.pivot(index="item", columns="language", values="description")
+    pools = {"en": texts.en, "de": texts.de.fillna(texts.en)}
+    titles = table.set_index("title")[["item", "language"]]
+    seen = set()
+    for triple in found.itertuples():
+        item, code = titles.loc[triple.query]
+        pool = pools["en" if triple.pos[0] == texts.en[item] else "de"]
+        seen.add((code, pool.name))
+        assert triple.pos == [pool[item]]
+        assert len(triple.neg) == HARD + RANDOM
+        assert_best(exact, triple.query, triple.neg[:HARD], pool.drop(item).tolist())
+        english = table[(table["item"] == item) & (table.language == "en")].title.item()
+        original = [texts.en[pool.index[pool == text].item()] for text in triple.neg]
+        assert triple.neg_scores == [corpora.score(english, text) for text in original]
+    assert seen == {("en", "en"), ("de", "en"), ("de", "de")}
+
+
+@pytest.fixture
+def new_corpus(tmp_path) -> Path:
+    """A collection whose documents d0 and d1 have one text, with judgements for training: q0 to q3, and q4, which a
+    test collection asks too."""
+    texts = sentences(ENGLISH_WORDS, 40, 6, 5)
+    documents = {f"d{n}": text for n, text in enumerate([texts[0], *texts])}
+    queries = {f"q{n}": text for n, text in enumerate(sentences(SOURCE_WORDS, 5, 3, 6))}
+    judged = {"q0": {"d0": 1}, "q1": {"d2": 1, "d3": 2}, "q2": {"d4": 1, "d5": 0}, "q3": {"d1": 1}, "q4": {"d6": 1}}
+    write_beir(tmp_path / "new", "train", documents, queries, judged)
+    write_beir(tmp_path / "corpora" / "collections" / "test" / "x", "test", {}, {"t": queries["q4"].upper()}, {})
+    return tmp_path / "new"
+
+
+def write_beir(folder: Path, split: str, documents: dict, queries: dict, judged: dict) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", documents), ("queries", queries)):
+        rows = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    lines = [f"{q}\t{d}\t{grade}\n" for q, grades in judged.items() for d, grade in grades.items()]
+    (folder / "qrels" / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+def mined_from(folder: Path, output: str, model: Path, scorer: Path, **changes) -> pd.DataFrame:
+    path = folder.parent / "out" / output
+    mine.mine(model_settings(**changes), folder.parent / "corpora", folder, {"new": folder}, path, model, scorer)
+    return pd.read_parquet(path)
+
+
+def read_texts(folder: Path, name: str) -> dict[str, str]:
+    rows = map(json.loads, (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+    return {row["_id"]: row["text"] for row in rows}
+
+
+def test_a_collection_becomes_triples_with_the_model_s_best_wrong_documents(
+    new_corpus, exact, cross_encoder_checkpoint
+):
+    found = mined_from(new_corpus, "a.parquet", exact.name_or_path, cross_encoder_checkpoint)
+    documents, queries = read_texts(new_corpus, "corpus"), read_texts(new_corpus, "queries")
+    assert found["query"].tolist() == [queries[f"q{n}"] for n in range(4)]
+    positives = [["d0"], ["d2", "d3"], ["d4"], ["d1"]]
+    assert [list(texts) for texts in found.pos] == [[documents[d] for d in judged] for judged in positives]
+    for triple in found.itertuples():
+        assert len({*triple.neg}) == HARD + RANDOM
+        wrong = set(documents.values()) - {*triple.pos}
+        assert {*triple.neg} <= wrong
+        assert_best(exact, triple.query, list(triple.neg[:HARD]), sorted(wrong))
+
+
+def test_mining_a_collection_twice_gives_the_same(new_corpus, model_folder, cross_encoder_checkpoint):
+    models = model_folder, cross_encoder_checkpoint
+    once, again = (mined_from(new_corpus, f"{n}.parquet", *models) for n in range(2))
+    pd.testing.assert_frame_equal(once, again)
+
+
+def alone(checkpoint: Path, query: str, document: str, tokens: int = 64) -> float:
+    """What a cross-encoder says of one pair."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    inputs = tokenizer([query], [document], truncation=True, max_length=tokens, return_tensors="pt")
+    with torch.no_grad():
+        return AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()(**inputs).logits.item()
+
+
+@pytest.mark.parametrize(("lengths", "tokens"), [((48, 96), 64), ((8, 16), 24)], ids=["its own limit", "ours"])
+def test_scores_are_those_of_the_cross_encoder_that_reads_one_pair_at_a_time(cross_encoder_checkpoint, lengths, tokens):
+    long = " ".join(ENGLISH_WORDS * 3)
+    documents = ["a dog", long, "", *sentences(ENGLISH_WORDS, 5, 9, 7)]
+    pairs = [(query, document) for query in ("cat", "the old house", "") for document in documents]
+    values = model_settings().model_dump()
+    values["model"] |= dict(zip(("query_max_length", "passage_max_length"), lengths, strict=True))
+    values["evaluate"]["batch_size"] = 5
+    found = CrossEncoder(config.parse(values), cross_encoder_checkpoint).score(pairs)
+    wanted = [alone(cross_encoder_checkpoint, *pair, tokens) for pair in pairs]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.ptp(found) > 0.1
+
+
+def test_each_pair_is_scored_once_and_its_score_comes_to_every_place(cross_encoder_checkpoint, monkeypatch):
+    encoder = CrossEncoder(model_settings(), cross_encoder_checkpoint)
+    read, score = [], encoder.score
+    monkeypatch.setattr(encoder, "score", lambda pairs: read.extend(pairs) or score(pairs))
+    rows = [("cat", ["a dog"], ["fish", "bird"]), ("cat", ["fish"], ["a dog", "bird"]), ("dog", ["fish"], ["bird"])]
+    triples = pd.DataFrame(rows, columns=["query", "pos", "neg"]).assign(pos_scores=None, neg_scores=None)
+    found = scored(triples, encoder)
+    assert sorted(read) == sorted({(query, text) for query, *sides in rows for side in sides for text in side})
+    for triple in found.itertuples():
+        for texts, scores in ((triple.pos, triple.pos_scores), (triple.neg, triple.neg_scores)):
+            wanted = [alone(cross_encoder_checkpoint, triple.query, text) for text in texts]
+            assert scores == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_collection_with_too_few_documents_is_named(new_corpus, model_folder, cross_encoder_checkpoint):
+    documents = {f"d{n}": text for n, text in enumerate(ENGLISH_WORDS[:4])}
+    (new_corpus / "qrels" / "train.tsv").write_text("q0\td0\t1\n", encoding="utf-8")
+    rows = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in documents.items()]
+    (new_corpus / "corpus.jsonl").write_text("".join(rows), encoding="utf-8")
+    models = model_folder, cross_encoder_checkpoint
+    assert [len(texts) for texts in mined_from(new_corpus, "a.parquet", *models, train_group_size=4).neg] == [3]
+    with pytest.raises(MilcoError, match=r"^distill\.train_group_size: 5, but new has only 4 documents[^\n]*$"):
+        mined_from(new_corpus, "b.parquet", *models, train_group_size=5)
+    assert [path.name for path in (new_corpus.parent / "out").iterdir()] == ["a.parquet"]
+
+
+def test_a_collection_that_is_all_asked_in_evaluation_is_refused(new_corpus, model_folder, cross_encoder_checkpoint):
+    (new_corpus / "qrels" / "train.tsv").write_text("q4\td0\t1\n", encoding="utf-8")
+    with pytest.raises(MilcoError, match=r"qrels/train\.tsv: [^\n]*ask each of its queries$"):
+        mined_from(new_corpus, "a.parquet", model_folder, cross_encoder_checkpoint)
+
+
+def test_models_of_another_kind_are_refused(
+    new_corpus, model_folder, teacher_checkpoint, cross_encoder_checkpoint, tmp_path
+):
+    BertForSequenceClassification(BertConfig.from_pretrained(cross_encoder_checkpoint, num_labels=3)).save_pretrained(
+        tmp_path / "three"
+    )
+    AutoTokenizer.from_pretrained(cross_encoder_checkpoint).save_pretrained(tmp_path / "three")
+    for models, message in (
+        ((teacher_checkpoint, cross_encoder_checkpoint), r"^distill\.miner: [^\n]*a model of kind bert"),
+        ((model_folder, tmp_path / "three"), r"^distill\.scorer: [^\n]*three tells 3 labels apart"),
+        ((None, cross_encoder_checkpoint), r"^distill\.miner: kept; --miner goes with"),
+        ((model_folder, None), r"^distill\.scorer: reranker; --scorer goes with"),
+    ):
+        with pytest.raises(MilcoError, match=message):
+            mined_from(new_corpus, "a.parquet", *models)

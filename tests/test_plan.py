@@ -38,6 +38,15 @@ def test_disk_is_that_of_the_cells(values):
     assert as_text(list(found.values())).count("\n") == 7
 
 
+@pytest.mark.parametrize(("cap", "english"), [(None, 50), (100, 50), (200, 50), (50, 37.5)])
+def test_a_cap_leaves_fewer_pairs_and_texts(values, cap, english):
+    pairs = {**values["sources"]["pairs"], "language": None, "subsets": {"a": "xx", "b": "yy"}}
+    pairs |= {"examples": 100_000_000, "max_pairs": cap and cap * 1_000_000}
+    found = rows(config.parse({**values, "sources": {**values["sources"], "pairs": pairs}}))
+    texts = f"{min(cap or 100, 100)},000,000 pairs, {english * 1_000_000:,.0f} English texts"
+    assert found["token cache"]["what"] == texts
+
+
 def test_a_source_that_says_no_number_is_named(values):
     assert rows(config.parse(values))["not counted"]["what"].startswith(
         "pairs, triples, mine: say sources.NAME.examples"

@@ -85,14 +85,103 @@ def test_a_forced_stage_trains_again(tmp_path, values, finished):
     assert project.one("artifacts/distill/*/.trained").stat().st_mtime > before
 
 
-def test_a_new_lambda_reruns_stage_two_and_what_follows(finished):
-    finished.configure(distill={"lambda_d": 0.5})
+EVALUATED = {"all", "encode", "merge", "evaluate", "index", "prune", "report", "export"}
+REPORTED = {"all", "report", "export"}
+# The README's table "I changed …", line by line.
+RERUNS = {
+    "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | {"distill"}),
+    "a key under align": ({"align": {"learning_rate": 0.5}}, EVALUATED | {"align", "distill"}),
+    "layers": ({"model": {"encoder_layers": 1}}, EVALUATED | {"align", "distill"}),
+    "encoder": (
+        {"model": {"multilingual_encoder_checkpoint": "encoder-2"}},
+        EVALUATED | {"tokenize", "align", "distill"},
+    ),
+    "teacher": ({"model": {"lsr_encoder_checkpoint": "lsr-2"}}, EVALUATED | {"teacher", "mine", "align", "distill"}),
+    "languages": (
+        {"languages": ["xx", "yy"]},
+        EVALUATED | {"corpora", "tokenize", "teacher", "mine", "align", "distill"},
+    ),
+    "measures": ({"sources": {"mine": {"measures": ["RR@10"]}}}, {"all", "evaluate", "report"}),
+    "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report"}),
+    "layout": ({"align": {"max_tokens_per_device": 64}, "distill": {"logging_steps": 1}}, {"all", "report"}),
+    "name": ({"experiment": "other"}, REPORTED),
+}
+
+
+@pytest.mark.parametrize("changed", RERUNS)
+def test_a_change_reruns_what_it_decides(finished, changed):
+    change, rules = RERUNS[changed]
+    copies = {f"{name}-2": finished.values["sources"][name] for name in ("encoder", "lsr")}
+    copies = {name: {**source, "uri": source["uri"] + "/."} for name, source in copies.items()}
+    mine = {**finished.values["sources"]["mine"], **change.get("sources", {}).get("mine", {})}
+    finished.configure(**{**change, "sources": {**copies, "mine": mine}})
     try:
-        assert finished.planned("all") == {
-            "all", "distill", "encode", "evaluate", "export", "index", "merge", "prune", "report",
-        }  # fmt: skip
+        assert finished.planned("all") == rules
     finally:
         finished.configure()
+    assert finished.planned("all") == set()
+
+
+def test_a_moved_project_and_its_own_profile_rerun_nothing(finished, tmp_path):
+    for part in ("workflow", "config", "milco", "profiles"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    moved = [word.replace(str(ROOT), str(tmp_path)) for word in finished.command("--dry-run", "all")]
+    done = subprocess.run(moved, capture_output=True, text=True, env={**os.environ, **OFFLINE})
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize(("triggers", "again"), [([], True), (["--rerun-triggers", "mtime"], False)])
+def test_a_changed_rule_reruns_unless_only_times_count(finished, tmp_path, triggers, again):
+    for part in ("workflow", "config", "milco", "profiles"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    rule = tmp_path / "workflow" / "rules" / "distill.smk"
+    rule.write_text(rule.read_text().replace("params:", "params:\n        changed=True,"))
+    moved = [word.replace(str(ROOT), str(tmp_path)) for word in finished.command("--dry-run", *triggers, "--", "all")]
+    done = subprocess.run(moved, capture_output=True, text=True, env={**os.environ, **OFFLINE})
+    assert done.returncode == 0 and ("Stage 2: distillation" in done.stdout) == again
+
+
+def test_until_stops_after_a_rule_and_forcerun_begins_with_one(finished, tmp_path, values):
+    assert Project(tmp_path, values).planned("--until", "tokenize", "--", "all") == {"corpora", "tokenize"}
+    assert finished.planned("--forcerun", "distill", "--", "all") == EVALUATED | {"distill"}
+
+
+VARIANTS = {
+    "no-echo": {"model": {"echo": False}},
+    "no-stage-1": {"distill": {"pretrained_alignment_checkpoint": "none"}},
+    "longer": {"align": {"num_train_epochs": 3}},
+    "second-round": {"distill": {"miner": "distill"}},
+}
+
+
+def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_path):
+    project = Project(tmp_path, {**finished.values, "experiments": VARIANTS})
+    shutil.copytree(finished.folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    project.configure()
+    plan = project.snakemake("--dry-run", "ablations")
+    jobs = dict(line.split() for line in plan.split("Job stats:")[1].split("total")[0].splitlines()[3:] if line.strip())
+    assert jobs == {
+        "align": "1",
+        "distill": "4",
+        "mine": "1",
+        "encode": "5",
+        "merge": "5",
+        "evaluate": "5",
+        "ablations": "1",
+    }
+    project.snakemake("ablations")
+    table = pd.read_csv(project.one("results/miniature/ablations.csv"), index_col="experiment")
+    assert list(table.index) == [
+        "Stage 2", "BM25", "English teacher", "dense encoder, untrained", "Stage 1", "Stage 2, pivot view alone",
+        "no-echo", "no-stage-1", "longer", "longer: Stage 1", "second-round",
+    ]  # fmt: skip
+    measured = pd.read_csv(project.one("results/miniature/metrics.csv")).query("measure == 'nDCG@10'")
+    assert table["nDCG@10"]["Stage 1"] == pytest.approx(measured.set_index("system").value["align"], abs=1e-6)
+    assert table.changes["no-echo"] == "model.echo: false" and table.made["no-echo"] == "Stage 2"
+    assert table.made["second-round"] == "triples, Stage 2"
+    page = project.one("results/miniature/ablations.html").read_text(encoding="utf-8")
+    assert "second-round" in page and "<script" not in page
+    assert project.planned("ablations") == set()
 
 
 def test_the_target_align_stops_after_stage_one(tmp_path, values):

@@ -3,17 +3,17 @@
 
 rule align:
     input:
-        corpora=artifact("corpora"),
-        tokens=artifact("tokens"),
-        targets=artifact("teacher"),
-        encoder=ENCODER,
-        lsr=LSR,
+        corpora=needs("align", "corpora"),
+        tokens=needs("align", "tokens"),
+        targets=needs("align", "teacher"),
+        encoder=needs("align", "encoder"),
+        lsr=needs("align", "lsr"),
     output:
-        directory(model("align")),
+        directory("artifacts/align/{key}/model"),
     log:
-        f"logs/align/{KEYS['align']}.log",
+        "logs/align/{key}.log",
     benchmark:
-        f"logs/align/{KEYS['align']}.tsv"
+        "logs/align/{key}.tsv"
     conda:
         ENVIRONMENT
     threads: 16
@@ -23,8 +23,8 @@ rule align:
         processes_per_node=1,
         environment="",
     params:
-        config=SETTINGS,
-        launch=LAUNCH,
+        config=settings("align"),
+        launch=launcher,
     message:
         "Stage 1: alignment"
     shell:

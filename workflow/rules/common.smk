@@ -1,7 +1,7 @@
-# Paths of everything, and where they come from. An artifact lies under a key made of all settings that decide it
-# (milco.config.Config.keys), so that experiments share what they have in common and a changed setting never meets
-# an old checkpoint.
+# The experiments of this run, and which of them a node is made for. Where everything lies: milco/experiments.py.
 
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,118 +9,99 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
-from milco.config import parse as parse_settings
+from milco.config import parse_all
 from milco.errors import MilcoError
-from milco.sources import local_path
+from milco.experiments import Experiment, compared
 
 if not config:
     raise WorkflowError("no configuration: add --configfile config/demo.yaml or your own")
 try:
-    CONFIG = parse_settings(config)
+    EXPERIMENTS = {settings.experiment: Experiment(settings) for settings in parse_all(config)}
 except MilcoError as error:
     raise WorkflowError(str(error)) from None
 
-EXPERIMENT = CONFIG.experiment
-RESULTS = f"results/{EXPERIMENT}"
-SETTINGS = f"{RESULTS}/config.yaml"
-KEYS = CONFIG.keys()
+BASE, *VARIANTS = EXPERIMENTS.values()
+EXPERIMENTS |= {first.name: first for e in [BASE, *VARIANTS] if (first := e.first_round)}
+# What several experiments share is made for the first of them.
+OWNERS = {
+    (stage, key): experiment for experiment in reversed(EXPERIMENTS.values()) for stage, key in experiment.keys.items()
+}
 ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yml")
 
 
-def write_settings(settings, path):
-    """Write the resolved settings, unless they lie there already."""
-    path = Path(path)
-    if not path.exists() or path.read_text(encoding="utf-8") != settings.to_yaml():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        settings.save(path)
+def owner(stage, wildcards):
+    """The experiment that a node is made for, by the key or the name in its path."""
+    if "experiment" in wildcards.keys():
+        return EXPERIMENTS[wildcards.experiment]
+    try:
+        return OWNERS[stage.format(**wildcards), wildcards.key]
+    except KeyError:
+        raise WorkflowError(f"no experiment of this configuration has {stage.format(**wildcards)}/{wildcards.key}")
 
 
-def artifact(stage, suffix=""):
-    """Where a stage of this experiment leaves its result."""
-    return f"artifacts/{stage}/{KEYS[stage]}{suffix}"
+def needs(stage, name):
+    """Input of a node: what its experiment has under a name, in both of which wildcards may stand."""
+    return lambda wildcards: owner(stage, wildcards).places[name.format(**wildcards)]
 
 
-def model(stage):
-    """The finished model of a training stage; checkpoints and metrics lie beside it."""
-    return f"{artifact(stage)}/model"
+def settings(stage):
+    """Settings that a program reads. Their path decides no result, and Snakemake compares no parameter that asks for
+    `output`: a node is kept when another experiment shares it."""
+    return lambda wildcards, output: owner(stage, wildcards).places["settings"]
 
 
-def source(name):
-    """Where a source lies on this machine, fetched or the user's own."""
-    local = local_path(CONFIG.sources[name].uri)
-    return str(local) if local else f"resources/{name}-{CONFIG.source_key(name)}"
+def named(option, stage, names):
+    """Options `--option NAME=PATH`, one for each of `names(experiment)`, which gives NAME → PATH."""
+
+    def options(wildcards, output):
+        return [shlex.quote(f"--{option}={name}={path}") for name, path in names(owner(stage, wildcards)).items()]
+
+    return options
 
 
-def checkpoint(name):
-    """A transformers checkpoint: the source itself, or what is converted from it."""
-    if CONFIG.sources[name].format == "transformers":
-        return source(name)
-    return f"artifacts/checkpoint/{name}-{CONFIG.source_key(name)}"
-
-
-def datasets(wildcards=None):
-    """Text sources of this experiment, as `name=path`."""
-    return [f"{name}={source(name)}" for name in CONFIG.used_datasets()]
-
-
-def distill_start(wildcards=None):
-    """What Stage 2 starts from: Stage 1, another model, or the bare encoder."""
-    start = CONFIG.distill.pretrained_alignment_checkpoint
-    if start == "align":
-        return model("align")
-    return checkpoint(CONFIG.model.multilingual_encoder_checkpoint if start == "none" else start)
-
-
-def vectors(system):
-    """Vectors that a system searches with; the pivot view alone is cut out of those of Stage 2."""
-    system = system.removesuffix("-pivot")
-    return f"artifacts/vectors/{system}-{KEYS[f'vectors-{system}']}"
-
-
-def runs(system):
-    """Runs and measures of a system."""
-    key = KEYS[f"runs-{system.removesuffix('-pivot')}"]
-    return f"artifacts/runs/{system}-{key}"
-
-
-def system_vectors(wildcards):
-    """Input of a search; BM25 needs no vectors."""
-    return [] if wildcards.system == "bm25" else vectors(wildcards.system)
-
-
-def system_model(wildcards):
-    """The model whose vectors a system searches with."""
-    return {
-        "align": model("align"),
-        "distill": model("distill"),
-        "teacher": LSR,
-        "dense": ENCODER,
-    }[wildcards.system]
-
-
-ENCODER = checkpoint(CONFIG.model.multilingual_encoder_checkpoint)
-LSR = checkpoint(CONFIG.model.lsr_encoder_checkpoint)
-SYSTEMS = CONFIG.systems()
-SHARDS = [f"{shard}-of-{CONFIG.evaluate.encode_shards}" for shard in range(1, CONFIG.evaluate.encode_shards + 1)]
+# Rules are one for all experiments; their names as targets mean the nodes of the first experiment.
+TARGETS = {
+    **{name: [BASE.places[name]] for name in ("corpora", "teacher", "align", "distill", "index", "prune")},
+    "tokenize": [BASE.places["tokens"]],
+    "mine": [BASE.places["triples"]],
+    "evaluate": [BASE.places[f"runs-{system}"] for system in BASE.config.systems()],
+    "report": [f"{BASE.places['results']}/report.html"],
+    "export": [f"{BASE.places['results']}/model"],
+    "plan": [f"{BASE.places['results']}/plan.md"],
+}
+if workflow.dag_settings:
+    workflow.dag_settings.targets = [
+        path for target in workflow.dag_settings.targets for path in TARGETS.get(target, [target])
+    ]
 
 
 wildcard_constraints:
-    system="|".join(SYSTEMS),
-    name="|".join(CONFIG.sources),
+    experiment="|".join(map(re.escape, EXPERIMENTS)),
+    system="|".join({re.escape(s) for experiment in EXPERIMENTS.values() for s in experiment.config.systems()}),
+    name="|".join({name for experiment in EXPERIMENTS.values() for name in experiment.config.sources}),
     key="[0-9a-f]{10}",
     shard="[0-9]+-of-[0-9]+",
 
 
-def forget_forced(settings):
-    """Let the stages that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
-    for stage in ("align", "distill"):
-        if settings.forceall or stage in settings.forcerun:
+def write_settings(experiment):
+    """Write the resolved settings, unless they lie there already."""
+    path = Path(experiment.places["settings"])
+    if not path.exists() or path.read_text(encoding="utf-8") != experiment.config.to_yaml():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        experiment.config.save(path)
+
+
+def forget_forced(dag_settings):
+    """Let the trainings that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name in ("align", "distill") and (dag_settings.forceall or job.rule.name in dag_settings.forcerun):
             for name in (".trained", "checkpoints"):
-                shutil.rmtree(Path(artifact(stage)) / name, ignore_errors=True)
+                shutil.rmtree(Path(job.output[0]).parent / name, ignore_errors=True)
 
 
 onstart:
     # What the programs read, and what explains the results. It is no output: its content is no reason to run a job,
     # the keys in the paths are.
-    write_settings(CONFIG, SETTINGS)
+    for experiment in EXPERIMENTS.values():
+        write_settings(experiment)
     forget_forced(workflow.dag_settings)

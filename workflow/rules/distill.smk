@@ -3,16 +3,16 @@
 
 rule distill:
     input:
-        corpora=artifact("corpora"),
-        triples=artifact("triples", ".parquet"),
-        start=distill_start(),
-        lsr=LSR,
+        corpora=needs("distill", "corpora"),
+        triples=needs("distill", "triples"),
+        start=needs("distill", "start"),
+        lsr=needs("distill", "lsr"),
     output:
-        directory(model("distill")),
+        directory("artifacts/distill/{key}/model"),
     log:
-        f"logs/distill/{KEYS['distill']}.log",
+        "logs/distill/{key}.log",
     benchmark:
-        f"logs/distill/{KEYS['distill']}.tsv"
+        "logs/distill/{key}.tsv"
     conda:
         ENVIRONMENT
     threads: 16
@@ -22,8 +22,8 @@ rule distill:
         processes_per_node=1,
         environment="",
     params:
-        config=SETTINGS,
-        launch=LAUNCH,
+        config=settings("distill"),
+        launch=launcher,
     message:
         "Stage 2: distillation"
     shell:

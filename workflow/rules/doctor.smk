@@ -14,7 +14,7 @@ rule doctor:
         processes_per_node=1,
         environment="",
     params:
-        launch=LAUNCH,
+        launch=launcher,
     message:
         "look over the nodes"
     shell:

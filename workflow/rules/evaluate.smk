@@ -1,10 +1,16 @@
 # Vectors, searches and measures of every system on every test collection.
 
 
+def shards_of_vectors(wildcards):
+    """What the encode jobs of a system write, one for each shard."""
+    shards = owner("vectors-{system}", wildcards).config.evaluate.encode_shards
+    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
+
+
 rule encode:
     input:
-        corpora=artifact("corpora"),
-        model=system_model,
+        corpora=needs("vectors-{system}", "corpora"),
+        model=needs("vectors-{system}", "model-{system}"),
     output:
         temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
     log:
@@ -15,7 +21,7 @@ rule encode:
         ENVIRONMENT
     threads: 8
     params:
-        config=SETTINGS,
+        config=settings("vectors-{system}"),
     message:
         "encode the test collections with {wildcards.system}, {wildcards.shard}"
     shell:
@@ -25,7 +31,7 @@ rule encode:
 
 rule merge:
     input:
-        [f"artifacts/vectors/{{system}}-{{key}}.{shard}" for shard in SHARDS],
+        shards_of_vectors,
     output:
         directory("artifacts/vectors/{system}-{key}"),
     log:
@@ -44,9 +50,9 @@ rule merge:
 
 rule evaluate:
     input:
-        corpora=artifact("corpora"),
-        encoder=ENCODER,
-        vectors=system_vectors,
+        corpora=needs("runs-{system}", "corpora"),
+        encoder=needs("runs-{system}", "encoder"),
+        vectors=needs("runs-{system}", "vectors-{system}"),
     output:
         directory("artifacts/runs/{system}-{key}"),
     log:
@@ -56,7 +62,7 @@ rule evaluate:
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
+        config=settings("runs-{system}"),
         vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     message:
         "measure {wildcards.system}"
@@ -67,14 +73,14 @@ rule evaluate:
 
 rule index:
     input:
-        corpora=artifact("corpora"),
-        vectors=vectors("distill"),
+        corpora=needs("index", "corpora"),
+        vectors=needs("index", "vectors-distill"),
     output:
-        directory(artifact("index")),
+        directory("artifacts/index/{key}"),
     log:
-        f"logs/index/{KEYS['index']}.log",
+        "logs/index/{key}.log",
     benchmark:
-        f"logs/index/{KEYS['index']}.tsv"
+        "logs/index/{key}.tsv"
     conda:
         ENVIRONMENT
     message:
@@ -85,18 +91,18 @@ rule index:
 
 rule prune:
     input:
-        corpora=artifact("corpora"),
-        vectors=vectors("distill"),
+        corpora=needs("prune", "corpora"),
+        vectors=needs("prune", "vectors-distill"),
     output:
-        artifact("prune", ".parquet"),
+        "artifacts/prune/{key}.parquet",
     log:
-        f"logs/prune/{KEYS['prune']}.log",
+        "logs/prune/{key}.log",
     benchmark:
-        f"logs/prune/{KEYS['prune']}.tsv"
+        "logs/prune/{key}.tsv"
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
+        config=settings("prune"),
     message:
         "what fewer terms per document cost and save"
     shell:

@@ -11,8 +11,8 @@ rule fetch:
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
-        uri=lambda wildcards: CONFIG.sources[wildcards.name].uri,
+        config=settings("source-{name}"),
+        uri=lambda wildcards: owner("source-{name}", wildcards).config.sources[wildcards.name].uri,
     message:
         "fetch {wildcards.name} from {params.uri}"
     shell:
@@ -21,8 +21,8 @@ rule fetch:
 
 rule convert:
     input:
-        binary=lambda wildcards: source(wildcards.name),
-        tokenizer=lambda wildcards: source(CONFIG.sources[wildcards.name].tokenizer),
+        binary=needs("source-{name}", "binary-{name}"),
+        tokenizer=needs("source-{name}", "tokenizer-{name}"),
     output:
         directory("artifacts/checkpoint/{name}-{key}"),
     log:
@@ -39,19 +39,19 @@ rule convert:
 
 rule corpora:
     input:
-        sources=[source(name) for name in CONFIG.used_datasets()],
-        encoder=ENCODER if any(CONFIG.sources[name].chunk_tokens for name in CONFIG.used_datasets()) else [],
+        sources=needs("corpora", "texts"),
+        encoder=needs("corpora", "cutter"),
     output:
-        directory(artifact("corpora")),
+        directory("artifacts/corpora/{key}"),
     log:
-        f"logs/corpora/{KEYS['corpora']}.log",
+        "logs/corpora/{key}.log",
     benchmark:
-        f"logs/corpora/{KEYS['corpora']}.tsv"
+        "logs/corpora/{key}.tsv"
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
-        sources=[f"--source {dataset}" for dataset in datasets()],
+        config=settings("corpora"),
+        sources=named("source", "corpora", lambda experiment: experiment.sources(experiment.config.used_datasets())),
         encoder=lambda wildcards, input: f"--encoder {input.encoder}" if input.encoder else "",
     message:
         "parallel text, known items and test collections"

@@ -7,9 +7,13 @@ import os
 from snakemake.cli import parse_args
 from snakemake.resources import Resource, Resources
 
-LAUNCH = str(Path(workflow.basedir) / "scripts" / "launch.sh")
-LAUNCHED = ["align", "distill", "teacher", "encode", "doctor"]  # rules whose programs launch.sh starts
-ONE_NODE = ["teacher", "encode"]  # those among them that work on one node
+LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
+ONE_NODE = ["teacher", "mine", "encode"]  # those among them that work on one node
+
+
+def launcher(wildcards, output):
+    """The program that starts processes. Where the project lies decides no result (see `settings`)."""
+    return str(Path(workflow.basedir) / "scripts" / "launch.sh")
 
 
 def said_by_profiles():
@@ -42,13 +46,13 @@ def derived(launched, said):
     processes = number("processes_per_node", max(1, gpus), 1)
     if launched in ONE_NODE and nodes > 1:
         raise WorkflowError(f"resources of {launched}: it works on one node; set nodes=1")
-    if launched == "encode" and processes > 1:
-        raise WorkflowError(
-            "resources of encode: it works in one process; set gpus_per_node=1 and evaluate.encode_shards"
-        )
+    if launched in ("mine", "encode") and processes > 1:
+        several = " and evaluate.encode_shards" if launched == "encode" else ""
+        raise WorkflowError(f"resources of {launched}: it works in one process; set gpus_per_node=1{several}")
     if launched in ("align", "distill"):
         try:
-            CONFIG.check_processes(launched, nodes * processes)
+            for experiment in EXPERIMENTS.values():
+                experiment.config.check_processes(launched, nodes * processes)
         except MilcoError as error:
             raise WorkflowError(
                 f"resources of {launched}: nodes={nodes}, {processes} processes each: {error}"

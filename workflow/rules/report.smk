@@ -1,49 +1,64 @@
-# What a reader wants: one page, one table, one model.
+# What a reader wants: one page, one table, one model, and how experiments differ.
 
-import shlex
+PUBLISHED = str(Path(workflow.basedir).parent / "config" / "published.yaml")
 
-STAGES = [stage for stage in ("align", "distill") if stage in SYSTEMS]
-NODES = {
-    **{f"fetch {name}": f"fetch/{name}-{CONFIG.source_key(name)}" for name in CONFIG.sources},
-    **{f"convert {name}": f"convert/{name}-{CONFIG.source_key(name)}" for name in CONFIG.sources},
-    "corpora": f"corpora/{KEYS['corpora']}",
-    "tokenize": f"tokenize/{KEYS['tokens']}",
-    "teacher": f"teacher/{KEYS['teacher']}",
-    "mine": f"mine/{KEYS['triples']}",
-    **{stage: f"{stage}/{KEYS[stage]}" for stage in STAGES},
-    **{f"encode {system}": f"encode/{Path(vectors(system)).name}.*" for system in SYSTEMS if system != "bm25"},
-    **{f"evaluate {system}": f"evaluate/{Path(runs(system)).name}" for system in SYSTEMS},
-    "index": f"index/{KEYS['index']}",
-    "prune": f"prune/{KEYS['prune']}",
-}
+
+def stages(experiment):
+    """Training stages of an experiment, with the folders of their metrics."""
+    return {stage: experiment.folder(stage) for stage in ("align", "distill") if stage in experiment.config.systems()}
+
+
+def runs(experiment):
+    """Systems of an experiment, with their runs and measures."""
+    return {system: experiment.places[f"runs-{system}"] for system in experiment.config.systems()}
+
+
+def nodes(experiment):
+    """Nodes of an experiment, with the files of their times."""
+    keys, systems = experiment.keys, experiment.config.systems()
+    sources = [(rule, name) for rule in ("fetch", "convert") for name in experiment.config.sources]
+    vectors = {system: Path(experiment.places[f"vectors-{system}"]).name for system in systems if system != "bm25"}
+    found = {
+        **{f"{rule} {name}": f"{rule}/{name}-{keys[f'source-{name}']}" for rule, name in sources},
+        "corpora": f"corpora/{keys['corpora']}",
+        "tokenize": f"tokenize/{keys['tokens']}",
+        "teacher": f"teacher/{keys['teacher']}",
+        "mine": f"mine/{keys['triples']}",
+        **{stage: f"{stage}/{keys[stage]}" for stage in stages(experiment)},
+        **{f"encode {system}": f"encode/{name}.*" for system, name in vectors.items()},
+        **{f"evaluate {system}": f"evaluate/{Path(path).name}" for system, path in runs(experiment).items()},
+        "index": f"index/{keys['index']}",
+        "prune": f"prune/{keys['prune']}",
+    }
+    return {name: f"logs/{path}.tsv" for name, path in found.items()}
 
 
 rule report:
     input:
-        corpora=artifact("corpora"),
-        runs=[runs(system) for system in SYSTEMS],
-        models=[model(stage) for stage in STAGES],
-        index=artifact("index"),
-        prune=artifact("prune", ".parquet"),
-        published=str(Path(workflow.basedir).parent / "config" / "published.yaml"),
+        corpora=needs("report", "corpora"),
+        runs=lambda wildcards: runs(owner("report", wildcards)).values(),
+        models=lambda wildcards: [f"{folder}/model" for folder in stages(owner("report", wildcards)).values()],
+        index=needs("report", "index"),
+        prune=needs("report", "prune"),
+        published=PUBLISHED,
     output:
-        report=f"{RESULTS}/report.html",
-        metrics=f"{RESULTS}/metrics.csv",
-        summary=f"{RESULTS}/summary.md",
+        report="results/{experiment}/report.html",
+        metrics="results/{experiment}/metrics.csv",
+        summary="results/{experiment}/summary.md",
     log:
-        f"logs/report/{EXPERIMENT}.log",
+        "logs/report/{experiment}.log",
     benchmark:
-        f"logs/report/{EXPERIMENT}.tsv"
+        "logs/report/{experiment}.tsv"
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
-        settings=CONFIG.to_yaml(),
-        runs=[f"--runs {system}={runs(system)}" for system in SYSTEMS],
-        stages=[f"--stage {stage}={artifact(stage)}" for stage in STAGES],
-        nodes=[f"--node {shlex.quote(f'{node}=logs/{path}.tsv')}" for node, path in NODES.items()],
+        config=settings("report"),
+        settings=lambda wildcards: owner("report", wildcards).config.to_yaml(),
+        runs=named("runs", "report", runs),
+        stages=named("stage", "report", stages),
+        nodes=named("node", "report", nodes),
     message:
-        "report of {EXPERIMENT}"
+        "report of {wildcards.experiment}"
     shell:
         "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
@@ -52,36 +67,68 @@ rule report:
         " --summary {output.summary} 2>&1 | tee {log}"
 
 
+def sharing(experiments):
+    """How many of the nodes that some experiments need are made once for several of them."""
+    needed = [path for experiment in experiments for path in nodes(experiment).values()]
+    return f"{len(needed)} nodes, of which {len(needed) - len(set(needed))} are shared"
+
+
+rule ablations:
+    input:
+        corpora=BASE.places["corpora"],
+        runs=[experiment.places[f"runs-{system}"] for experiment, system in compared([BASE, *VARIANTS]).values()],
+        published=PUBLISHED,
+    output:
+        page=f"{BASE.places['results']}/ablations.html",
+        table=f"{BASE.places['results']}/ablations.csv",
+        summary=f"{BASE.places['results']}/ablations.md",
+    log:
+        f"logs/ablations/{BASE.name}.log",
+    benchmark:
+        f"logs/ablations/{BASE.name}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        experiments=[f"--experiment {experiment.places['settings']}" for experiment in [BASE, *VARIANTS]],
+        settings=[experiment.config.to_yaml() for experiment in [BASE, *VARIANTS]],
+        sharing=sharing([BASE, *VARIANTS]),
+    message:
+        "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
+    shell:
+        "python -m milco ablations {params.experiments} --published {input.published}"
+        " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
+
+
 rule export:
     input:
-        model("distill"),
+        needs("export", "distill"),
     output:
-        directory(f"{RESULTS}/model"),
+        directory("results/{experiment}/model"),
     log:
-        f"logs/export/{EXPERIMENT}.log",
+        "logs/export/{experiment}.log",
     benchmark:
-        f"logs/export/{EXPERIMENT}.tsv"
+        "logs/export/{experiment}.tsv"
     conda:
         ENVIRONMENT
     message:
-        "the finished model of {EXPERIMENT}"
+        "the finished model of {wildcards.experiment}"
     shell:
         "cp -R {input} {output} 2>&1 | tee {log}"
 
 
 rule plan:
     output:
-        f"{RESULTS}/plan.md",
+        "results/{experiment}/plan.md",
     log:
-        f"logs/plan/{EXPERIMENT}.log",
+        "logs/plan/{experiment}.log",
     benchmark:
-        f"logs/plan/{EXPERIMENT}.tsv"
+        "logs/plan/{experiment}.tsv"
     conda:
         ENVIRONMENT
     params:
-        config=SETTINGS,
-        settings=CONFIG.to_yaml(),
+        config=settings("plan"),
+        settings=lambda wildcards: owner("plan", wildcards).config.to_yaml(),
     message:
-        "what {EXPERIMENT} will take: {output}"
+        "what {wildcards.experiment} will take: {output}"
     shell:
         "python -m milco plan --config {params.config} 2> {log} | tee {output}"

@@ -3,21 +3,21 @@
 
 rule teacher:
     input:
-        corpora=artifact("corpora"),
-        teacher=LSR,
+        corpora=needs("teacher", "corpora"),
+        teacher=needs("teacher", "lsr"),
     output:
-        directory(artifact("teacher")),
+        directory("artifacts/teacher/{key}"),
     log:
-        f"logs/teacher/{KEYS['teacher']}.log",
+        "logs/teacher/{key}.log",
     benchmark:
-        f"logs/teacher/{KEYS['teacher']}.tsv"
+        "logs/teacher/{key}.tsv"
     conda:
         ENVIRONMENT
     threads: 8
     resources:
         processes_per_node=1,
     params:
-        config=SETTINGS,
+        config=settings("teacher"),
     message:
         "sparse teacher targets, once per English text"
     shell:
@@ -27,22 +27,28 @@ rule teacher:
 
 rule mine:
     input:
-        corpora=artifact("corpora"),
-        teacher=artifact("teacher"),
-        sources=[source(name) for name in CONFIG.distill.train_datasets],
+        corpora=needs("triples", "corpora"),
+        teacher=needs("triples", "teacher"),
+        sources=needs("triples", "triple-texts"),
+        miner=needs("triples", "miner"),
+        scorer=needs("triples", "scorer"),
     output:
-        artifact("triples", ".parquet"),
+        "artifacts/triples/{key}.parquet",
     log:
-        f"logs/mine/{KEYS['triples']}.log",
+        "logs/mine/{key}.log",
     benchmark:
-        f"logs/mine/{KEYS['triples']}.tsv"
+        "logs/mine/{key}.tsv"
     conda:
         ENVIRONMENT
+    threads: 8
     params:
-        config=SETTINGS,
-        sources=[f"--source {name}={source(name)}" for name in CONFIG.distill.train_datasets],
+        config=settings("triples"),
+        sources=named(
+            "source", "triples", lambda experiment: experiment.sources(experiment.config.distill.train_datasets)
+        ),
+        models=lambda wildcards, input: [f"--{name} {input[name]}" for name in ("miner", "scorer") if input[name]],
     message:
         "distillation triples with hard negatives"
     shell:
         "python -m milco mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
-        " {params.sources} --output {output} 2>&1 | tee {log}"
+        " {params.sources} {params.models} --output {output} 2>&1 | tee {log}"

@@ -3,19 +3,19 @@
 
 rule tokenize:
     input:
-        corpora=artifact("corpora"),
-        encoder=ENCODER,
+        corpora=needs("tokens", "corpora"),
+        encoder=needs("tokens", "encoder"),
     output:
-        directory(artifact("tokens")),
+        directory("artifacts/tokens/{key}"),
     log:
-        f"logs/tokenize/{KEYS['tokens']}.log",
+        "logs/tokenize/{key}.log",
     benchmark:
-        f"logs/tokenize/{KEYS['tokens']}.tsv"
+        "logs/tokenize/{key}.tsv"
     conda:
         ENVIRONMENT
     threads: 8
     params:
-        config=SETTINGS,
+        config=settings("tokens"),
     message:
         "token cache of the parallel text"
     shell:
