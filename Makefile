@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	$(LOCK) env $(SNAKEMAKE) --nolock all
 
 bench: $(VENV)/installed
-	for part in padding head stages encoding search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
+	for part in padding head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all

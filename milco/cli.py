@@ -226,6 +226,18 @@ def plan(config: ConfigFile) -> None:
 
 
 @app.command()
+def export(
+    model: Input,
+    output: Output,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
+) -> None:
+    """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime."""
+    from milco.export import export
+
+    export(model, output, onnx)
+
+
+@app.command()
 def doctor(gpus_per_node: Annotated[int, typer.Option(help="Devices that each node should have.")] = 0) -> None:
     """Look over the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
     from milco.doctor import examine

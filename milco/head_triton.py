@@ -4,11 +4,15 @@ TRITON_INTERPRET=1 runs them on a processor, slowly: that is how they are tested
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from milco.head import Implementation
+
+try:  # in a block of its own: of a model's code on the Hub, transformers wants all other imports to be installed
+    import triton
+    import triton.language as tl
+except ImportError:
+    raise
 
 TOKENS, TERMS, DEPTH = 64, 128, 64  # tile of one program, and how much of the width it multiplies at a time
 

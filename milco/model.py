@@ -208,15 +208,25 @@ class MilcoModel(PreTrainedModel):
         model.pivot_tokenizer = AutoTokenizer.from_pretrained(teacher)
         return model
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *arguments, **settings):
+        """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        hub = ("revision", "token", "cache_dir", "local_files_only")
+        model._origin = {name: settings[name] for name in hub if name in settings}
+        model._origin["config"] = model.config  # else it is read again, with a question whether to trust its code
+        return loaded
+
     @cached_property
     def tokenizer(self):
-        """The multilingual tokenizer, from the directory that the model was loaded from."""
-        return AutoTokenizer.from_pretrained(self.name_or_path)
+        """The multilingual tokenizer, from where the model was loaded."""
+        return AutoTokenizer.from_pretrained(self.name_or_path, **self._origin)
 
     @cached_property
     def pivot_tokenizer(self):
         """The English tokenizer, whose ids are the columns of the pivot view."""
-        return AutoTokenizer.from_pretrained(self.name_or_path, subfolder=PIVOT_TOKENIZER)
+        return AutoTokenizer.from_pretrained(self.name_or_path, subfolder=PIVOT_TOKENIZER, **self._origin)
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Write weights (safetensors), configuration and both tokenizers."""
@@ -356,5 +366,6 @@ def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
     return encoder
 
 
-AutoConfig.register(MilcoConfig.model_type, MilcoConfig)
-AutoModel.register(MilcoConfig, MilcoModel)
+if __package__ == "milco":  # the copy beside a published model (export.py) is found through its config.json
+    AutoConfig.register(MilcoConfig.model_type, MilcoConfig)
+    AutoModel.register(MilcoConfig, MilcoModel)

@@ -8,6 +8,7 @@ import pytest
 from miniature import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import export
 import head
 import measure
 import plain
@@ -60,3 +61,10 @@ def test_the_plain_way_has_the_same_views(model):
         found, wanted = plain.views(model, ids, mask), model(ids, mask)
     torch.testing.assert_close(found.pooled, wanted.pooled, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.source, wanted.source, rtol=1e-4, atol=1e-4)
+
+
+def test_onnxruntime_is_timed_over_the_batches_that_torch_has(model):
+    batch = model.tokenizer(["die Katze", "maison"], padding=True, return_tensors="pt")
+    batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    row = export.measure(model, export.session_for(model), "two texts", [batch, batch], repeats=1)
+    assert row["baseline_s"] > 0 and row["milco_s"] > 0 and 0 < row["largest_difference"] < 1e-3

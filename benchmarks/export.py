@@ -1,0 +1,75 @@
+"""Padded ids to both views with the demo's model: onnxruntime against torch, float32, the same threads.
+
+Torch is this project's model as `encode` runs it. Read by `make bench`; run `make demo` first.
+
+python benchmarks/export.py
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from experiment import Experiment
+from measure import compare, save
+
+from milco.beir import read_collection
+from milco.export import write_onnx
+from milco.model import MilcoModel, padded_batches
+
+QUERIES, DOCUMENTS, BATCH = 64, 256, 32
+
+
+def session_for(model: MilcoModel) -> onnxruntime.InferenceSession:
+    """The exported model in onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_onnx(model, path)
+        return onnxruntime.InferenceSession(path, options)
+
+
+def measure(model: MilcoModel, session: onnxruntime.InferenceSession, case: str, batches: list[dict], repeats: int):
+    """One row: times of both over the same batches, and how far the views are apart at the most."""
+
+    @torch.no_grad()
+    def by_torch() -> list[np.ndarray]:
+        found = (model(**batch) for batch in batches)
+        return [view.numpy() for views in found for view in (views.pivot, views.source) if view is not None]
+
+    def by_onnxruntime() -> list[np.ndarray]:
+        inputs = ({name: ids.numpy() for name, ids in batch.items()} for batch in batches)
+        return [view for given in inputs for view in session.run(None, given)]
+
+    pairs = zip(by_torch(), by_onnxruntime(), strict=True)
+    difference = max(float(abs(one - other).max()) for one, other in pairs)
+    times = compare(by_torch, by_onnxruntime, repeats)
+    return {"benchmark": "export", "case": case, **times, "largest_difference": difference}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of runs for each case")
+    repeats = parser.parse_args().repeats
+    experiment = Experiment()
+    model = MilcoModel.from_pretrained(experiment["distill"] / "model").eval()
+    session = session_for(model)
+    collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
+    queries = list(collection.queries.values())[:QUERIES]
+    documents = list(collection.documents.values())[:DOCUMENTS]
+    cases = {
+        f"{len(queries)} queries, one at a time": (queries, model.config.query_max_length, 1),
+        f"{len(documents)} documents, {BATCH} at a time": (documents, model.config.passage_max_length, BATCH),
+    }
+    rows = []
+    for case, (texts, longest, size) in cases.items():
+        batches = [batch for _, batch in padded_batches(model.tokenizer, texts, longest, size)]
+        rows.append(measure(model, session, case, batches, repeats))
+    save("export", rows)
+
+
+if __name__ == "__main__":
+    main()
