@@ -514,11 +514,11 @@ class Config(Strict):
         keys["tokens"] = _hash(keys["corpora"], encoder, self.align.max_length)
         keys["teacher"] = _hash(keys["corpora"], teacher, self.align.max_length)
         keys["align"] = _hash(keys["tokens"], keys["teacher"], model, lengths, align, looks, self.seed)
-        how = [lengths, self.evaluate.bf16]
+        reading = [lengths, self.evaluate.bf16]
         if self.distill.miner != "teacher":
-            mining["miner"] = [self._miner(keys["align"]), how]
+            mining["miner"] = [self._miner(keys["align"]), reading]
         if self.distill.scorer != "teacher":
-            mining["scorer"] = [self._checkpoint(self.distill.scorer), how]
+            mining["scorer"] = [self._checkpoint(self.distill.scorer), reading]
         keys["triples"] = _hash(keys["teacher"], mining, self.seed)
         start: Any = self.distill.pretrained_alignment_checkpoint
         if start == "align":

@@ -132,7 +132,8 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
         hard = [row for row in best if row not in right][: settings.hard_negatives]
         # So many different ones that enough are left, whichever of them are positive or hard.
         chance = random.choice(len(documents), min(len(documents), wanted + len(right)), replace=False).tolist()
-        negatives = [*hard, *(row for row in chance if row not in {*right, *hard})][:wanted]
+        taken = {*right, *hard}
+        negatives = [*hard, *(row for row in chance if row not in taken)][:wanted]
         if len(negatives) < settings.train_group_size - 1:
             raise _too_few(config, name, len(documents))
         sides = [[documents[row] for row in rows] for rows in (right, negatives)]

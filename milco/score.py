@@ -1,7 +1,7 @@
 """Teacher scores by a cross-encoder, which reads query and document together: any sequence classifier of
 transformers with one label, such as BAAI/bge-reranker-v2-m3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class CrossEncoder:
         return scores
 
     @torch.no_grad()
-    def _window(self, pairs: list[tuple[str, str]]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    def _window(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places and scores of some pairs, from short to long, batch by batch."""
         queries, documents = map(list, zip(*pairs, strict=True))
         inputs = self.tokenizer(queries, documents, truncation=True, max_length=self.max_length)
@@ -61,22 +61,17 @@ class CrossEncoder:
             batch = {name: [values[place] for place in places] for name, values in inputs.items()}
             batch = self.tokenizer.pad(batch, return_tensors="pt").to(self.device)
             with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-                yield places, self.model(**batch).logits.float().squeeze(1).cpu().numpy()
+                logits = self.model(**batch).logits
+            yield places, logits.float().squeeze(1).cpu().numpy()
 
 
 def scored(triples: pd.DataFrame, encoder: CrossEncoder) -> pd.DataFrame:
     """Triples with the scores of a cross-encoder, which reads each pair of query and document once."""
-    sides = {"pos_scores": triples.pos, "neg_scores": triples.neg}
-    pairs = dict.fromkeys(
-        (query, text) for side in sides.values() for query, texts in zip(triples["query"], side, strict=True)
-        for text in texts
-    )  # fmt: skip
-    score = dict(zip(pairs, encoder.score(list(pairs)).tolist(), strict=True))
-    return triples.assign(
-        **{
-            column: [
-                [score[query, text] for text in texts] for query, texts in zip(triples["query"], side, strict=True)
-            ]
-            for column, side in sides.items()
-        }
-    )
+    pairs = list(dict.fromkeys((row.query, text) for row in triples.itertuples() for text in (*row.pos, *row.neg)))
+    score = dict(zip(pairs, encoder.score(pairs).tolist(), strict=True))
+
+    def of(side: str) -> list[list[float]]:
+        rows = zip(triples["query"], triples[side], strict=True)
+        return [[score[query, text] for text in texts] for query, texts in rows]
+
+    return triples.assign(pos_scores=of("pos"), neg_scores=of("neg"))
