@@ -180,7 +180,10 @@ class Model(Strict):
         "flash_attention_2 has no pads inside, and wants the package flash-attn.",
         json_schema_extra=Layout,
     )
-    freeze_embeddings: bool = Field(False, description="Leave the encoder's embedding tables as they are.")
+    freeze_embeddings: bool = Field(
+        False,
+        description="Leave the encoder's embedding tables as they are; without a connector, in the pivot head too.",
+    )
     freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
     connector: bool = Field(
         True,

@@ -128,7 +128,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
 
     Args:
         start: the model of Stage 1; the encoder's checkpoint if `pretrained_alignment_checkpoint` is `none`.
-        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1.
+        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1 but a connector.
     """
     settings = config.distill
     if settings.pretrained_alignment_checkpoint == "none":

@@ -4,7 +4,8 @@
     rows = model.encode_query(["Wie setze ich mein Passwort zurück?"])
     model.decode(rows)  # [{"e_password": 1.9, "e_reset": 1.7, …, "m_▁Passwort": 0.4}]
 
-A representation is a sparse row of V_e + V_m columns: English vocabulary first, source vocabulary behind it.
+A representation is a sparse row of V_e + V_m columns: English vocabulary first, source vocabulary behind it. A model
+without a connector (the paper's ablation) has the source vocabulary in place of the English one, and no LexEcho.
 """
 
 import copy
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import scipy.sparse
@@ -31,6 +33,9 @@ from transformers import (
 from milco.errors import MilcoError
 from milco.head import pooled_logits
 
+# Terms that a token activates in a head that no checkpoint brings, were its logits normally distributed. They have
+# longer tails: texts of 10 tokens begin with 300 to 500 of 250,000 terms (multilingual-e5-small).
+FIRST_TERMS = 8
 PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
 
 
@@ -42,6 +47,8 @@ class MilcoConfig(PretrainedConfig):
         pivot_vocab_size: V_e, terms of the English vocabulary.
         pivot_hidden_size: d_e, width of the English retriever.
         pivot_layer_norm_eps: epsilon of the layer norm inside the pivot head.
+        connector: whether a connector leads to an English vocabulary; else the pivot view is in the source vocabulary,
+            V_e = V_m and d_e = d_m.
         echo: whether the model has a LexEcho head and so a source view.
         echo_scale: the constant `scale` of the source weights.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
@@ -56,6 +63,7 @@ class MilcoConfig(PretrainedConfig):
         pivot_vocab_size: int = 30522,
         pivot_hidden_size: int = 768,
         pivot_layer_norm_eps: float = 1e-12,
+        connector: bool = True,
         echo: bool = True,
         echo_scale: float = 1.0,
         query_max_length: int = 64,
@@ -67,6 +75,7 @@ class MilcoConfig(PretrainedConfig):
         self.pivot_vocab_size = pivot_vocab_size
         self.pivot_hidden_size = pivot_hidden_size
         self.pivot_layer_norm_eps = pivot_layer_norm_eps
+        self.connector = connector
         self.echo = echo
         self.echo_scale = echo_scale
         self.query_max_length = query_max_length
@@ -85,7 +94,8 @@ class MilcoConfig(PretrainedConfig):
 
 
 class PivotHead(nn.Module):
-    """The masked-language-model head of an English retriever: dense, GELU, layer norm, then decoder and bias."""
+    """The head of a masked language model, in MILCO the English retriever's: dense, GELU, layer norm, then decoder and
+    bias."""
 
     def __init__(self, vocab_size: int, hidden_size: int, layer_norm_eps: float):
         super().__init__()
@@ -102,20 +112,48 @@ class PivotHead(nn.Module):
 
     @classmethod
     def from_teacher(cls, checkpoint: str | Path) -> "PivotHead":
-        """Copy the head out of a masked language model of the BERT family (SPLADE)."""
+        """Copy the head out of a masked language model of the BERT family (SPLADE).
+
+        Raises:
+            MilcoError: it has a head of another form.
+        """
         teacher = AutoModelForMaskedLM.from_pretrained(checkpoint)
-        predictions = getattr(getattr(teacher, "cls", None), "predictions", None)
-        if predictions is None:
+        bert, roberta = getattr(getattr(teacher, "cls", None), "predictions", None), getattr(teacher, "lm_head", None)
+        if bert is not None:
+            dense, norm, bias = bert.transform.dense, bert.transform.LayerNorm, bert.bias
+        elif roberta is not None and hasattr(roberta, "layer_norm"):
+            dense, norm, bias = roberta.dense, roberta.layer_norm, roberta.bias
+        else:
             raise MilcoError(
-                f"lsr_encoder_checkpoint {checkpoint}: {type(teacher).__name__} has no BERT head (cls.predictions)"
+                f"{checkpoint}: {type(teacher).__name__} has no head of the BERT family (cls.predictions or lm_head); "
+                "choose another lsr_encoder_checkpoint"
             )
-        norm = predictions.transform.LayerNorm
         head = cls(teacher.config.vocab_size, teacher.config.hidden_size, norm.eps)
-        head.dense.load_state_dict(predictions.transform.dense.state_dict())
+        head.dense.load_state_dict(dense.state_dict())
         head.norm.load_state_dict(norm.state_dict())
         with torch.no_grad():
             head.decoder.weight.copy_(teacher.get_output_embeddings().weight)
-            head.decoder.bias.copy_(predictions.bias)
+            head.decoder.bias.copy_(bias)
+        return head
+
+    @classmethod
+    def from_encoder(cls, checkpoint: str | Path, encoder: PreTrainedModel) -> "PivotHead":
+        """A head into the encoder's own vocabulary: the checkpoint's, if it is that of a masked language model.
+
+        Else a text begins with the words whose input embeddings are nearest to its states: these are the decoder, the
+        dense layer changes nothing, and the bias is so low that a token has about `FIRST_TERMS` active terms.
+        """
+        if any(name.endswith("ForMaskedLM") for name in encoder.config.architectures or []):
+            return cls.from_teacher(checkpoint)
+        table = encoder.get_input_embeddings().weight
+        deviations = NormalDist().inv_cdf(1 - FIRST_TERMS / len(table))
+        head = cls(len(table), table.shape[1], encoder.config.layer_norm_eps)
+        with torch.no_grad():
+            nn.init.eye_(head.dense.weight)
+            nn.init.zeros_(head.dense.bias)
+            head.decoder.weight.copy_(table)
+            # A normalised state has deviation 1 in each coordinate, and so the logit of a term that of its norm.
+            head.decoder.bias.copy_(-deviations * table.norm(dim=1))
         return head
 
 
@@ -147,11 +185,12 @@ class MilcoModel(PreTrainedModel):
     def __init__(self, config: MilcoConfig, encoder: PreTrainedModel | None = None, head: PivotHead | None = None):
         super().__init__(config)
         self.encoder = encoder or _without_pooler(AutoModel.from_config(config.encoder_config()))
-        self.connector = nn.Linear(self.encoder.config.hidden_size, config.pivot_hidden_size)
+        width = self.encoder.config.hidden_size
+        self.connector = nn.Linear(width, config.pivot_hidden_size) if config.connector else None
         self.pivot_head = head or PivotHead(
             config.pivot_vocab_size, config.pivot_hidden_size, config.pivot_layer_norm_eps
         )
-        self.echo = nn.Linear(self.encoder.config.hidden_size, 1) if config.echo else None
+        self.echo = nn.Linear(width, 1) if config.echo else None
         self.post_init()
 
     @torch.no_grad()
@@ -166,16 +205,17 @@ class MilcoModel(PreTrainedModel):
     def from_checkpoints(
         cls,
         encoder: str | Path,
-        teacher: str | Path,
+        teacher: str | Path | None,
         encoder_layers: int | None = None,
         dropout: float | None = None,
         **settings,
     ) -> "MilcoModel":
-        """A model that is ready for Stage 1: pretrained encoder and pivot head, random connector.
+        """A model that is ready for training: pretrained encoder and pivot head, random connector.
 
         Args:
             encoder: a transformers checkpoint of the multilingual encoder, tokenizer beside it.
-            teacher: a checkpoint of the English sparse retriever (its MLM head becomes the pivot head).
+            teacher: a checkpoint of the English sparse retriever (its MLM head becomes the pivot head); None: no
+                connector, the pivot head is `PivotHead.from_encoder`'s.
             encoder_layers: how many layers to keep, from the bottom; all of them by default.
             dropout: dropout of the encoder; the checkpoint's own by default.
             settings: further fields of `MilcoConfig`.
@@ -190,13 +230,14 @@ class MilcoModel(PreTrainedModel):
         if dropout is not None:
             encoder_config.hidden_dropout_prob = encoder_config.attention_probs_dropout_prob = dropout
         backbone = _without_pooler(AutoModel.from_pretrained(encoder, config=encoder_config, dtype=torch.float32))
-        head = PivotHead.from_teacher(teacher)
+        head = PivotHead.from_teacher(teacher) if teacher else PivotHead.from_encoder(encoder, backbone)
         tokenizer = AutoTokenizer.from_pretrained(encoder)
         config = MilcoConfig(
             encoder=encoder_config.to_dict(),
             pivot_vocab_size=head.decoder.out_features,
             pivot_hidden_size=head.decoder.in_features,
             pivot_layer_norm_eps=head.norm.eps,
+            connector=teacher is not None,
             special_token_ids=sorted(tokenizer.all_special_ids),
             **settings,
         )
@@ -205,7 +246,7 @@ class MilcoModel(PreTrainedModel):
             module._is_hf_initialized = True
         model = cls(config, backbone, head)
         model.tokenizer = tokenizer
-        model.pivot_tokenizer = AutoTokenizer.from_pretrained(teacher)
+        model.pivot_tokenizer = AutoTokenizer.from_pretrained(teacher) if teacher else tokenizer
         return model
 
     @classmethod
@@ -225,7 +266,7 @@ class MilcoModel(PreTrainedModel):
 
     @cached_property
     def pivot_tokenizer(self):
-        """The English tokenizer, whose ids are the columns of the pivot view."""
+        """The tokenizer whose ids are the columns of the pivot view: the English one, if there is a connector."""
         return AutoTokenizer.from_pretrained(self.name_or_path, subfolder=PIVOT_TOKENIZER, **self._origin)
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
@@ -268,7 +309,8 @@ class MilcoModel(PreTrainedModel):
     def _views(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.bool()
-        pooled = self.pivot_head(nn.functional.gelu(self.connector(states)), mask)
+        connected = states if self.connector is None else nn.functional.gelu(self.connector(states))
+        pooled = self.pivot_head(connected, mask)
         if self.echo is None:
             return Views(pooled, None)
         weights = self.config.echo_scale * torch.relu(self.echo(states).squeeze(-1).float())
@@ -323,7 +365,8 @@ class MilcoModel(PreTrainedModel):
         return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
 
     def decode(self, rows: scipy.sparse.csr_array) -> list[dict[str, float]]:
-        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first."""
+        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first.
+        Without a connector, `e_` stands before the encoder's own tokens."""
         texts = []
         for row in range(rows.shape[0]):
             part = slice(rows.indptr[row], rows.indptr[row + 1])

@@ -364,12 +364,12 @@ def train(
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
-    """A model with a random connector, as the configuration wants it."""
+    """A model that has not been trained, as the configuration wants it."""
     set_seed(config.seed)
     settings = config.model
     model = MilcoModel.from_checkpoints(
         encoder,
-        teacher,
+        teacher if settings.connector else None,
         encoder_layers=settings.encoder_layers,
         dropout=settings.dropout,
         echo=echo,
@@ -387,5 +387,7 @@ def freeze(model: MilcoModel, config: Config) -> None:
         for name, parameter in model.encoder.named_parameters():
             if name.endswith("_embeddings.weight"):
                 parameter.requires_grad_(False)
+        if model.connector is None:  # the decoder is made of them
+            model.pivot_head.decoder.weight.requires_grad_(False)
     if config.model.freeze_pivot_head:
         model.pivot_head.requires_grad_(False)

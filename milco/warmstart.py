@@ -35,6 +35,8 @@ def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length
     Raises:
         MilcoError: the two tokenizers have no word end in common.
     """
+    connector = model.connector
+    assert connector is not None  # no Stage 1 without one
     backbone = AutoModelForMaskedLM.from_pretrained(teacher).base_model.eval()
     model.eval()
     parts = []
@@ -57,8 +59,8 @@ def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length
     covariance = states.T @ states / len(states)
     covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
     weight = torch.linalg.solve(covariance, states.T @ wanted / len(states)).T
-    model.connector.weight.copy_(weight)
-    model.connector.bias.copy_(goal - weight @ centre + SHIFT)
+    connector.weight.copy_(weight)
+    connector.bias.copy_(goal - weight @ centre + SHIFT)
     model.pivot_head.dense.bias.sub_(SHIFT * model.pivot_head.dense.weight.sum(dim=1))
     return float(1 - (wanted - states @ weight.T).square().sum() / wanted.square().sum())
 

@@ -1,13 +1,18 @@
-"""The loss of Stage 2, put together from its parts as the configuration says."""
+"""Stage 2: its loss, put together from its parts as the configuration says, and whole trainings of other kinds."""
 
+import json
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 from miniature import settings
 
+from milco import corpora, distill, encode, evaluation, mine
 from milco.config import parse
 from milco.distill import loss
 from milco.losses import contrastive_loss, distillation_loss
-from milco.model import Views
+from milco.model import MilcoModel, Views
 
 QUERIES, GROUP, TERMS = 4, 3, 20
 
@@ -57,3 +62,34 @@ def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
     assert other.keys() - one.keys() == {"loss_distillation"}
     assert {name: other[name] for name in one} == one
     assert {"agreement", "active_query", "empty_document"} <= one.keys()
+
+
+@pytest.fixture(scope="module")
+def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
+    """What Stage 2 of the miniature reads: corpora and triples."""
+    folder, config = tmp_path_factory.mktemp("prepared"), parse(values)
+    sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
+    corpora.build(config, sources, folder / "corpora")
+    mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
+    return folder / "corpora", folder / "triples.parquet"
+
+
+def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its_encoder(
+    prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path
+):
+    bare = {**values["model"], "connector": False, "echo": False}
+    learning = {"pretrained_alignment_checkpoint": "none", "num_train_epochs": 6, "lambda_d": 1e-3}
+    config = parse({**values, "model": bare, "distill": {**values["distill"], **learning}})
+    data, triples = prepared
+    distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, tmp_path / "model")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss_distillation"] for row in rows if "loss_distillation" in row]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    model = MilcoModel.from_pretrained(tmp_path / "model")
+    assert model.connector is None and rows[-1]["examples"]["xx"]["pivot"].keys() <= model.tokenizer.get_vocab().keys()
+
+    test = data / "collections" / "test"
+    encode.encode(config, "distill", tmp_path / "model", test, tmp_path / "vectors")
+    evaluation.evaluate(config, "distill", test, tmp_path / "vectors", encoder_checkpoint, tmp_path / "runs")
+    measures = pd.read_parquet(tmp_path / "runs" / "measures.parquet")
+    assert measures[measures.measure == "R@100"].value.tolist() == [1.0] * 20  # of 40 documents none is without a term

@@ -4,13 +4,25 @@ import copy
 import json
 import math
 import shutil
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
+from conftest import draw_weights
 from safetensors import safe_open
 from scipy.sparse import csr_array
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
 
 from milco import config
 from milco.errors import MilcoError
@@ -398,6 +410,51 @@ def test_the_lowest_layers_are_kept(model, encoder_checkpoint, teacher_checkpoin
 def test_more_layers_than_there_are_is_an_error(encoder_checkpoint, teacher_checkpoint):
     with pytest.raises(MilcoError, match="encoder_layers: 3"):
         MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, encoder_layers=3)
+
+
+def masked_lm(kind: str, encoder_checkpoint, folder):
+    """A checkpoint like the encoder's, of a masked language model with a head of its own."""
+    shared = {"vocab_size": 73, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    configs = {"bert": (BertConfig, BertForMaskedLM), "xlm-roberta": (XLMRobertaConfig, XLMRobertaForMaskedLM)}
+    config, model = configs[kind]
+    whole = model(config(**shared, intermediate_size=32, max_position_embeddings=70, pad_token_id=1))
+    draw_weights(whole, seed=4)
+    whole.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder_checkpoint).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_without_a_connector_the_pivot_view_is_what_the_masked_language_model_says(kind, encoder_checkpoint, tmp_path):
+    checkpoint = masked_lm(kind, encoder_checkpoint, tmp_path / "whole")
+    model = MilcoModel.from_checkpoints(checkpoint, None, echo=False).eval()
+    ids, mask = padded(model, TEXTS)
+    logits = AutoModelForMaskedLM.from_pretrained(checkpoint).eval()(ids, attention_mask=mask).logits
+    wanted = logits.masked_fill(~mask.bool()[:, :, None], -torch.inf).max(dim=1).values
+    assert (wanted > 0).any() and (wanted < 0).any()
+    torch.testing.assert_close(model(ids, mask).pooled, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_connector_a_new_head_begins_with_the_words_nearest_to_the_text(encoder_checkpoint, tmp_path):
+    model = MilcoModel.from_checkpoints(encoder_checkpoint, None, echo=False).eval()
+    table = AutoModel.from_pretrained(encoder_checkpoint).get_input_embeddings().weight
+    ids, mask = padded(model, ["maison"])
+    states = torch.nn.functional.gelu(model.encoder(ids, attention_mask=mask).last_hidden_state[0])
+    states = (states - states.mean(dim=1, keepdim=True)) / states.std(dim=1, correction=0, keepdim=True)
+    wanted = (states @ table.T).max(dim=0).values - NormalDist().inv_cdf(1 - 8 / 73) * table.norm(dim=1)
+    torch.testing.assert_close(model(ids, mask).pooled[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_a_connector_is_saved_loaded_and_read_like_any_other(encoder_checkpoint, tmp_path):
+    model = MilcoModel.from_checkpoints(masked_lm("bert", encoder_checkpoint, tmp_path / "whole"), None, echo=False)
+    model.eval().save_pretrained(tmp_path / "model")
+    loaded = MilcoModel.from_pretrained(tmp_path / "model")
+    rows = loaded.encode_document(TEXTS)
+    assert torch.equal(torch.tensor(rows.toarray()), torch.tensor(model.encode_document(TEXTS).toarray()))
+    assert (loaded.connector, loaded.echo, rows.shape[1], rows.indices.max() < 73) == (None, None, 2 * 73, True)
+    tokens = loaded.tokenizer.get_vocab()
+    assert {name.removeprefix("e_") for named in loaded.decode(rows) for name in named} <= tokens.keys()
+    assert not [name for name in loaded.state_dict() if name.startswith("connector")]
 
 
 def test_a_teacher_without_a_bert_head_is_an_error(encoder_checkpoint, tmp_path):

@@ -113,7 +113,7 @@ rule export:
     message:
         "the finished model of {wildcards.experiment}"
     shell:
-        "cp -R {input} {output} 2>&1 | tee {log}"
+        "python -m milco export --model {input} --output {output} 2>&1 | tee {log}"
 
 
 rule plan:
