@@ -1,8 +1,8 @@
 """What both stages share: the Trainer, its checkpoints, its metrics and its looks at the development collections.
 
 A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/ while it
-trains, and in the end model/, which appears whole or not at all; a run that was cut off goes on from its last
-checkpoint (recovery.py).
+trains, tracking/ if it is shown somewhere (tracking.py), and in the end model/, which appears whole or not at all; a
+run that was cut off goes on from its last checkpoint (recovery.py).
 """
 
 import json
@@ -45,6 +45,7 @@ from milco.recovery import (
     wait_for_others,
     writing,
 )
+from milco.tracking import PROJECT, trackers
 
 KEPT_CHECKPOINTS = 2
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
@@ -206,10 +207,12 @@ class _Gather(torch.autograd.Function):
 
 
 class Progress(TrainerCallback):
-    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps."""
+    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps. What it
+    adds to the logs is for the trackers, which come after it."""
 
     def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
         self.run, self.stage, self.settings, self.look = run, stage, settings, look
+        self.seen: dict[str, float] = {}  # the last look, for those who show the training
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -229,17 +232,23 @@ class Progress(TrainerCallback):
             self.bar.update(self.settings.global_batch_size)
             if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
                 found = self.look()
+                self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
                 if found:
                     self._write({"step": state.global_step, **found})
                     self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and logs and "loss" in logs:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
             done = (state.global_step - self.first) * self.settings.global_batch_size
             row = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "epoch"}}
             row["examples_per_second"] = done / (time.time() - self.started)
             self._write(row)
             self.bar.set_postfix(loss=f"{logs['loss']:.4f}")
+            logs["examples_per_second"] = row["examples_per_second"]
+        logs |= self.seen
+        self.seen = {}
 
     def on_train_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -313,7 +322,9 @@ def train(
         logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
         seed=config.seed,
-        report_to="none",
+        report_to="none",  # its callbacks would come before ours
+        run_name=f"{config.experiment} {stage}",
+        project=PROJECT,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_num_workers,
@@ -333,6 +344,8 @@ def train(
         add_gradients_in_place(table)
     if settings.gradient_checkpointing:
         model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    if first and start == "new":
+        shutil.rmtree(folder / "tracking", ignore_errors=True)
     trainer = StageTrainer(
         model,
         arguments,
@@ -341,7 +354,11 @@ def train(
         loss=loss,
         train_dataset=Shares(steps, processes, collate),
         data_collator=lambda batches: batches[0],
-        callbacks=[Guard(folder, stage, model.config.pivot_vocab_size), Progress(folder, stage, settings, look)],
+        callbacks=[
+            Guard(folder, stage, model.config.pivot_vocab_size),
+            Progress(folder, stage, settings, look),
+            *trackers(config.tracking, folder / "tracking"),
+        ],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and metrics.jsonl say it
     interruption = Interruption()
