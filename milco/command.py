@@ -4,6 +4,7 @@ The programs that the rules of the workflow call are another thing: `python -m m
 """
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -117,6 +118,134 @@ def prune(
         raise typer.BadParameter("give one of --top-k and --mass")
     before, after = streams.prune(vectors, output, top_k, mass)
     print(f"{before:.1f} active dimensions a text before, {after:.1f} after")
+
+
+@app.command()
+def index(
+    vectors: Annotated[Path, typer.Argument(help="What milco encode or milco prune wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for the index.")],
+    texts: Annotated[Path | None, typer.Option(help="The texts that were encoded, to be shown with results.")] = None,
+    form: Form = None,
+    id_key: IdKey = None,
+    text_key: TextKey = "text",
+) -> None:
+    """Build a Seismic inverted index of vectors.
+
+    \b
+    milco index vectors --output my-index
+    milco index vectors.jsonl --texts corpus.jsonl --output my-index
+    """
+    from milco import retrieval, streams
+
+    found = streams.read_texts(texts, form, id_key, text_key) if texts else None
+    size = retrieval.build(vectors, output, found)
+    print(f"{output}: {size / 1e6:.1f} MB")
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder that milco index wrote.")],
+    model: ModelFolder,
+    query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries: TXT, TSV, JSONL or Parquet; - too.")] = None,
+    output: Annotated[Path | None, typer.Option(help="TREC run to write.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents for each query.")] = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every document, without Seismic.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the words that matched and what each gave.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Words of --explain to show.")] = 8,
+    form: Form = None,
+    id_key: IdKey = None,
+    text_key: TextKey = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Search an index with queries in any language.
+
+    Results of a query are printed; those of a file of queries are a TREC run, written to --output or printed.
+
+    \b
+    milco search my-index "Wie setze ich mein Passwort zurück?" --explain
+    milco search my-index --queries queries.tsv -k 1000 --output run.trec
+    milco search my-index --queries queries.jsonl --explain --json > results.jsonl
+    """
+    from milco import streams
+    from milco.files import finished_file
+    from milco.inspection import load_model
+    from milco.retrieval import Retriever, search_texts
+    from milco.trec import write_run
+
+    if bool(query) == bool(queries):
+        raise typer.BadParameter("give queries, or a file of them with --queries")
+    asked = streams.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
+    found = search_texts(Retriever.open(index), load_model(model), asked, k, exact, explain)
+    if as_json:
+        for name, hits in found:
+            print(json.dumps({"query": name, "results": [_as_dict(hit) for hit in hits]}, ensure_ascii=False))
+    elif output or queries:
+        with finished_file(output) if output else nullcontext(Path("/dev/stdout")) as path, path.open("w") as lines:
+            for name, hits in found:
+                write_run({name: {hit.id: hit.score for hit in hits}}, "milco", lines)
+    else:
+        for name, hits in found:
+            _print_hits(name, hits, top)
+
+
+def _as_dict(hit) -> dict:
+    words = {"words": [{**word._asdict(), "part": word.part} for word in hit.words]} if hit.words is not None else {}
+    return {"id": hit.id, "score": hit.score, "text": hit.text, **words}
+
+
+def _print_hits(query: str, hits: list, top: int) -> None:
+    from rich.text import Text
+
+    console = _console()
+    console.print(Text(query, style="bold"))
+    if not hits:
+        console.print("  nothing found")
+    for rank, hit in enumerate(hits, 1):
+        console.print(Text.assemble(f"{rank:3} {hit.score:8.3f}  ", (hit.id, "bold green"), f"  {hit.text or ''}"))
+        for word in (hit.words or [])[:top]:
+            colour = "cyan" if word.token.startswith("e_") else "magenta"
+            bar = "━" * max(1, round(20 * word.part / hit.words[0].part))
+            weights = (f"  {word.query:.2f} × {word.document:.2f}", "dim")
+            console.print(Text.assemble(f"    {word.part:8.3f}  ", (f"{bar:<20} ", colour), word.token, weights))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="TREC run, such as milco search writes.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements as in TREC, or a TSV as in BEIR.")],
+    measure: Annotated[list[str] | None, typer.Option(help="As ir-measures writes it.")] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run by judgements; a judged query that the run does not have counts as 0.
+
+    \b
+    milco evaluate run.trec qrels/test.tsv
+    milco evaluate run.trec qrels.txt --measure nDCG@20 --measure R@1000 --per-query
+    """
+    import ir_measures
+
+    from milco.evaluation import measure as measured
+    from milco.trec import complete, read_qrels, read_run
+
+    try:
+        wanted = [ir_measures.parse_measure(name) for name in measure or ["nDCG@10", "R@100", "RR@10"]]
+    except (NameError, ValueError) as error:
+        raise typer.BadParameter(f"--measure: {error}; names are such as nDCG@10, R@100, RR@10, AP") from error
+    grades = read_qrels(qrels)
+    table = measured(grades, complete(read_run(run), grades, run), wanted)
+    means = table.groupby("measure").value.mean()
+    if as_json:
+        queries = {query: dict(zip(rows.measure, rows.value, strict=True)) for query, rows in table.groupby("query")}
+        found = {"queries": len(grades), "mean": means.to_dict(), **({"per_query": queries} if per_query else {})}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    rows = [("all", name, means[name]) for name in map(str, wanted)]
+    if per_query:
+        rows = [*table.sort_values("query", kind="stable").itertuples(index=False, name=None), *rows]
+    for query, name, value in rows:
+        print(f"{query}\t{name}\t{value:.4f}")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from miniature import write_lines
 
 from milco import command
 
@@ -67,7 +68,57 @@ def test_every_command_has_help_with_an_example(milco):
 
 
 def test_a_shell_completes_commands_and_options():
-    asked = {"_MILCO_COMPLETE": "complete_bash", "COMP_WORDS": "milco ins", "COMP_CWORD": "1"}
+    asked = {"_MILCO_COMPLETE": "complete_bash", "COMP_WORDS": "milco insp", "COMP_CWORD": "1"}
     program = [sys.executable, "-c", "import sys; sys.argv[0] = 'milco'; from milco.command import app; app()"]
     done = subprocess.run(program, env={**os.environ, **asked}, capture_output=True, text=True)
     assert done.stdout.split() == ["inspect"]
+
+
+def test_from_texts_to_measures(milco, tmp_path):
+    """The whole way, each step by its command."""
+    texts = {"d1": "die Katze und der Hund", "d2": "the house", "d3": "ночь"}
+    write_lines(tmp_path / "corpus.tsv", [f"{name}\t{text}" for name, text in texts.items()])
+    write_lines(tmp_path / "queries.jsonl", [json.dumps({"_id": f"q{name}", "text": texts[name]}) for name in texts])
+    write_lines(tmp_path / "qrels.txt", [f"q{name} 0 {name} 1" for name in texts])
+    vectors, pruned, index, run = (tmp_path / name for name in ("vectors", "pruned", "index", "run.trec"))
+    assert milco("encode", tmp_path / "corpus.tsv", "--output", vectors)[0] == 0
+    code, out, _ = milco("prune", vectors, "--top-k", 5, "--output", pruned)
+    assert code == 0 and "5.0 after" in out
+    code, out, _ = milco("index", pruned, "--texts", tmp_path / "corpus.tsv", "--output", index)
+    assert code == 0 and out.startswith(f"{index}: 0.")
+    assert milco("search", index, "--queries", tmp_path / "queries.jsonl", "--output", run)[0] == 0
+    code, out, _ = milco("evaluate", run, tmp_path / "qrels.txt", "--measure", "RR@10", "--measure", "R@10", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["queries"] == 3 and found["mean"]["R@10"] == 1.0 and 0.3 < found["mean"]["RR@10"] <= 1
+    code, out, _ = milco("evaluate", run, tmp_path / "qrels.txt", "--measure", "R@10", "--per-query")
+    assert out.splitlines() == ["qd1\tR@10\t1.0000", "qd2\tR@10\t1.0000", "qd3\tR@10\t1.0000", "all\tR@10\t1.0000"]
+    out = milco("search", index, "the house", "--explain", "--json", "-k", 1)[1]
+    (hit,) = json.loads(out)["results"]
+    assert sum(word["part"] for word in hit["words"]) == pytest.approx(hit["score"]) and hit["text"] == texts[hit["id"]]
+    out = milco("search", index, "the house", "--explain", "-k", 1, "--exact")[1]
+    assert hit["id"] in out and hit["words"][0]["token"] in out and " × " in out
+
+
+def test_wrong_uses_are_told_from_wrong_files(milco, tmp_path):
+    for words in (
+        ["prune", "vectors", "--output", "x", "--top-k", 1, "--mass", 0.5],
+        ["prune", "vectors", "--output", "x"],
+        ["search", "index"],
+        ["search", "index", "query", "--queries", "file"],
+        ["evaluate", "run", "qrels", "--measure", "nDCG@ten"],
+    ):
+        assert milco(*words)[0] == 2, words
+    (tmp_path / "empty.tsv").touch()
+    code, _, said = milco("encode", tmp_path / "empty.tsv", "--output", tmp_path / "vectors")
+    assert code == 1 and f"milco: error: {tmp_path}/empty.tsv: empty" in said and len(list(tmp_path.iterdir())) == 1
+    code, _, said = milco("encode", tmp_path / "empty.tsv", "--output", tmp_path / "empty.tsv")
+    assert code == 1 and "the texts that are encoded; give another name" in said
+
+
+def test_texts_of_the_standard_input_are_encoded(tmp_path, model_folder):
+    program = [sys.executable, "-m", "milco.command", "encode", "-", "--output", str(tmp_path / "vectors.jsonl")]
+    environment = {**os.environ, "MILCO_MODEL": str(model_folder)}
+    subprocess.run(program, env=environment, input="die Katze\n猫\n".encode(), check=True)
+    assert [json.loads(line)["id"] for line in (tmp_path / "vectors.jsonl").open()] == ["1", "2"]
+    done = subprocess.run(program, env=environment, input=b"x\n\xff\n", capture_output=True)
+    assert done.returncode == 1 and b"/dev/stdin:2: not UTF-8" in done.stderr and b"Traceback" not in done.stderr
