@@ -248,6 +248,56 @@ def evaluate(
         print(f"{query}\t{name}\t{value:.4f}")
 
 
+@app.command()
+def serve(
+    documents: Annotated[
+        Path, typer.Argument(help="Index of milco index --texts, folder in BEIR layout, or TXT, TSV, JSONL, Parquet.")
+    ],
+    model: ModelFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's let others in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    budget: Annotated[list[int] | None, typer.Option(min=1, help="Words a document keeps, for the slider.")] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open a page on this machine: search in any language, see the words that matched, prune, compare texts.
+
+    \b
+    milco serve artifacts/corpora/KEY/collections/test/de-en --model results/demo/model
+    milco serve my-index --budget 20 --budget 50 --budget 100
+    """
+    import webbrowser
+
+    from tqdm import tqdm
+
+    from milco import streams
+    from milco.beir import read_queries
+    from milco.inspection import load_model
+    from milco.retrieval import Retriever
+    from milco.serve import Answers, Server
+
+    loaded = load_model(model)
+    corpus = documents / "corpus.jsonl" if (documents / "corpus.jsonl").exists() else documents
+    examples: list[str] = []
+    if corpus != documents and (documents / "queries.jsonl").exists():
+        examples = list(read_queries(documents)[0].values())[:6]
+    if documents.is_dir() and corpus == documents:
+        retriever = Retriever.open(documents)
+    else:
+        with tqdm(total=streams.count_texts(corpus), desc="encode", unit="text", mininterval=1) as bar:
+            retriever = Retriever.of_texts(loaded, streams.read_texts(corpus), bar.update)
+    answers = Answers(loaded, retriever, budget or [5, 10, 20, 50, 100, 200], documents.name, examples)
+    with Server(answers, host, port) as server:
+        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+        if open_page:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
 def main() -> None:
     """Entry point of `milco`."""
     start(app)

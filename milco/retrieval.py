@@ -12,7 +12,7 @@ its vocabulary has all their tokens.
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +33,7 @@ from milco.streams import VOCABULARY, Texts, read_vectors, refuse_doubles, vocab
 from milco.vectors import load_vectors, save_vectors
 
 TEXTS = "texts.arrow"
+DOCUMENTS = 256  # that are encoded between two words to a progress bar
 _WANTED = "give the texts that the vectors were made of, in the same order"
 
 
@@ -96,6 +97,22 @@ class Retriever:
         if (folder / TEXTS).exists():
             texts = pa.ipc.open_file(pa.memory_map(str(folder / TEXTS))).read_all()["text"]
         return cls(tokens, ids, rows, Index.load(folder / "seismic"), texts)
+
+    @classmethod
+    def of_texts(cls, model: MilcoModel, texts: Texts, done: Callable[[int], object]) -> "Retriever":
+        """Encode documents (id, text) and index them in memory; `done` is told how many were finished since."""
+        ids: list[str] = []
+        strings: list[str] = []
+        parts = []
+        for part in windows(texts, DOCUMENTS):
+            ids += [identifier for identifier, _ in part]
+            strings += [text for _, text in part]
+            parts.append(model.encode_document(strings[-len(part) :]))
+            done(len(part))
+        refuse_doubles(ids, Path("documents"))
+        rows, tokens = in_use(scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr")), vocabulary_of(model))
+        with _quiet():
+            return cls(tokens, ids, rows, Index.build(rows), pa.chunked_array([pa.array(strings, pa.large_string())]))
 
     def check_vocabulary(self, known: Iterable[str], who: str) -> None:
         """Raise MilcoError if the index has tokens that a model does not know: it was made with another one."""
