@@ -111,7 +111,7 @@ class Retriever:
             done(len(part))
         refuse_doubles(ids, Path("documents"))
         rows, tokens = in_use(scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr")), vocabulary_of(model))
-        with _quiet():
+        with quiet():
             return cls(tokens, ids, rows, Index.build(rows), pa.chunked_array([pa.array(strings, pa.large_string())]))
 
     def check_vocabulary(self, known: Iterable[str], who: str) -> None:
@@ -180,7 +180,7 @@ class Retriever:
     def pruned(self, terms: int) -> "Retriever":
         """The same documents with so many of their tokens, in an index of their own."""
         rows = prune_top_k(self.rows, terms)
-        with _quiet():
+        with quiet():
             return replace(self, rows=rows, index=Index.build(rows))
 
 
@@ -203,7 +203,7 @@ def in_use(rows: scipy.sparse.csr_array, tokens: Sequence[str]) -> tuple[scipy.s
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what Seismic prints on the standard output, past Python's."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -244,7 +244,7 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
         write_json(folder / VOCABULARY, tokens)
         if texts is not None:
             _write_texts(texts, ids, folder / TEXTS)
-        with _quiet():
+        with quiet():
             return Index.build(rows).save(folder / "seismic")
 
 

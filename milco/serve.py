@@ -32,7 +32,7 @@ import scipy.sparse
 from milco.errors import MilcoError
 from milco.inspection import inspect, split_views
 from milco.model import MilcoModel
-from milco.retrieval import Retriever
+from milco.retrieval import Retriever, quiet
 from milco.search import Ranking
 
 HTML = Path(__file__).with_name("serve.html")
@@ -56,7 +56,7 @@ class Budget:
     @classmethod
     def of(cls, retriever: Retriever, terms: int | None) -> "Budget":
         pruned = retriever if terms is None else retriever.pruned(terms)
-        with tempfile.TemporaryDirectory() as folder:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
             return cls(terms, pruned, pruned.index.save(Path(folder) / "index"))
 
     def about(self) -> dict[str, Any]:
