@@ -87,7 +87,7 @@ class Answers:
         return {
             "collection": self.name,
             "documents": len(self.budgets[-1].retriever.ids),
-            "model": Path(self.model.name_or_path).name,
+            "model": "/".join(Path(self.model.name_or_path).parts[-2:]),
             "budgets": [budget.about() for budget in self.budgets],
             "examples": self.examples,
         }

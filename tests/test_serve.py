@@ -195,6 +195,7 @@ def test_a_search_by_keyboard_shows_words_bars_and_views(browser, server, answer
     bars = browser.run("[...document.querySelectorAll('#hits > li:first-child > .words .bar')].map(x => x.clientWidth)")
     assert len(bars) > 1 and bars == sorted(bars, reverse=True) and bars[0] > 100
     assert browser.run("document.querySelectorAll('#query-views .view .word').length") > 2
+    assert "all of them" in browser.run("document.querySelector('#facts').textContent")
     assert browser.run("document.querySelector('#hits details .views').checkVisibility()") is False
     browser.run("document.querySelector('#hits summary').focus()")
     browser.press("Enter")
