@@ -164,9 +164,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, decoded.rstrip("\r\n")
 
 
-def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
-    if not path.is_file():
-        raise MilcoError(f"{path}: no such file; a test collection needs corpus.jsonl, queries.jsonl and qrels/")
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSONL file with the numbers of their lines."""
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
@@ -174,6 +173,13 @@ def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
             raise MilcoError(f"{path}:{number}: not a JSON object ({error.msg})") from error
         if not isinstance(row, dict):
             raise MilcoError(f"{path}:{number}: not a JSON object")
+        yield number, row
+
+
+def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
+    if not path.is_file():
+        raise MilcoError(f"{path}: no such file; a test collection needs corpus.jsonl, queries.jsonl and qrels/")
+    for number, row in json_lines(path):
         for key in keys:
             if not isinstance(row.get(key), str):
                 raise MilcoError(f"{path}:{number}: key {key!r} is missing or is no string")

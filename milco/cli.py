@@ -1,4 +1,4 @@
-"""The programs behind the rules: `milco PROGRAM --help`. A program is called as its rule is."""
+"""The programs behind the rules: `python -m milco PROGRAM --help`. A program is called as its rule is."""
 
 import os
 import sys
@@ -253,7 +253,7 @@ def dag(output: Output) -> None:
     draw(sys.stdin.read(), output)
 
 
-def main() -> None:
+def start(app: typer.Typer) -> None:
     """Run a program; what the user must know ends it in one line, without a traceback."""
     if sys.argv[1:2] != ["fetch"]:  # only fetching may ask the hub; loading local files needs no bars of its own
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -265,3 +265,8 @@ def main() -> None:
         message = f"milco: error: {error}"
         leave_last_words(message)
         sys.exit(message)
+
+
+def main() -> None:
+    """Entry point of `python -m milco`."""
+    start(app)

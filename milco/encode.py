@@ -16,7 +16,7 @@ Run by rules `encode`, one job for each shard of the texts, and `merge`:
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -116,6 +116,13 @@ def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterato
         yield places, rows
 
 
+def refuse_broken(rows: scipy.sparse.csr_array, texts: Sequence[str]) -> None:
+    """Raise MilcoError if the row of a text has weights that are no numbers."""
+    if not np.isfinite(rows.data).all():
+        row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
+        raise MilcoError(f"the weights of {texts[row]!r} are no numbers; the model has diverged")
+
+
 class SparseEncoder:
     """MILCO models and the English teacher."""
 
@@ -137,9 +144,7 @@ class SparseEncoder:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
             batches = self.iter_rows(texts, length, self.config.evaluate.batch_size)
             rows = in_text_order(_telling(done, batches), self.width)
-        if not np.isfinite(rows.data).all():
-            row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
-            raise MilcoError(f"{side}: the weights of {texts[row]!r} are no numbers; the model has diverged")
+        refuse_broken(rows, texts)
         return rows
 
     def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:

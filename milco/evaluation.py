@@ -28,10 +28,10 @@ from milco.encode import Vectors, collections_of
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.search import Ranking, rank_exactly
+from milco.trec import Run, write_run
 
 MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
 WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
-Run = dict[str, dict[str, float]]
 Search = Callable[[Collection, int], tuple[list[Ranking], dict[str, float]]]
 
 
@@ -98,7 +98,8 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
                 raise MilcoError(f"{system} on collection {collection.name}: {error}") from error
             languages = {key: collection.about[key] for key in ("query_language", "document_language")}
             measures.append(rows.assign(collection=collection.name, **languages))
-            _write_run(run, system, folder / "runs" / f"{collection.name}.trec")
+            with (folder / "runs" / f"{collection.name}.trec").open("w", encoding="utf-8") as lines:
+                write_run(run, system, lines)
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
         write_json(folder / "statistics.json", statistics)
 
@@ -153,10 +154,3 @@ def _bm25(encoder: Path) -> Search:
         return rankings, {}
 
     return search
-
-
-def _write_run(run: Run, system: str, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as lines:
-        for query, documents in run.items():
-            for rank, (document, score) in enumerate(documents.items(), 1):
-                lines.write(f"{query} Q0 {document} {rank} {score:.6f} {system}\n")

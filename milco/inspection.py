@@ -1,0 +1,93 @@
+"""What a model makes of a text, as words with weights: the pivot view and the source view apart.
+
+model = load_model(Path("results/demo/model"))
+print(inspect(model, ["Wie setze ich mein Passwort zurück?"], query=True)[0].pivot)  # {"password": 1.9, …}
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from transformers import PretrainedConfig
+
+from milco.errors import MilcoError
+from milco.model import MilcoModel
+
+VIEWS = {"pivot": "e_", "source": "m_"}  # what the names of their tokens begin with, see `MilcoModel.decode`
+BAR = 12  # characters of the longest bar
+
+
+@dataclass
+class Inspected:
+    """Words of one text by falling weight, without the marks of their view."""
+
+    text: str
+    pivot: dict[str, float]
+    source: dict[str, float]
+
+    as_dict = asdict
+
+
+def load_model(folder: Path) -> MilcoModel:
+    """The model of a folder, on the first GPU if there is one, from that folder alone.
+
+    Raises:
+        MilcoError: there is no such folder, or something else lies in it.
+    """
+    if not (folder / "config.json").is_file():
+        what = "no config.json in it" if folder.is_dir() else "no such folder"
+        raise MilcoError(f"model {folder}: {what}; give the folder of a trained model, such as results/demo/model")
+    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if kind != MilcoModel.config_class.model_type:
+        raise MilcoError(f"model {folder}: a model of type {kind!r}; give the folder of a trained MILCO model")
+    try:
+        model = MilcoModel.from_pretrained(folder)
+    except (OSError, RuntimeError) as error:
+        raise MilcoError(f"model {folder}: {str(error).splitlines()[0]}; copy or export the model again") from error
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def split_views(tokens: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Named weights, as `MilcoModel.decode` gives them → {"pivot": …, "source": …} without the marks."""
+    return {
+        view: {token.removeprefix(mark): weight for token, weight in tokens.items() if token.startswith(mark)}
+        for view, mark in VIEWS.items()
+    }
+
+
+def inspect(model: MilcoModel, texts: list[str], query: bool) -> list[Inspected]:
+    """Both views of each text, cut as a query or as a document."""
+    rows = model.encode_query(texts) if query else model.encode_document(texts)
+    return [Inspected(text, **split_views(named)) for text, named in zip(texts, model.decode(rows), strict=True)]
+
+
+def side_by_side(found: list[Inspected], top: int) -> Table:
+    """A column for each text and a section for each view with its `top` heaviest words; what several texts have in
+    common stands out."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False)
+    for one in found:
+        table.add_column(Text(one.text), min_width=24, overflow="fold")
+    for view, colour in (("pivot", "cyan"), ("source", "magenta")):
+        views = [list(getattr(one, view).items()) for one in found]
+        common = {word for word, texts in Counter(word for words in views for word, _ in words).items() if texts > 1}
+        table.add_row(*(Text(f"{view} view: {len(words)} words", style="dim") for words in views))
+        heaviest = max((words[0][1] for words in views if words), default=1.0)
+        for rank in range(min(top, max(map(len, views)))):
+            cells = [words[rank] if rank < len(words) else None for words in views]
+            table.add_row(*(_cell(cell, heaviest, colour, common) for cell in cells))
+        table.add_section()
+    return table
+
+
+def _cell(cell: tuple[str, float] | None, heaviest: float, colour: str, common: set[str]) -> Text:
+    """A weight, its bar and its word; the word comes last, since scripts differ in width and direction."""
+    if cell is None:
+        return Text()
+    word, weight = cell
+    bar = "━" * max(1, round(BAR * weight / heaviest))
+    style = f"bold {colour}" if word in common else ""
+    return Text.assemble((f"{weight:5.2f} ", "dim"), (f"{bar:<{BAR}} ", colour), (word, style))
