@@ -265,6 +265,13 @@ def test_code_of_a_repository_comes_only_if_it_is_trusted(fetch):
     assert fetch.succeeds("owner/new", format="transformers", trust_remote_code=True) == set(files)
 
 
+def test_a_published_model_of_ours_needs_none_of_its_code(fetch):
+    settings = {"model_type": "milco", "auto_map": {"AutoModel": "modeling_milco.MilcoModel"}}
+    files = {"config.json": json.dumps(settings).encode(), "model.safetensors": b"x"}
+    fetch.hub.commit("models/owner/ours", {**files, "modeling_milco.py": b""})
+    assert fetch.succeeds("owner/ours", format="transformers") == set(files)
+
+
 def test_collection_in_beir_layout(fetch):
     files = {"corpus.jsonl": b"{}\n", "queries.jsonl": b"{}\n", "qrels/test.tsv": b"q\td\t1\n"}
     fetch.hub.commit("datasets/owner/exam", {**files, "README.md": b"", "script.py": b""})
