@@ -293,7 +293,10 @@ class Milvus(_Database):
         pymilvus = self._package("pymilvus", "milvus")
         for talker in ("pymilvus", "grpc._server"):  # they print a traceback for every error that they also raise
             logging.getLogger(talker).setLevel(logging.CRITICAL)
-        return self._call(pymilvus.MilvusClient, self.place, token=os.environ.get("MILVUS_TOKEN", ""))
+        # The server of milvus-lite hangs up on a client that asks every ten seconds whether it still lives.
+        options = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if self.local else {}
+        token = os.environ.get("MILVUS_TOKEN", "")
+        return self._call(pymilvus.MilvusClient, self.place, token=token, **options)
 
     def _pointed_to(self) -> str | None:
         for name in self.names:

@@ -1,7 +1,9 @@
 """Every engine beside exact search, with the real packages on local files."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +151,7 @@ def parts():
     os._exit(9)
 engine_at({where!r}).write(parts())
 """
-    assert subprocess.run([sys.executable, "-c", killed], timeout=120).returncode == 9
+    assert subprocess.run([sys.executable, "-c", killed], timeout=600).returncode == 9
     with engine_at(where) as engine:
         with pytest.raises(MilcoError, match="no index there"):
             engine.search(SMALL, 1)
@@ -280,3 +282,31 @@ def test_a_folder_without_sparse_vectors_is_an_error(tmp_path):
     save_dense(tmp_path / "documents-00000.safetensors", np.ones((1, 3), np.float32), ["a"])
     with pytest.raises(MilcoError, match="dense vectors"):
         next(read_parts(tmp_path, "documents"))
+
+
+def test_the_page_about_engines_says_what_works(tmp_path, monkeypatch, model_folder, merged, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "engines.md").read_text(encoding="utf-8")
+    vectors, collection = merged
+    for name, folder in (
+        ("results/demo/model", model_folder),
+        ("artifacts/vectors/distill-KEY", vectors),
+        ("artifacts/corpora/KEY/collections/test/de-en", collection),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    told: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 5
+    for block in blocks:
+        exec(compile(block, "docs/engines.md", "exec"), told)
+    assert [one for ids, _ in told["of_the_experiment"] for one in ids] == ["d2", "d1", "d3"]
+    printed = capsys.readouterr().out
+    assert all(f"{address} 3 documents" in printed for address in ("milvus:milco.db", "qdrant:milco-qdrant"))
+    with engine_at("milvus:milco.db#wiki_2024") as engine:
+        wanted = rank_exactly(told["queries"], told["documents"][0][1], 3)[0]
+        assert [one for one, _ in engine.search(told["queries"], 3)[0]] == [
+            list(told["texts"])[row] for row, _ in wanted
+        ]
+    named = set(re.findall(r"exports/[\w/.*-]+\b", page))
+    assert len(named) > 8 and [path for path in named if not list(tmp_path.glob(path))] == []
