@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
 	$(LOCK) env $(SNAKEMAKE) --nolock all
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-for-tests
 	for part in padding head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
 
 dry-run: $(VENV)/installed
@@ -35,16 +35,21 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml requirements.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
+	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable .
+	touch $@
+
+# What the tests want besides: checkers, search engines, ONNX.
+$(VENV)/installed-for-tests: $(VENV)/installed
 	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable ".[test]"
 	touch $@
 
 doctor: $(VENV)/installed
 	$(SNAKEMAKE) doctor
 
-test: $(VENV)/installed
+test: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/run.sh
 
-test-slurm: $(VENV)/installed
+test-slurm: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/slurm/run.sh
 
 clean:
