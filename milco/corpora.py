@@ -16,12 +16,10 @@ Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -30,15 +28,17 @@ from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, 
 from milco.config import Config, Source
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
-from milco.shards import write_parquet
+from milco.pairs import Pair, write_pairs
+from milco.shards import ROWS
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
 TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]
 TRIPLE_COLUMNS = ["query", "pos", "neg", "pos_scores", "neg_scores"]
 
 
-def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> pd.DataFrame:
-    """Read a user's table (Parquet, JSONL, TSV; a file or a folder of files) with the given columns.
+def read_batches(folder: Path, dataset: Source, name: str, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """Read a user's table (Parquet, JSONL, TSV; a file or a folder of files) with the given columns, some rows at a
+    time.
 
     `dataset.columns` renames the file's own columns; a TSV without a header holds English, tab, other language.
     A column `language` may be missing if the dataset has one language, named by `dataset.language`, or if each of its
@@ -62,79 +62,97 @@ def read_table(folder: Path, dataset: Source, name: str, columns: list[str]) -> 
         if not found:
             raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {part}")
         files |= dict.fromkeys(found, language)
-    tables = []
     for path, language in files.items():
-        table = readers[path.suffix](path).rename(columns={old: new for new, old in dataset.columns.items()})
-        if language and "language" not in table:
-            table["language"] = language
-        missing = [column for column in columns if column not in table]
-        if missing:
-            hint = f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
-            raise MilcoError(f"{path}: column {missing[0]!r} is missing (there are: {', '.join(table)}); {hint}")
-        holes = table[columns].isna().any(axis=1)
-        if holes.any():
-            row = int(holes.to_numpy().argmax())
-            empty = next(column for column in columns if pd.isna(table[column].iloc[row]) is True)
-            raise MilcoError(f"{path}: row {row + 1} has no value in column {empty!r}")
-        _check_texts(path, table[[column for column in columns if column in TEXT_COLUMNS]])
-        tables.append(table[columns])
-    return pd.concat(tables, ignore_index=True)
+        before = 0
+        for table in readers[path.suffix](path):
+            table = table.rename(columns={old: new for new, old in dataset.columns.items()})
+            if language and "language" not in table:
+                table["language"] = language
+            missing = [column for column in columns if column not in table]
+            if missing:
+                hint = (
+                    f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
+                )
+                raise MilcoError(f"{path}: column {missing[0]!r} is missing (there are: {', '.join(table)}); {hint}")
+            _check_values(path, before, table[columns])
+            yield table[columns]
+            before += len(table)
 
 
-def _check_texts(path: Path, table: pd.DataFrame) -> None:
-    for column in table:
-        for row, value in enumerate(table[column], 1):
+def _check_values(path: Path, before: int, table: pd.DataFrame) -> None:
+    """Whether no cell is empty, and texts are texts.
+
+    Args:
+        before: rows of the file before those of the table.
+    """
+    holes = table.isna().any(axis=1)
+    if holes.any():
+        row = int(holes.to_numpy().argmax())
+        empty = next(column for column in table if pd.isna(table[column].iloc[row]) is True)
+        raise MilcoError(f"{path}: row {before + row + 1} has no value in column {empty!r}")
+    for column in table.columns.intersection(TEXT_COLUMNS):
+        for row, value in enumerate(table[column], before + 1):
             if not isinstance(value, str):
                 raise MilcoError(f"{path}: row {row}: the value in column {column!r} is no text ({value!r:.80})")
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:
     try:
-        return pq.read_table(path).to_pandas()
+        with pq.ParquetFile(path) as file:
+            yield file.schema_arrow.empty_table().to_pandas()  # its columns are looked at even if it has no row
+            for batch in file.iter_batches(ROWS):
+                yield batch.to_pandas()
     except Exception as error:  # pyarrow raises several kinds for a broken file
         raise MilcoError(f"{path}: not a complete Parquet file ({error})") from error
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    return pd.DataFrame(list(read_jsonl(path, [])))
+def _read_jsonl(path: Path) -> Iterator[pd.DataFrame]:
+    rows = read_jsonl(path, [])
+    table = pd.DataFrame(list(islice(rows, ROWS)))
+    yield table
+    while part := list(islice(rows, ROWS)):  # a key that none of them has is a hole in the column, as before
+        yield pd.DataFrame(part, columns=list(dict.fromkeys(chain(table, *part))))
 
 
-def _read_tsv(path: Path, has_header: bool) -> pd.DataFrame:
+def _read_tsv(path: Path, has_header: bool) -> Iterator[pd.DataFrame]:
     """Fields of a TSV, in which quotation marks are text. It has a header if the user maps columns or if it names
     ours."""
-    rows = [line.split("\t") for _, line in numbered_lines(path)]
-    first = rows[0] if rows else PAIR_COLUMNS[:2]
+    lines = ((number, line.split("\t")) for number, line in numbered_lines(path))
+    _, first = next(lines, (0, PAIR_COLUMNS[:2]))
     has_header = has_header or set(PAIR_COLUMNS[:2]) <= set(first)
     header = first if has_header else PAIR_COLUMNS[: len(first)]
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise MilcoError(f"{path}:{number}: {len(row)} tab-separated fields, expected {len(header)}")
-    return pd.DataFrame(rows[1:] if has_header else rows, columns=header)
+    rows = _of_width(path, len(header), lines if has_header else chain([(1, first)], lines))
+    yield pd.DataFrame(columns=header)
+    while part := list(islice(rows, ROWS)):
+        yield pd.DataFrame(part, columns=header)
+
+
+def _of_width(path: Path, width: int, lines: Iterable[tuple[int, list[str]]]) -> Iterator[list[str]]:
+    for number, row in lines:
+        if len(row) != width:
+            raise MilcoError(f"{path}:{number}: {len(row)} tab-separated fields, expected {width}")
+        yield row
 
 
 def parallel_pairs(
-    candidates: Iterable[tuple[str, str, str]], languages: set[str], held_out: set[str], counts: Counter
-) -> Iterator[tuple[str, str, str]]:
+    candidates: Iterable[Pair], languages: set[str], held_out: set[str], dropped: Counter
+) -> Iterator[Pair]:
     """Clean (English, other, language) candidates into training pairs, and count what was dropped and why.
 
     Args:
         languages: languages to keep.
         held_out: comparable forms of strings that must not be trained on, on either side.
     """
-    seen = set()
     for english, other, language in candidates:
         if language not in languages:
             continue
         reason = text.rejection(english, other, language)
         pair = (text.clean(english), text.clean(other), language)
-        forms = (text.comparable(pair[0]), text.comparable(pair[1]), language)
-        if reason is None and (forms[0] in held_out or forms[1] in held_out):
+        if reason is None and (text.comparable(pair[0]) in held_out or text.comparable(pair[1]) in held_out):
             reason = "held out"
-        if reason is None and forms in seen:
-            reason = "duplicate"
-        counts[reason or "kept"] += 1
-        if reason is None:
-            seen.add(forms)
+        if reason:
+            dropped[reason] += 1
+        else:
             yield pair
 
 
@@ -174,68 +192,39 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
         for column in ("title", "description")
         for value in items.loc[items.split != "train", column].dropna()
     }
-    statistics: dict[str, dict] = {}
-    pairs: list[tuple[str, str, str]] = []
-    for name in config.align.train_datasets:
-        counts: Counter = Counter()
-        pairs += parallel_pairs(
-            tqdm(_candidates(config, name, sources[name]), desc=name, unit="pair", mininterval=2),
-            {*config.languages, "mul"},
-            held_out,
-            counts,
-        )
-        statistics[name] = dict(counts)
-    table = pd.DataFrame(pairs, columns=PAIR_COLUMNS).drop_duplicates(ignore_index=True)
-    empty = sorted(set(config.languages) - {"en"} - set(table.language))
-    if empty and "mul" not in set(table.language):
-        raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
     train = items[items.split == "train"]
     for column in ("title", "description"):
         train = train[~train[column].map(text.comparable, na_action="ignore").isin(held_out)]
     train = train[["item", "language", "title", "description"]]
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
-    texts = pd.concat([table.english, english.title, english.description]).dropna().drop_duplicates().sort_values()
-    families = write_pairs(table, texts, output)
-    write_json(
-        output / "statistics.json",
-        {
-            "pairs": table.language.value_counts().to_dict(),
-            "datasets": statistics,
-            "items": len(train),
-            "families": families,
-        },
-    )
+    dropped: dict[str, Counter] = {name: Counter() for name in config.align.train_datasets}
+    languages = {*config.languages, "mul"}
+    pairs = {
+        name: parallel_pairs(_candidates(config, name, sources[name]), languages, held_out, reasons)
+        for name, reasons in dropped.items()
+    }
+    caps = {name: config.sources[name].max_pairs for name in pairs}
+    statistics = write_pairs(pairs, caps, pd.concat([english.title, english.description]).dropna(), config.seed, output)
+    empty = sorted(set(config.languages) - {"en"} - set(statistics["pairs"]))
+    if empty and "mul" not in statistics["pairs"]:
+        raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
+    datasets = {name: dict(statistics["datasets"][name] + reasons) for name, reasons in dropped.items()}
+    write_json(output / "statistics.json", {**statistics, "datasets": datasets, "items": len(train)})
 
 
-def write_pairs(table: pd.DataFrame, texts: pd.Series, output: Path) -> list[tuple[int, int]]:
-    """Write english.parquet and parallel.parquet into the folder `output`.
-
-    Args:
-        table: english, non_english, language.
-        texts: every English text once, those of the table among them.
-
-    Returns:
-        (size, how many) of the families.
-    """
-    write_parquet(pa.table({"english": texts}), output / "english.parquet")
-    table["english_id"] = table.english.map(pd.Series(np.arange(len(texts), dtype=np.uint32), index=texts))
-    table["family"] = table.groupby("english_id").english_id.transform("size")
-    table = table.sort_values(["family", "english_id", "language"], kind="stable")
-    pairs = table[["english_id", "non_english", "language"]]
-    write_parquet(pa.Table.from_pandas(pairs, preserve_index=False), output / "parallel.parquet")
-    return [(int(size), len(rows) // int(size)) for size, rows in table.groupby("family")]
-
-
-def _candidates(config: Config, name: str, source: Path) -> Iterable[tuple[str, str, str]]:
+def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:
     dataset = config.sources[name]
+    found: Iterable[Pair]
     match dataset.format:
         case "home-assistant":
-            return home_assistant.pairs(source, config.languages, config.corpora, config.seed)
+            found = home_assistant.pairs(source, config.languages, config.corpora, config.seed)
         case "home-assistant-frontend":
-            return home_assistant.frontend_pairs(source, config.languages)
+            found = home_assistant.frontend_pairs(source, config.languages)
         case _:
-            return read_table(source, dataset, name, PAIR_COLUMNS).itertuples(index=False, name=None)
+            tables = read_batches(source, dataset, name, PAIR_COLUMNS)
+            found = chain.from_iterable(table.itertuples(index=False, name=None) for table in tables)
+    yield from tqdm(found, desc=name, unit="pair", mininterval=2)
 
 
 def _collections(

@@ -30,7 +30,7 @@ from transformers import AutoConfig
 
 from milco.beir import read_collection, read_jsonl
 from milco.config import Config
-from milco.corpora import TRIPLE_COLUMNS, read_table
+from milco.corpora import TRIPLE_COLUMNS, read_batches
 from milco.encode import WINDOW, SparseEncoder
 from milco.errors import MilcoError
 from milco.files import finished_file
@@ -150,7 +150,7 @@ def _too_few(config: Config, name: str, documents: int) -> MilcoError:
 
 def read_triples(path: Path, config: Config, name: str) -> pd.DataFrame:
     """A user's triples, checked: every document needs a score, every query a positive and enough negatives."""
-    table = read_table(path, config.sources[name], name, TRIPLE_COLUMNS)
+    table = pd.concat(read_batches(path, config.sources[name], name, TRIPLE_COLUMNS), ignore_index=True)
     wanted = config.distill.train_group_size - 1
     for row, triple in enumerate(table.itertuples(), 1):
         for column, valid in LISTS.items():

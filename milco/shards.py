@@ -25,9 +25,19 @@ Make = Callable[[int, int], Convert]
 _convert: Convert
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table in row groups that `write_shards` can deal out to its workers."""
-    pq.write_table(table, path, row_group_size=FILE_ROWS)
+def write_parquet(rows: pa.Table | pa.RecordBatchReader, path: Path) -> None:
+    """Write rows in row groups that `write_shards` can deal out to its workers."""
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    waiting = rows.schema.empty_table()
+    with pq.ParquetWriter(path, rows.schema) as writer:
+        for batch in batches:
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+            whole = len(waiting) // FILE_ROWS * FILE_ROWS
+            if whole:
+                writer.write_table(waiting[:whole], FILE_ROWS)
+                waiting = waiting[whole:]
+        if len(waiting):
+            writer.write_table(waiting, FILE_ROWS)
 
 
 def write_shards(source: Path, folder: Path, name: str, make: Make, workers: int) -> None:

@@ -143,7 +143,8 @@ def parallel(fetch):
 
 def read(fetch: Fetch, wanted: list[str], **source) -> list[tuple]:
     dataset = Source(uri="hf:owner/name", **source)
-    return list(corpora.read_table(fetch.output, dataset, "mine", wanted).itertuples(index=False, name=None))
+    tables = corpora.read_batches(fetch.output, dataset, "mine", wanted)
+    return [row for table in tables for row in table.itertuples(index=False, name=None)]
 
 
 def checkpoint(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"pytorch": "torch"}  # packages that conda-forge calls otherwise than PyPI does
+CONDA_NAMES = {
+    "pytorch": "torch",
+    "python-duckdb": "duckdb",
+}  # packages that conda-forge calls otherwise than PyPI does
 TOOLS = {"python", "pip"}  # needed by the environment itself
 
 
