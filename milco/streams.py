@@ -78,6 +78,10 @@ def read_texts(path: Path, form: str | None = None, id_key: str | None = None, t
     for number, (identifier, text) in enumerate(found, 1):
         if not identifier or "\n" in identifier:
             raise MilcoError(f"{path}:{number}: the id {identifier!r} is empty or has more than one line")
+        try:
+            f"{identifier}{text}".encode()
+        except UnicodeEncodeError:
+            raise MilcoError(f"{path}:{number}: has half of a surrogate pair, which is no text") from None
         yield identifier, text
     if not number:
         raise MilcoError(f"{path}: empty; there is no text in it")
@@ -194,16 +198,19 @@ def prune(vectors: Path, output: Path, top_k: int | None = None, mass: float | N
     columns: dict[str, int] = {}
     before = after = number = 0
     draft = None
-    for ids, rows, pivot in read_vectors(vectors, columns):
-        if pivot is None and output.suffix != ".jsonl":
-            raise MilcoError(
-                f"{output}: vectors that come as JSONL are pruned to JSONL; name it with .jsonl at the end"
-            )
-        kept = rows if top_k is None else prune_top_k(rows, top_k)
-        kept = kept if mass is None else prune_mass(kept, mass)
-        draft = draft or Draft(output, columns, pivot, fresh=True)
-        draft.add(kept, ids)
-        before, after, number = before + rows.nnz, after + kept.nnz, number + len(ids)
+    try:
+        for ids, rows, pivot in read_vectors(vectors, columns):
+            if pivot is None and output.suffix != ".jsonl":
+                raise MilcoError(f"{output}: vectors that come as JSONL are pruned to JSONL; end its name with .jsonl")
+            kept = rows if top_k is None else prune_top_k(rows, top_k)
+            kept = kept if mass is None else prune_mass(kept, mass)
+            draft = draft or Draft(output, columns, pivot, fresh=True)
+            draft.add(kept, ids)
+            before, after, number = before + rows.nnz, after + kept.nnz, number + len(ids)
+    except BaseException:
+        if draft:  # pruning is quick: it begins anew
+            shutil.rmtree(draft.folder)
+        raise
     assert draft  # there is no reading of nothing
     draft.finish()
     return before / number, after / number

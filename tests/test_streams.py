@@ -72,6 +72,7 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
         ("a.jsonl", b'{"_id": "1", "text": "x"}\nx\n', "a.jsonl:2: not a JSON object"),
         ("a.jsonl", b'{"_id": "1", "text": 5}\n', "a.jsonl:1: no text under 'text'; say its key with --text-key"),
         ("a.jsonl", b'{"key": "1", "text": "x"}\n', "a.jsonl:1: no id under '_id' or 'id' or 'docid'"),
+        ("a.jsonl", b'{"_id": "1", "text": "\\ud800"}\n', "a.jsonl:1: has half of a surrogate pair"),
         ("a.parquet", b"PAR1 and no more", "a.parquet: no complete Parquet file"),
         ("a.csv", b"a,b\n", "a.csv: unknown kind of file"),
         ("a.tsv", None, "a.tsv: no such file"),
@@ -214,12 +215,16 @@ def test_pruning_goes_from_a_folder_to_lines_but_not_back(tmp_path, loaded):
         ('{"id": "a", "vector": {"e_x": -1}}', ":2: the weight of 'e_x' is -1"),
     ],
 )
-def test_a_bad_line_of_vectors_is_named(tmp_path, line, words):
+def test_a_bad_line_of_vectors_is_named(tmp_path, monkeypatch, line, words):
+    monkeypatch.setattr(streams, "WINDOW", 1)  # the first line is written when the second is read
     path = tmp_path / "vectors.jsonl"
     path.write_text('{"id": "a", "vector": {"e_x": 1}}\n' + line + "\n")
     with pytest.raises(MilcoError) as error:
         read(path)
     assert words in str(error.value)
+    with pytest.raises(MilcoError):
+        prune(path, tmp_path / "pruned.jsonl", top_k=1)
+    assert [each.name for each in tmp_path.iterdir()] == ["vectors.jsonl"]
     path.write_text("")
     with pytest.raises(MilcoError, match="empty; there is no vector in it"):
         read(path)
