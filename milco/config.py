@@ -20,6 +20,7 @@ from milco.errors import MilcoError
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
 
@@ -297,7 +298,33 @@ class Evaluate(Strict):
     dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
     top_k: list[Count] = Field([10, 20, 50, 100, 200], description="Budgets of top-k pruning, terms per document.")
     mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="Budgets of mass pruning, share that is kept.")
+    query_top_k: list[Count] = Field([3, 5, 10, 20, 50], description="The same for queries, terms per query.")
+    query_mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="The same for queries.")
     examples: dict[str, str] = Field({}, description="Texts by language, shown as weighted words.")
+
+
+class Export(Strict):
+    """What rule `export` makes of the model."""
+
+    prune_documents: Budget = Field(
+        "none",
+        description="Budget to which the exported model prunes documents by itself: `none`, `top-k 100`, `mass 0.9`, "
+        "or `auto`: the smallest of evaluate that loses less than 1 % of nDCG@10, over all collections and for each "
+        "language.",
+    )
+    prune_queries: Budget = Field("none", description="The same for queries.")
+
+
+class Publish(Strict):
+    """Where target `publish` puts model and card, when it is asked to."""
+
+    repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="OWNER/NAME on the Hugging Face Hub; it is made if it is not there.",
+    )
+    private: bool = Field(True, description="Make a new repository private; one that is there stays as it is.")
+    vectors: bool = Field(False, description="Put the vectors of the test collections there too, pruned as the model.")
 
 
 class Machine(Strict):
@@ -339,6 +366,8 @@ class Config(Strict):
     align: Align
     distill: Distill
     evaluate: Evaluate
+    export: Export = Export()
+    publish: Publish = Publish()
     machine: Machine = Machine()
     experiments: dict[str, dict[str, Any]] = Field(
         {},
@@ -541,7 +570,8 @@ class Config(Strict):
         for system in self.mixes():  # made of what Stage 2 says
             keys |= {f"{kind}-{system}": keys[f"{kind}-distill"] for kind in ("vectors", "runs")}
         keys["index"] = keys["vectors-distill"]
-        keys["prune"] = _hash(keys["vectors-distill"], self.evaluate.top_k, self.evaluate.mass)
+        budgets = [self.evaluate.top_k, self.evaluate.mass, self.evaluate.query_top_k, self.evaluate.query_mass]
+        keys["prune"] = _hash(keys["vectors-distill"], budgets)
         return keys
 
     def systems(self) -> list[str]:

@@ -200,6 +200,9 @@ REFUSALS = {
     ),
     "checkpoint as tokenizer": ({"sources/e5-small/tokenizer": "splade-tiny"}, "sources.e5-small.tokenizer: source"),
     "English to train on": ({"languages": ["de", "en"]}, "languages: leave en out"),
+    "budget without a number": ({"export": {"prune_documents": "top-k"}}, "export.prune_documents: "),
+    "budget of nothing": ({"export": {"prune_queries": "top-k 0"}}, "export.prune_queries: "),
+    "repository without an owner": ({"publish": {"repo": "name"}}, "publish.repo: "),
     "English to ask in": ({"eval_languages": ["de", "en"]}, "eval_languages: leave en out"),
 }
 
@@ -313,6 +316,11 @@ CHANGES = {
     "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
     "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),
     "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
+    "budgets of queries": ({"evaluate/query_mass": [0.6]}, {"prune"}),
+    "what is exported and published": (
+        {"export": {"prune_documents": "auto"}, "publish": {"repo": "owner/name", "vectors": True}},
+        set(),
+    ),
     "baselines": ({"evaluate/baselines": ["bm25"]}, set()),
     "encoder": ({"sources/e5-small/sha256": "0" * 64}, ENCODER),
     "tokenizer": ({"sources/e5-tokenizer/sha256": "0" * 64}, ENCODER),

@@ -20,6 +20,8 @@ SECTIONS = [
     config.Align,
     config.Distill,
     config.Evaluate,
+    config.Export,
+    config.Publish,
     config.Machine,
 ]
 
