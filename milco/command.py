@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from milco.cli import plan, start
+from milco.cli import export, plan, start
 
 # Heavy packages are imported inside the commands: `milco --help` and the shell's completion stay quick.
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.command()(export)
 app.command()(plan)
 
 ModelFolder = Annotated[Path, typer.Option("--model", envvar="MILCO_MODEL", help="Folder of a trained model.")]
