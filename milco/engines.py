@@ -182,14 +182,15 @@ class Seismic(Engine):
 
 
 class _Database(Engine):
-    """What Milvus and Qdrant share. Documents are written into NAME_a or NAME_b, whichever is free, and the alias NAME
-    then points there: readers see the old collection or the new one and never half of one."""
+    """What Milvus and Qdrant share. Documents are written into NAME_by_milco_a or _b, whichever is free, and the alias
+    NAME then points there: readers see the old collection or the new one and never half of one. Only one process may
+    write under a name at a time."""
 
     def __init__(self, address: str, place: str):
         place, _, name = place.partition("#")
         super().__init__(address, place)
         self.name = name or "milco"
-        self.names = f"{self.name}_a", f"{self.name}_b"
+        self.names = f"{self.name}_by_milco_a", f"{self.name}_by_milco_b"
         self.local = None if "://" in place else Path(place)
 
     def write(self, parts: Iterable[Part], replace: bool = False) -> int:
@@ -351,12 +352,15 @@ class Qdrant(_Database):
     def models(self) -> ModuleType:
         return self._package("qdrant_client.models", "qdrant")
 
+    def _aliases(self) -> dict[str, str]:
+        return {item.alias_name: item.collection_name for item in self._call(self.client.get_aliases).aliases}
+
     def _pointed_to(self) -> str | None:
-        aliases = {item.alias_name: item.collection_name for item in self._call(self.client.get_aliases).aliases}
-        return aliases.get(self.name)
+        name = self._aliases().get(self.name)
+        return name if name in self.names else None
 
     def _exists(self, name: str) -> bool:
-        return self._call(self.client.collection_exists, name)
+        return name in self._aliases() or self._call(self.client.collection_exists, name)
 
     def _create(self, name: str) -> None:
         sparse = {FIELD: self.models.SparseVectorParams()}

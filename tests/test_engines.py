@@ -170,16 +170,23 @@ def test_collections_in_one_place_are_kept_apart(tmp_path, kind):
         engine.search(SMALL, 1)
 
 
-def test_a_collection_of_somebody_else_is_left_alone(tmp_path):
-    engine = engine_at(f"qdrant:{tmp_path}/q")
-    engine.client.create_collection("milco", vectors_config={}, sparse_vectors_config={})
-    with engine, pytest.raises(MilcoError, match="a collection of somebody else"):
+@pytest.mark.parametrize("kind", ["milvus", "qdrant"])
+def test_a_collection_and_an_alias_of_somebody_else_are_left_alone(tmp_path, kind):
+    with engine_at(f"{address(kind, tmp_path)}#theirs") as other:
+        other.name = "alias"
+        other.write(parts(SMALL[:1]))
+        for name in ("alias", "theirs_by_milco_a"):
+            mine = engine_at(f"{address(kind, tmp_path)}#{name}")
+            mine.opened = other.opened
+            with pytest.raises(MilcoError, match=f"{name} is a collection of somebody else"):
+                mine.write(parts(SMALL), replace=True)
+        assert other.search(SMALL[:1], 5)[0][0][0] == names(1)[0]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    with engine_at(f"seismic:{tmp_path}") as engine, pytest.raises(MilcoError, match="an index is there already"):
         engine.write(parts(SMALL), replace=True)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    with engine_at(f"seismic:{folder}") as engine, pytest.raises(MilcoError, match="an index is there already"):
-        engine.write(parts(SMALL), replace=True)
-    assert folder.is_dir()
+    assert tmp_path.is_dir()
 
 
 @pytest.mark.parametrize("kind", KINDS)
