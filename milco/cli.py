@@ -219,7 +219,11 @@ def ablations(
 
 @app.command()
 def plan(config: ConfigFile) -> None:
-    """Print what an experiment will take: examples, steps, disk, device hours."""
+    """Print what an experiment will take: examples, steps, disk, device hours.
+
+    \b
+    milco plan --config config/milco.yaml
+    """
     from milco.plan import as_text, plan
 
     print(as_text(plan(configuration.load(config))))
@@ -231,7 +235,11 @@ def export(
     output: Output,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
 ) -> None:
-    """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime."""
+    """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
+
+    \b
+    milco export --model artifacts/distill/KEY/model --output my-model --onnx
+    """
     from milco.export import export
 
     export(model, output, onnx)

@@ -29,6 +29,14 @@ TextKey = Annotated[str, typer.Option(help="Key or column of the texts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+OptionalModel = Annotated[Path | None, typer.Option("--model", envvar="MILCO_MODEL", help="The model of the vectors.")]
+
+
+def _is_address(place: str) -> bool:
+    """Whether an engine lies there (docs/engines.md), not a folder of ours."""
+    return place.startswith(("milvus:", "qdrant:", "seismic:"))
+
+
 def _console():
     """Where tables go; into a file or pipe without colours and as wide as they like."""
     from rich.console import Console
@@ -124,28 +132,66 @@ def prune(
 @app.command()
 def index(
     vectors: Annotated[Path, typer.Argument(help="What milco encode or milco prune wrote.")],
-    output: Annotated[Path, typer.Option(help="Folder for the index.")],
+    output: Annotated[str, typer.Option(help="Folder for the index, or an engine such as milvus:FILE.db or URL.")],
     texts: Annotated[Path | None, typer.Option(help="The texts that were encoded, to be shown with results.")] = None,
+    model: OptionalModel = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Exchange what an engine has for this.")] = False,
     form: Form = None,
     id_key: IdKey = None,
     text_key: TextKey = "text",
 ) -> None:
-    """Build a Seismic inverted index of vectors.
+    """Build a Seismic inverted index of vectors, or write them into Milvus or Qdrant, here or on a cluster.
 
     \b
     milco index vectors --output my-index
     milco index vectors.jsonl --texts corpus.jsonl --output my-index
+    milco index vectors --model results/demo/model --output milvus:milco.db
+    milco index vectors --model results/demo/model --output qdrant:http://cluster:6333#wiki --replace
     """
     from milco import retrieval, streams
+    from milco.engines import engine_at
+    from milco.inspection import load_model
 
-    found = streams.read_texts(texts, form, id_key, text_key) if texts else None
-    size = retrieval.build(vectors, output, found)
-    print(f"{output}: {size / 1e6:.1f} MB")
+    if not _is_address(output):
+        found = streams.read_texts(texts, form, id_key, text_key) if texts else None
+        print(f"{output}: {retrieval.build(vectors, Path(output), found) / 1e6:.1f} MB")
+        return
+    if texts or not model:
+        raise typer.BadParameter("an engine takes --model, and no --texts")
+    with engine_at(output) as engine:
+        print(f"{output}: {engine.write(streams.in_columns_of(load_model(model), vectors), replace)} documents")
+
+
+@app.command()
+def feed(
+    form: Annotated[
+        Literal["anserini", "opensearch", "elasticsearch", "vespa"], typer.Argument(help="Engine that loads the files.")
+    ],
+    vectors: Annotated[Path, typer.Argument(help="Documents, as milco encode or milco prune wrote them.")],
+    model: ModelFolder,
+    output: Annotated[Path, typer.Option(help="New folder for the files.")],
+    queries: Annotated[Path | None, typer.Option(help="Queries, as milco encode --query wrote them.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents that a query asks for.")] = 10,
+) -> None:
+    """Write the files that another search engine loads, and queries in its own form.
+
+    \b
+    milco feed anserini vectors --queries query-vectors --output anserini
+    milco feed opensearch vectors --output opensearch
+    """
+    from milco import feeds, streams
+    from milco.inspection import load_model
+
+    loaded = load_model(model)
+    asked = streams.in_columns_of(loaded, queries) if queries else ()
+    documents = streams.in_columns_of(loaded, vectors)
+    counts = feeds.export(form, documents, asked, loaded.column_name, output, k)
+    print(f"{output}: {counts[0]} documents, {counts[1]} queries")
 
 
 @app.command()
 def search(
-    index: Annotated[Path, typer.Argument(help="Folder that milco index wrote.")],
+    index: Annotated[str, typer.Argument(help="Folder that milco index wrote, or an engine such as milvus:FILE.db.")],
     model: ModelFolder,
     query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.")] = None,
     queries: Annotated[Path | None, typer.Option(help="File of queries: TXT, TSV, JSONL or Parquet; - too.")] = None,
@@ -167,17 +213,23 @@ def search(
     milco search my-index "Wie setze ich mein Passwort zurück?" --explain
     milco search my-index --queries queries.tsv -k 1000 --output run.trec
     milco search my-index --queries queries.jsonl --explain --json > results.jsonl
+    milco search milvus:http://cluster:19530 --queries queries.tsv --output run.trec
     """
     from milco import streams
     from milco.files import finished_file
     from milco.inspection import load_model
-    from milco.retrieval import Retriever, search_texts
+    from milco.retrieval import Retriever, search_engine, search_texts
     from milco.trec import write_run
 
     if bool(query) == bool(queries):
         raise typer.BadParameter("give queries, or a file of them with --queries")
     asked = streams.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
-    found = search_texts(Retriever.open(index), load_model(model), asked, k, exact, explain)
+    if _is_address(index):
+        if exact or explain:
+            raise typer.BadParameter("--exact and --explain go with a folder that milco index wrote")
+        found = search_engine(index, load_model(model), asked, k)
+    else:
+        found = search_texts(Retriever.open(Path(index)), load_model(model), asked, k, exact, explain)
     if as_json:
         for name, hits in found:
             print(json.dumps({"query": name, "results": [_as_dict(hit) for hit in hits]}, ensure_ascii=False))

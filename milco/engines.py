@@ -333,6 +333,7 @@ class Milvus(_Database):
     def _ask(self, queries: scipy.sparse.csr_array, k: int) -> Iterable[Hits]:
         vectors = [dict(zip(*row, strict=True)) for row in terms(queries)]
         options = {"anns_field": FIELD, "output_fields": ["id"], "search_params": {"metric_type": "IP"}}
+        self._call(self.client.load_collection, self.name)  # milvus-lite forgets it with the process that wrote
         for hits in self._call(self.client.search, self.name, data=vectors, limit=k, **options):
             yield [(hit["id"], hit["distance"]) for hit in hits]
 

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 from transformers import PretrainedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from milco.errors import MilcoError
 from milco.model import MilcoModel
@@ -44,6 +45,7 @@ def load_model(folder: Path) -> MilcoModel:
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
     if kind != MilcoModel.config_class.model_type:
         raise MilcoError(f"model {folder}: a model of type {kind!r}; give the folder of a trained MILCO model")
+    disable_progress_bar()  # it takes no time worth one
     try:
         model = MilcoModel.from_pretrained(folder)
     except (OSError, RuntimeError) as error:

@@ -202,7 +202,8 @@ def mine_items(
 
     rows = vectors(documents)
     translations, queries = _translations(items, english, place), _queries(items, english)
-    search = _item_search(miner, documents, translations, queries) if miner else None
+    deepest = settings.hard_negatives + config.corpora.max_relevant
+    found = _item_search(miner, documents, translations, queries, deepest) if miner else {}
     triples = []
     for title, descriptions in english.dropna(subset="title").groupby("title").description:
         relevant = sorted({place[text] for text in descriptions})
@@ -214,8 +215,8 @@ def mine_items(
         for language, query in queries[title].items():
             chance = random.permutation(len(documents))
             local = translations.get(language, {}) if random.random() < 0.5 else {}
-            if search:
-                best = search(query, language if local else "en", depth)
+            if miner:
+                best = found[query, language if local else "en"][:depth]
             hard = [document for document in best if document not in relevant][: settings.hard_negatives]
             chosen = {*relevant, *hard}
             candidates = chain(hard, (document for document in chance if document not in chosen))
@@ -231,24 +232,33 @@ def mine_items(
 
 
 def _item_search(
-    miner: Miner, documents: list[str], translations: dict[str, dict[int, str]], queries: dict[str, dict[str, str]]
-) -> Callable[[str, str, int], list[int]]:
-    """(query, language, k) → places of the k best documents, each read in that language where it is translated."""
+    miner: Miner,
+    documents: list[str],
+    translations: dict[str, dict[int, str]],
+    queries: dict[str, dict[str, str]],
+    depth: int,
+) -> dict[tuple[str, str], list[int]]:
+    """(query, language) → places of the `depth` best documents, each read in that language where it is translated.
+    A query is searched for in English and in its own language."""
     pools = {"en": documents} | {
         language: [local.get(number, document) for number, document in enumerate(documents)]
         for language, local in translations.items()
     }
+    asked: dict[str, dict[str, None]] = {language: {} for language in pools}  # in order, each once
+    for versions in queries.values():
+        for language, query in versions.items():
+            asked["en"][query] = None
+            asked.get(language, {})[query] = None
     texts = list(dict.fromkeys(text for pool in pools.values() for text in pool))
-    asked = list(dict.fromkeys(query for versions in queries.values() for query in versions.values()))
-    text_row, query_row = ({text: row for row, text in enumerate(side)} for side in (texts, asked))
-    rows, query_rows = miner.rows("documents", texts), miner.rows("queries", asked)
-    indexes = {language: Index.build(rows[[text_row[text] for text in pool]]) for language, pool in pools.items()}
-
-    def search(query: str, language: str, k: int) -> list[int]:
-        row = query_row[query]
-        return miner.best(query_rows[row : row + 1], indexes[language], k)[0]
-
-    return search
+    text_row, query_row = ({text: row for row, text in enumerate(side)} for side in (texts, asked["en"]))
+    rows, query_rows = miner.rows("documents", texts), miner.rows("queries", list(asked["en"]))
+    found: dict[tuple[str, str], list[int]] = {}
+    for language, pool in tqdm(pools.items(), desc="search", unit="language"):
+        index = Index.build(rows[[text_row[text] for text in pool]])
+        wanted = list(asked[language])
+        best = miner.best(query_rows[[query_row[query] for query in wanted]], index, depth)
+        found |= {(query, language): places for query, places in zip(wanted, best, strict=True)}
+    return found
 
 
 def _translations(items: pd.DataFrame, english: pd.DataFrame, place: dict[str, int]) -> dict[str, dict[int, str]]:

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse
 
+from milco.engines import engine_at
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.index import Index
@@ -193,6 +194,17 @@ def search_texts(
         rows = scipy.sparse.csr_array(model.encode_query([text for _, text in part])[:, columns])
         for place, ranking in enumerate(retriever.search(rows, k, exact)):
             yield part[place][0], retriever.hits(rows[[place]], ranking, explain)
+
+
+def search_engine(
+    address: str, model: MilcoModel, queries: Iterable[tuple[str, str]], k: int
+) -> Iterator[tuple[str, list[Hit]]]:
+    """The same from an engine (engines.py), which knows neither texts nor words."""
+    with engine_at(address) as engine:
+        for part in windows(queries):
+            found = engine.search(model.encode_query([text for _, text in part]), k)
+            for (name, _), hits in zip(part, found, strict=True):
+                yield name, [Hit(identifier, score, None, None) for identifier, score in hits]
 
 
 def in_use(rows: scipy.sparse.csr_array, tokens: Sequence[str]) -> tuple[scipy.sparse.csr_array, list[str]]:

@@ -352,6 +352,24 @@ def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str
         raise MilcoError(f"{path}: empty; there is no vector in it")
 
 
+def in_columns_of(model: MilcoModel, path: Path) -> Iterator[tuple[list[str], scipy.sparse.csr_array]]:
+    """Vectors part by part, with the columns that the model gives to their tokens: ids and rows N×(V_e+V_m).
+
+    Raises:
+        MilcoError: the model does not know a token of theirs, or see `read_vectors`.
+    """
+    known = {token: column for column, token in enumerate(vocabulary_of(model))}
+    columns: dict[str, int] = {}
+    for ids, rows, _ in read_vectors(path, columns):
+        foreign = next((token for token in columns if token not in known), None)
+        if foreign is not None:
+            raise MilcoError(
+                f"{path}: model {model.name_or_path} does not know the token {foreign!r}; give the model that made them"
+            )
+        place = np.array([known[token] for token in columns], np.int64)
+        yield ids, scipy.sparse.csr_array((rows.data, place[rows.indices], rows.indptr), (len(ids), len(known)))
+
+
 def _vector(row: dict[str, Any], where: str, columns: dict[str, int]) -> dict[int, float]:
     vector, identifier = row.get("vector"), row.get("id")
     if not isinstance(vector, dict) or not isinstance(identifier, str | int) or identifier == "":

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, random_array
 
-import milco.exports
+import milco.feeds
 from milco.errors import MilcoError
-from milco.exports import FORMS, SCALE, escape, export
+from milco.feeds import FORMS, SCALE, escape, export
 from milco.search import rank_exactly
 
 COLUMNS = 300
@@ -196,7 +196,7 @@ def test_what_comes_to_nothing_is_left_out(tmp_path, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_documents_are_spread_over_files_and_held_a_part_at_a_time(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(milco.exports, "FILE_BYTES", 20_000)
+    monkeypatch.setattr(milco.feeds, "FILE_BYTES", 20_000)
     alive = []
 
     def watched():
