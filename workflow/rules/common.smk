@@ -59,7 +59,6 @@ def named(option, stage, names):
     return options
 
 
-# Rules are one for all experiments; their names as targets mean the nodes of the first experiment.
 TARGETS = {
     **{name: [BASE.places[name]] for name in ("corpora", "teacher", "align", "distill", "index", "prune")},
     "tokenize": [BASE.places["tokens"]],
@@ -69,10 +68,23 @@ TARGETS = {
     "export": [f"{BASE.places['results']}/model"],
     "plan": [f"{BASE.places['results']}/plan.md"],
 }
-if workflow.dag_settings:
-    workflow.dag_settings.targets = [
-        path for target in workflow.dag_settings.targets for path in TARGETS.get(target, [target])
-    ]
+
+
+class NamedTargets(type(workflow)):
+    """Rules are one for all experiments; their names as targets mean the nodes of the first experiment. Snakemake takes
+    no rule with wildcards as a target, and says what the targets are only when the rules have been read."""
+
+    @property
+    def dag_settings(self):
+        return self.__dict__["dag_settings"]
+
+    @dag_settings.setter
+    def dag_settings(self, said):
+        said.targets = [path for target in said.targets for path in TARGETS.get(target, [target])]
+        self.__dict__["dag_settings"] = said
+
+
+workflow.__class__ = NamedTargets
 
 
 wildcard_constraints:

@@ -1,6 +1,11 @@
 # What a reader wants: one page, one table, one model, and how experiments differ.
 
-PUBLISHED = str(Path(workflow.basedir).parent / "config" / "published.yaml")
+PUBLISHED = Path(workflow.basedir).parent / "config" / "published.yaml"
+
+
+def published(wildcards, output):
+    """Published figures. What they are is a parameter too, where they lie decides nothing (see `settings`)."""
+    return str(PUBLISHED)
 
 
 def stages(experiment):
@@ -40,7 +45,6 @@ rule report:
         models=lambda wildcards: [f"{folder}/model" for folder in stages(owner("report", wildcards)).values()],
         index=needs("report", "index"),
         prune=needs("report", "prune"),
-        published=PUBLISHED,
     output:
         report="results/{experiment}/report.html",
         metrics="results/{experiment}/metrics.csv",
@@ -53,6 +57,8 @@ rule report:
         ENVIRONMENT
     params:
         config=settings("report"),
+        published=published,
+        figures=PUBLISHED.read_text(encoding="utf-8"),
         settings=lambda wildcards: owner("report", wildcards).config.to_yaml(),
         runs=named("runs", "report", runs),
         stages=named("stage", "report", stages),
@@ -62,7 +68,7 @@ rule report:
     shell:
         "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
-        " --published {input.published}"
+        " --published {params.published}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"
 
@@ -77,7 +83,6 @@ rule ablations:
     input:
         corpora=BASE.places["corpora"],
         runs=[experiment.places[f"runs-{system}"] for experiment, system in compared([BASE, *VARIANTS]).values()],
-        published=PUBLISHED,
     output:
         page=f"{BASE.places['results']}/ablations.html",
         table=f"{BASE.places['results']}/ablations.csv",
@@ -91,11 +96,13 @@ rule ablations:
     params:
         experiments=[f"--experiment {experiment.places['settings']}" for experiment in [BASE, *VARIANTS]],
         settings=[experiment.config.to_yaml() for experiment in [BASE, *VARIANTS]],
+        published=published,
+        figures=PUBLISHED.read_text(encoding="utf-8"),
         sharing=sharing([BASE, *VARIANTS]),
     message:
         "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
     shell:
-        "python -m milco ablations {params.experiments} --published {input.published}"
+        "python -m milco ablations {params.experiments} --published {params.published}"
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
 
 
