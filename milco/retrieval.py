@@ -208,8 +208,10 @@ def search_engine(
 
 
 def in_use(rows: scipy.sparse.csr_array, tokens: Sequence[str]) -> tuple[scipy.sparse.csr_array, list[str]]:
-    """Rows over the columns that have an entry, and the tokens of these."""
+    """Rows over the columns that have an entry, and the tokens of these; MilcoError if there is none."""
     used, places = np.unique(rows.indices, return_inverse=True)
+    if not len(used):
+        raise MilcoError("no vector has an entry; was the model trained?")
     kept = scipy.sparse.csr_array((rows.data, places, rows.indptr), shape=(rows.shape[0], len(used)))
     return kept, [tokens[column] for column in used]
 
@@ -249,8 +251,6 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
     if output.exists() and not (output / "seismic.index.seismic").exists():
         raise MilcoError(f"{output}: holds something else than an index; give another name or take it away")
     rows, tokens = in_use(scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr")), list(columns))
-    if not tokens:
-        raise MilcoError(f"{vectors}: no vector has an entry; was the model trained?")
     with finished_folder(output) as folder:
         save_vectors(folder / "vectors.safetensors", rows, ids)
         write_json(folder / VOCABULARY, tokens)

@@ -372,8 +372,10 @@ def in_columns_of(model: MilcoModel, path: Path) -> Iterator[tuple[list[str], sc
 
 def _vector(row: dict[str, Any], where: str, columns: dict[str, int]) -> dict[int, float]:
     vector, identifier = row.get("vector"), row.get("id")
-    if not isinstance(vector, dict) or not isinstance(identifier, str | int) or identifier == "":
+    if not isinstance(vector, dict) or not isinstance(identifier, str | int):
         raise MilcoError(f'{where}: expected {{"id": …, "vector": {{token: weight}}}}')
+    if identifier == "" or "\n" in str(identifier):
+        raise MilcoError(f"{where}: the id {identifier!r} is empty or has more than one line")
     for token, weight in vector.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
             raise MilcoError(f"{where}: the weight of {token!r} is {weight!r}; expected a number that is not below 0")
