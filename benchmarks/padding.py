@@ -17,9 +17,10 @@ import pandas as pd
 from experiment import Experiment
 from measure import save
 
-from milco import corpora, tokens
+from milco import tokens
 from milco.align import Pairs
 from milco.batching import Steps
+from milco.pairs import write_pairs
 from milco.tokens import TokenCache
 
 STEPS = 300
@@ -59,9 +60,9 @@ def cache_of(folder: Path, experiment: Experiment, output: Path) -> TokenCache:
     names = ["english", "non_english"]
     tables = [pd.read_csv(file, sep="\t", quoting=3, names=names, usecols=[0, 1], dtype=str).assign(language=file.name)
               for file in files]  # fmt: skip
-    table = pd.concat(tables).dropna().drop_duplicates(ignore_index=True)
-    families = corpora.write_pairs(table, table.english.drop_duplicates().sort_values(), output)
-    (output / "statistics.json").write_text(json.dumps({"families": families}), encoding="utf-8")
+    found = pd.concat(tables).dropna().itertuples(index=False, name=None)
+    statistics = write_pairs({"own": found}, {}, [], 0, output)
+    (output / "statistics.json").write_text(json.dumps(statistics), encoding="utf-8")
     config = experiment.config
     encoder = experiment["encoder"]
     tokens.build(output, encoder, config.align.max_length, 1, output / "tokens")

@@ -1,5 +1,5 @@
-"""Token cache and teacher targets of synthetic parallel text: memory and speed as the corpus grows, and what the full
-experiment would need. It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`.
+"""Corpora, token cache and teacher targets of synthetic parallel text: memory and speed as the corpus grows, and what
+the full experiment would need. It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text
 python benchmarks/scale.py --pairs 100000 400000 --workers 4
@@ -10,6 +10,7 @@ import json
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,35 +22,39 @@ from experiment import Experiment
 from measure import MIB, save
 
 from milco import teacher, tokens
-from milco.shards import FILE_ROWS
+from milco.config import Source
+from milco.corpora import PAIR_COLUMNS, parallel_pairs, read_batches
+from milco.pairs import write_pairs
+from milco.shards import ROWS
 
 LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
 
 
-def write_corpora(folder: Path, words: list[str], pairs: int) -> None:
-    """Random texts of 5 to 30 words, row group by row group, in the form of rule `corpora`."""
-    english = pairs // LANGUAGES
-    random = np.random.default_rng(0)
+def write_source(path: Path, words: list[str], english: int) -> None:
+    """Random texts of 5 to 30 words as a publisher has them: one language after the other, the English side again in
+    each."""
 
-    def texts(count: int) -> list[str]:
-        chosen = random.integers(0, len(words), (count, 30))
-        lengths = random.integers(5, 31, count)
+    def texts(side: int, start: int) -> list[str]:
+        random = np.random.default_rng([side, start])
+        count = min(ROWS, english - start)
+        chosen, lengths = random.integers(0, len(words), (count, 30)), random.integers(5, 31, count)
         return [" ".join(words[word] for word in row[:length]) for row, length in zip(chosen, lengths, strict=True)]
 
-    schemas = {
-        "english": pa.schema([("english", pa.string())]),
-        "parallel": pa.schema([("english_id", pa.uint32()), ("non_english", pa.string())]),
-    }
-    for name, rows in (("english", english), ("parallel", english * LANGUAGES)):
-        with pq.ParquetWriter(folder / f"{name}.parquet", schemas[name]) as writer:
-            for start in range(0, rows, FILE_ROWS):
-                count = min(FILE_ROWS, rows - start)
-                columns = [pa.array(texts(count))]
-                if name == "parallel":
-                    columns.insert(0, pa.array(np.arange(start, start + count) // LANGUAGES, pa.uint32()))
-                writer.write_table(pa.table(columns, schemas[name]), row_group_size=FILE_ROWS)
-    (folder / "statistics.json").write_text(json.dumps({"families": [[LANGUAGES, english]]}))
+    schema = pa.schema([("english", pa.string()), ("non_english", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for language in range(LANGUAGES):
+            for start in range(0, english, ROWS):
+                writer.write_table(pa.table([texts(0, start), texts(1 + language, start)], schema))
+
+
+def build_corpora(source: Path, output: Path) -> None:
+    """What rule `corpora` does with parallel text."""
+    output.mkdir()
+    batches = read_batches(source, Source(uri=f"file:{source}", format="pairs", language="de"), "made", PAIR_COLUMNS)
+    candidates = (row for batch in batches for row in batch.itertuples(index=False, name=None))
+    pairs = parallel_pairs(candidates, {"de"}, set(), Counter())
+    (output / "statistics.json").write_text(json.dumps(write_pairs({"made": pairs}, {}, [], 0, output)))
 
 
 def watched(work: Callable[[], None]) -> tuple[float, float]:
@@ -82,21 +87,23 @@ def held(process: psutil.Process) -> int:
 
 
 def measure(folder: Path, encoder: Path, lsr: Path, pairs: int, workers: int) -> list[dict]:
-    """A row for each of the two tables."""
-    english, output, rows = pairs // LANGUAGES, folder / "out", []
+    """A row for each stage."""
+    english, corpora, output, rows = pairs // LANGUAGES, folder / "corpora", folder / "out", []
     works = {
-        "token cache": (pairs + english, lambda: tokens.build(folder, encoder, 64, workers, output)),
-        "teacher targets": (english, lambda: teacher.write_targets(folder, lsr, 64, 64, workers, output)),
+        "corpora": (pairs, corpora, lambda: build_corpora(folder / "source.parquet", corpora)),
+        "token cache": (pairs + english, output, lambda: tokens.build(corpora, encoder, 64, workers, output)),
+        "teacher targets": (english, output, lambda: teacher.write_targets(corpora, lsr, 64, 64, workers, output)),
     }
-    for name, (texts, work) in works.items():
+    for name, (texts, made, work) in works.items():
+        processes = 1 if name == "corpora" else workers
         seconds, peak = watched(work)
-        size = sum(path.stat().st_size for path in output.iterdir())
+        size = sum(path.stat().st_size for path in made.iterdir())
         whole = WHOLE * texts / pairs
-        row = {"benchmark": "scale", "case": f"{name}, {pairs:,} pairs", "workers": workers, "texts": texts}
+        row = {"benchmark": "scale", "case": f"{name}, {pairs:,} pairs", "workers": processes, "texts": texts}
         row |= {"seconds": round(seconds, 1), "texts_per_second": round(texts / seconds), "peak_mb": round(peak)}
         row |= {"disk_mb": round(size / MIB, 1), "bytes_per_text": round(size / texts, 1)}
         row |= {"whole_disk_gb": round(size / texts * whole / 1e9, 1)}
-        rows.append(row | {"whole_worker_hours": round(whole * seconds / texts * workers / 3600, 1)})
+        rows.append(row | {"whole_worker_hours": round(whole * seconds / texts * processes / 3600, 1)})
     return rows
 
 
@@ -119,7 +126,7 @@ def main() -> None:
     rows = []
     for pairs in options.pairs:
         with tempfile.TemporaryDirectory() as name:
-            write_corpora(Path(name), sorted(words), pairs)
+            write_source(Path(name, "source.parquet"), sorted(words), pairs // LANGUAGES)
             rows += measure(Path(name), encoder, lsr, pairs, options.workers)
         save("scale", rows)
 

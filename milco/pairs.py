@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from milco.errors import MilcoError
 from milco.shards import FILE_ROWS, ROWS, write_parquet
 from milco.text import comparable
 
@@ -38,7 +39,8 @@ def write_pairs(
 ) -> dict:
     """Write english.parquet and parallel.parquet (see milco/corpora.py) into the folder `output`.
 
-    The result is the same for the same arguments, on any number of threads.
+    The result is the same for the same arguments, on any number of threads. Until it is there, the folder also holds
+    a few copies of the text.
 
     Args:
         corpora: clean pairs by the name of their corpus; each is read once, in order.
@@ -48,16 +50,23 @@ def write_pairs(
     Returns:
         pairs (by language), datasets (by name: how many were kept, duplicates or over the cap) and families
         ((size, how many) of the pairs that share an English text).
+
+    Raises:
+        MilcoError: memory or disk does not suffice.
     """
     with TemporaryDirectory(dir=output, prefix=".pairs-") as name:
         folder = Path(name)
         settings: dict = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": name}
         settings["preserve_insertion_order"] = False  # it costs memory, and every query says its own
-        with duckdb.connect(folder / "pairs.duckdb", config=settings) as database:
-            database.execute("SET enable_progress_bar = false")  # it goes to stdout
-            database.from_arrow(pa.table({"english": pa.array(texts, pa.string())})).create("texts")
-            datasets = _collect(database, corpora, caps, seed, folder)
-            return {"pairs": _order(database, output), "datasets": datasets, "families": _families(database)}
+        try:
+            with duckdb.connect(folder / "pairs.duckdb", config=settings) as database:
+                database.execute("SET enable_progress_bar = false")  # it goes to stdout
+                database.from_arrow(pa.table({"english": pa.array(texts, pa.string())})).create("texts")
+                datasets = _collect(database, corpora, caps, seed, folder)
+                return {"pairs": _order(database, output), "datasets": datasets, "families": _families(database)}
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            reason = str(error).splitlines()[0]
+            raise MilcoError(f"{output.parent}: too little memory or disk to sort the pairs ({reason})") from error
 
 
 def _collect(
