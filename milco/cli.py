@@ -25,6 +25,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work
 Output = Annotated[Path, typer.Option(help="File or folder to write; it appears whole or not at all.")]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
+Budget = Annotated[str | None, typer.Option(help="none, auto, top-k 100, mass 0.9; without it that of --model.")]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
 
 
@@ -175,7 +176,7 @@ def index(corpora: Corpora, vectors: Input, output: Output) -> None:
 @app.command()
 def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
     """Measure every pruning budget."""
-    from milco.pruning import sweep
+    from milco.budgets import sweep
 
     sweep(configuration.load(config), corpora / "collections" / "test", vectors, output)
 
@@ -234,15 +235,51 @@ def export(
     model: Input,
     output: Output,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
+    prune_documents: Budget = None,
+    prune_queries: Budget = None,
+    measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
 ) -> None:
     """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
 
     \b
     milco export --model artifacts/distill/KEY/model --output my-model --onnx
     """
-    from milco.export import export
+    from milco.export import budgets, export
 
-    export(model, output, onnx)
+    said = {"documents": prune_documents, "queries": prune_queries}
+    chosen = {side: budgets(budget, side, measured) for side, budget in said.items() if budget is not None}
+    export(model, output, onnx, chosen)
+
+
+@app.command()
+def card(
+    config: ConfigFile,
+    corpora: Corpora,
+    model: Input,
+    metrics: Input,
+    summary: Input,
+    prune: Input,
+    citation: Input,
+    output: Output,
+) -> None:
+    """Write the model card from what was measured."""
+    from milco.card import write
+
+    write(configuration.load(config), corpora, model, metrics, summary, prune, citation, output)
+
+
+@app.command()
+def publish(
+    config: ConfigFile,
+    model: Input,
+    card: Input,
+    output: Output,
+    vectors: Annotated[Path | None, typer.Option(help="Vectors to put there too.")] = None,
+) -> None:
+    """Put an exported model on the Hugging Face Hub."""
+    from milco.publish import publish
+
+    publish(configuration.load(config), model, card, vectors, output)
 
 
 @app.command()
@@ -263,7 +300,7 @@ def dag(output: Output) -> None:
 
 def start(app: typer.Typer) -> None:
     """Run a program; what the user must know ends it in one line, without a traceback."""
-    if sys.argv[1:2] != ["fetch"]:  # only fetching may ask the hub; loading local files needs no bars of its own
+    if sys.argv[1:2] not in (["fetch"], ["publish"]):  # others ask no hub; loading local files needs no bars of its own
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

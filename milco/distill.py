@@ -135,7 +135,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
-        model = MilcoModel.from_pretrained(start, echo=config.model.echo, echo_scale=config.model.echo_scale)
+        echo = {"echo": config.model.echo, "echo_scale": config.model.echo_scale}
+        model = MilcoModel.from_pretrained(start, document_budgets={}, query_budgets={}, **echo)
         freeze(model, config)
     groups = Groups(pd.read_parquet(triples), model, config)
     steps = Steps(

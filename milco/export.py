@@ -6,7 +6,8 @@
     onnx/model.onnx model.onnx.data    ids and mask (B×L) → `pivot` (B×V_e) and `source` (B×L, absent without LexEcho)
 
 Run by rule `export`:
-    python -m milco export --model FOLDER --output FOLDER [--onnx]
+    python -m milco export --model FOLDER --output FOLDER [--onnx] [--prune-documents BUDGET] [--prune-queries BUDGET]
+        [--measured FILE]
 """
 
 import importlib.util
@@ -16,6 +17,8 @@ import re
 import warnings
 from pathlib import Path
 
+import pandas as pd
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +26,36 @@ from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.head import TILE_TERMS, plain_pooled_logits
 from milco.model import MilcoModel, PivotHead
+from milco.pruning import ALL, IN_CONFIG, prune
 
 OWN_IMPORT = re.compile(r"from milco\.(\w+) import")
 ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs
 
 
-def export(model: Path, output: Path, onnx: bool = False) -> None:
+def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
+    """Budgets of documents or queries by language, as `MilcoConfig` has them.
+
+    Args:
+        budget: one for all; `auto`: the smallest that lose next to nothing, of those in `measured`.
+
+    Raises:
+        MilcoError: it is no budget, or `measured` is missing.
+    """
+    if budget != "auto":
+        prune(scipy.sparse.csr_array((0, 1)), budget)
+        return {} if budget == "none" else {ALL: budget}
+    if measured is None:
+        raise MilcoError(f"--prune-{side} auto: add --measured, the file that `prune` wrote")
+    from milco.budgets import choices
+
+    return choices(pd.read_parquet(measured), side).budget.to_dict()
+
+
+def export(model: Path, output: Path, onnx: bool = False, pruned: dict[str, dict[str, str]] | None = None) -> None:
     """Write the folder `output` from a model folder.
+
+    Args:
+        pruned: `documents` and `queries` → their budgets by language; a side that is left out keeps the model's.
 
     Raises:
         MilcoError: `model` is no folder of a MILCO model, `output` holds something else than a model, or packages
@@ -41,6 +67,8 @@ def export(model: Path, output: Path, onnx: bool = False) -> None:
     if output.exists() and not _is_milco(output):
         raise MilcoError(f"--output {output}: exists and is no MILCO model; name a new folder")
     loaded = _load(model)
+    for side, chosen in (pruned or {}).items():
+        setattr(loaded.config, IN_CONFIG[side], chosen)
     with finished_folder(output) as folder:
         loaded.config.encoder.pop("_name_or_path", None)  # where the encoder lay on this machine
         loaded.config.auto_map = {"AutoConfig": "modeling_milco.MilcoConfig", "AutoModel": "modeling_milco.MilcoModel"}

@@ -105,17 +105,17 @@ def _look_up(name: str, source: Source) -> Repository:
     key, api = f"{kind}s/{repository}", HfApi()
     revision = wanted or _pins().get(key)
     try:
-        info: Any = _patiently(
+        info: Any = patiently(
             lambda: api.repo_info(repository, revision=revision, repo_type=kind, files_metadata=True, timeout=60)
         )
     except RevisionNotFoundError:
-        refs = _patiently(lambda: api.list_repo_refs(repository, repo_type=kind))
+        refs = patiently(lambda: api.list_repo_refs(repository, repo_type=kind))
         there = ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
         origin = "uri" if wanted else f"uri, of which {LOCK} has the commit"
         raise MilcoError(
             f"sources.{name}.{origin}: {repository} has no revision {revision} (there are: {there})"
         ) from None
-    _patiently(lambda: api.auth_check(repository, repo_type=kind))  # a gated repository tells its commit to everyone
+    patiently(lambda: api.auth_check(repository, repo_type=kind))  # a gated repository tells its commit to everyone
     if not COMMIT.fullmatch(wanted):
         pinned = _pin(key, str(info.sha))
         if pinned != info.sha and not wanted:  # another job has looked it up at the same time, before it moved on
@@ -149,7 +149,7 @@ def _pin(key: str, revision: str) -> str:
     return pins.get(key, revision)
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
+def patiently(ask: Callable[[], Answer]) -> Answer:
     """Ask the hub, and again if it is busy."""
     for pause in PAUSES:
         try:
@@ -258,7 +258,7 @@ def _download(name: str, repository: Repository, path: str, target: Path) -> Non
             if sink.tell() < file.size:
                 http_get(url, sink, resume_size=sink.tell(), headers=build_hf_headers(), displayed_filename=path)
 
-    _patiently(go_on)
+    patiently(go_on)
     if draft.stat().st_size < file.size:
         raise MilcoError(
             f"sources.{name}: {path} broke off after {draft.stat().st_size} of {file.size} bytes; run again, "

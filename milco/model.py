@@ -32,6 +32,7 @@ from transformers import (
 
 from milco.errors import MilcoError
 from milco.head import pooled_logits
+from milco.pruning import budget_of, prune
 
 # Terms that a token activates in a head that no checkpoint brings, were its logits normally distributed. They have
 # longer tails: texts of 10 tokens begin with 300 to 500 of 250,000 terms (multilingual-e5-small).
@@ -53,6 +54,8 @@ class MilcoConfig(PretrainedConfig):
         echo_scale: the constant `scale` of the source weights.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
         special_token_ids: source ids that carry no content and so never enter the source view.
+        document_budgets, query_budgets: language → budget to which `encode_document` and `encode_query` prune, as
+            `pruning.prune` reads it; `all`: the budget of other languages, and of texts whose language is not said.
     """
 
     model_type = "milco"
@@ -69,6 +72,8 @@ class MilcoConfig(PretrainedConfig):
         query_max_length: int = 64,
         passage_max_length: int = 256,
         special_token_ids: list[int] | None = None,
+        document_budgets: dict[str, str] | None = None,
+        query_budgets: dict[str, str] | None = None,
         **kwargs,
     ):
         self.encoder = encoder or {"model_type": "xlm-roberta"}
@@ -81,6 +86,8 @@ class MilcoConfig(PretrainedConfig):
         self.query_max_length = query_max_length
         self.passage_max_length = passage_max_length
         self.special_token_ids = special_token_ids or []
+        self.document_budgets = document_budgets or {}
+        self.query_budgets = query_budgets or {}
         super().__init__(**kwargs)
 
     def encoder_config(self) -> PretrainedConfig:
@@ -320,16 +327,24 @@ class MilcoModel(PreTrainedModel):
 
     encode = forward
 
-    def encode_query(self, texts: list[str], batch_size: int = 64) -> scipy.sparse.csr_array:
-        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`."""
-        return self._encode_texts(texts, self.config.query_max_length, batch_size)
+    def encode_query(
+        self, texts: list[str], batch_size: int = 64, language: str | None = None
+    ) -> scipy.sparse.csr_array:
+        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
+        return self._encode_texts(texts, self.config.query_max_length, batch_size, self.config.query_budgets, language)
 
-    def encode_document(self, texts: list[str], batch_size: int = 64) -> scipy.sparse.csr_array:
-        """Sparse rows of documents: N×(V_e+V_m) float32, in the order of `texts`."""
-        return self._encode_texts(texts, self.config.passage_max_length, batch_size)
+    def encode_document(
+        self, texts: list[str], batch_size: int = 64, language: str | None = None
+    ) -> scipy.sparse.csr_array:
+        """Sparse rows of documents: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
+        longest, budgets = self.config.passage_max_length, self.config.document_budgets
+        return self._encode_texts(texts, longest, batch_size, budgets, language)
 
-    def _encode_texts(self, texts: list[str], max_length: int, batch_size: int) -> scipy.sparse.csr_array:
-        return in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
+    def _encode_texts(
+        self, texts: list[str], max_length: int, batch_size: int, budgets: dict[str, str], language: str | None
+    ) -> scipy.sparse.csr_array:
+        rows = in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
+        return prune(rows, budget_of(budgets, language))
 
     @property
     def width(self) -> int:
@@ -340,7 +355,7 @@ class MilcoModel(PreTrainedModel):
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows)."""
+        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned)."""
         was_training = self.training
         self.eval()
         try:

@@ -1,24 +1,36 @@
-"""Fewer terms per document: top-k and mass pruning, and what each budget costs and saves.
-
-Run by rule `prune`:  python -m milco prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
-"""
-
-import tempfile
-from collections import defaultdict
-from pathlib import Path
+"""Fewer terms per text: top-k and mass pruning. What a budget costs and saves: milco/budgets.py."""
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
-from tqdm import tqdm
 
-from milco import index
-from milco.beir import read_collection
-from milco.config import Config
-from milco.encode import Vectors, cross_lingual, folders_of
-from milco.evaluation import DEPTH, matrices, mean_ndcg, run_of
-from milco.files import finished_file
-from milco.search import rank_exactly
+from milco.errors import MilcoError
+
+IN_CONFIG = {"documents": "document_budgets", "queries": "query_budgets"}  # of MilcoConfig
+ALL = "all"  # the budget of texts whose language has none of its own, or is not said
+
+
+def prune(rows: scipy.sparse.csr_array, budget: str) -> scipy.sparse.csr_array:
+    """Prune each row to a budget: `none`, `top-k 100` or `mass 0.9`.
+
+    Raises:
+        MilcoError: it is none of these.
+    """
+    method, _, number = budget.partition(" ")
+    try:
+        if method == "top-k":
+            return prune_top_k(rows, int(number))
+        if method == "mass":
+            return prune_mass(rows, float(number))
+    except ValueError:
+        pass
+    if budget != "none":
+        raise MilcoError(f"budget {budget!r}: expected none, top-k NUMBER or mass SHARE, such as `top-k 100`")
+    return rows
+
+
+def budget_of(budgets: dict[str, str], language: str | None = None) -> str:
+    """The budget of texts in a language, of those in a model's config.json."""
+    return budgets.get(language or ALL, budgets.get(ALL, "none"))
 
 
 def prune_top_k(rows: scipy.sparse.csr_array, k: int) -> scipy.sparse.csr_array:
@@ -56,53 +68,3 @@ def _rank_in_row(rows: scipy.sparse.csr_array) -> np.ndarray:
 def _keep(rows: scipy.sparse.csr_array, kept: np.ndarray) -> scipy.sparse.csr_array:
     indptr = np.r_[0, np.cumsum(kept)][rows.indptr]
     return scipy.sparse.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
-
-
-def sweep(config: Config, collections: Path, vectors: Path, output: Path) -> None:
-    """Prune the documents of the cross-lingual collections, or of all if none is so, to every budget.
-
-    Writes a Parquet file: method, budget, active (mean terms per document), nDCG@10 (exact search, mean over
-    collections), bytes (Seismic index on disk, per document), milliseconds (mean of a query in that index).
-    """
-    found = Vectors(vectors)
-    shared = defaultdict(list)  # collections over the same documents share an index
-    for collection in map(read_collection, cross_lingual(folders_of("distill", collections))):
-        shared[tuple(collection.documents.values())].append(collection)
-    budgets = [("none", 0.0)]
-    budgets += [("top-k", k) for k in config.evaluate.top_k] + [("mass", share) for share in config.evaluate.mass]
-    rows = []
-    for method, budget in tqdm(budgets, desc="prune"):
-        results = []
-        for group in shared.values():
-            results += _measure(found, group, method, budget)
-        means = pd.DataFrame(results).mean()
-        rows.append({"method": method, "budget": budget, **means})
-    with finished_file(output) as draft:
-        pd.DataFrame(rows).to_parquet(draft, index=False)
-
-
-def _measure(vectors: Vectors, collections: list, method: str, budget: float) -> list[dict]:
-    """One row per collection, all over the same documents."""
-    _, documents = matrices(vectors, collections[0])
-    if method == "top-k":
-        documents = prune_top_k(documents, int(budget))
-    elif method == "mass":
-        documents = prune_mass(documents, budget)
-    built = index.Index.build(documents)
-    with tempfile.TemporaryDirectory() as folder:
-        size = built.save(Path(folder) / "pruned") / documents.shape[0]
-    rows = []
-    for collection in collections:
-        queries, _ = matrices(vectors, collection)
-        depth = collection.texts_to_find(DEPTH)
-        run = run_of(collection, rank_exactly(queries, documents, depth), DEPTH)
-        _, milliseconds = built.search(queries, depth)
-        rows.append(
-            {
-                "active": float(np.diff(documents.indptr).mean()),
-                "nDCG@10": mean_ndcg(collection.qrels, run),
-                "bytes": size,
-                "milliseconds": milliseconds,
-            }
-        )
-    return rows

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 
+from milco import budgets
 from milco.config import Config
 from milco.environment import environment
 from milco.experiments import SYSTEM_NAMES, system_names
@@ -226,7 +227,8 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
         published=beside_published(published, results.means()),
         against=results.against("distill", across.any()),
         index=results.index,
-        pruning=results.pruning,
+        pruning=budgets.means(results.pruning),
+        choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
         nodes=results.nodes.sort_values("s", ascending=False),
         corpora=results.corpora,
         curves=draw_curves(results),
@@ -256,18 +258,21 @@ def draw_curves(results: Results) -> str:
 
 
 def draw_pruning(pruning: pd.DataFrame) -> str:
-    """nDCG@10 against terms per document, index size and query time, for both ways of pruning."""
-    panels = {
-        "active": "terms per document",
-        "bytes": "index, bytes per document",
-        "milliseconds": "milliseconds per query",
-    }
+    """nDCG@10 against what pruned documents, and pruned queries, cost, for both ways of pruning."""
+    panels = [
+        ("documents", "active", "terms per document"),
+        ("documents", "bytes", "index, bytes per document"),
+        ("documents", "milliseconds", "milliseconds per query"),
+        ("queries", "active", "terms per query"),
+    ]
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained", sharey=True)
-    full = pruning[pruning.method == "none"].iloc[0]
-    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+    table = budgets.means(pruning)
+    for axis, (side, column, title) in zip(axes, panels, strict=True):
+        rows = table[table.side == side].sort_values(column)
         for method, color in (("top-k", "#3b7dd8"), ("mass", "#c8553d")):
-            rows = pruning[pruning.method == method].sort_values(column)
-            axis.plot(rows[column], rows[MEASURE], label=method, color=color, marker=".")
+            drawn = rows[rows.budget.str.startswith(method)]
+            axis.plot(drawn[column], drawn[MEASURE], label=method, color=color, marker=".")
+        full = rows[rows.budget == "none"]
         axis.plot(full[column], full[MEASURE], "k*", label="not pruned")
         _dress(axis, MEASURE if axis is axes[0] else "", title)
     axes[0].legend(frameon=False)

@@ -10,12 +10,14 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import scipy.sparse
 import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from milco.model import MilcoModel
+from milco.pruning import budget_of, prune
 
 
 class MilcoEncoder(InputModule):
@@ -24,6 +26,8 @@ class MilcoEncoder(InputModule):
     Attributes:
         max_seq_length: tokens at which any text is cut; queries are cut at the model's `query_max_length` as well.
     """
+
+    forward_kwargs = {"task"}  # noqa: RUF012 (what sentence-transformers asks for)
 
     def __init__(self, model: MilcoModel):
         super().__init__()
@@ -49,14 +53,20 @@ class MilcoEncoder(InputModule):
         batch = self.model.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
-    def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
-        """Ids and mask → the same with `sentence_embedding`, B×(V_e+V_m)."""
+    def forward(self, features: dict[str, Tensor], task: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """Ids and mask → the same with `sentence_embedding`, B×(V_e+V_m), pruned to the model's budget outside of
+        training."""
         ids = features["input_ids"]
         views = self.model(ids, features["attention_mask"])
         source = torch.zeros(len(ids), self.model.config.source_vocab_size, device=ids.device)
         if views.source is not None:
             source = source.scatter_add(1, ids, views.source)
-        return {**features, "sentence_embedding": torch.cat([views.pivot, source], dim=1)}
+        rows, config = torch.cat([views.pivot, source], dim=1), self.model.config
+        budget = budget_of(config.query_budgets if task == "query" else config.document_budgets)
+        if budget != "none" and not torch.is_grad_enabled():
+            kept = prune(scipy.sparse.csr_array(rows.cpu().numpy()), budget)
+            rows = torch.from_numpy(kept.toarray()).to(rows.device)
+        return {**features, "sentence_embedding": rows}
 
     def get_embedding_dimension(self) -> int:
         """V_e + V_m."""

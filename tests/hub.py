@@ -6,9 +6,11 @@
         …  # clients with HF_ENDPOINT=hub.address
         hub.log  # what they asked for
 
-Large files are stored as the Hub does it: git holds a pointer, and /resolve/ redirects to another host.
+Large files are stored as the Hub does it: git holds a pointer, and /resolve/ redirects to another host. Writing takes
+one of `writers`: a repository is created, told what is to come, given large files by way of LFS, and committed to.
 """
 
+import base64
 import hashlib
 import http.server
 import json
@@ -24,11 +26,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 LARGE = (".parquet", ".safetensors", ".bin")
 ADDRESS = re.compile(
     r"/(?P<api>api/)?(?:(?P<kind>models|datasets)/)?(?P<name>[^/]+/[^/]+)"
     r"(?:/(?P<verb>revision|tree|paths-info|resolve|refs|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?)?"
 )
+
+LFS = re.compile(r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
+WRITE = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)/(?P<verb>preupload|commit)/main")
+LICENCES = ["apache-2.0", "mit", "cc-by-nc-sa-4.0", "gpl-2.0", "other"]  # some of the Hub's
 
 
 @dataclass
@@ -43,13 +51,15 @@ class Request:
 class Fault:
     """What goes wrong with the next requests whose path has `part`.
 
-    status: answer with it. Otherwise the content of a file is spoilt: `drop` closes the connection in its middle,
-    `reset` breaks the connection there, `short` claims that half of it is all, `changed` has another first byte.
+    status: answer with it. hang_up: do not answer. Otherwise the content of a file is spoilt: `drop` closes the
+    connection in its middle, `reset` breaks the connection there, `short` claims that half of it is all, `changed` has
+    another first byte.
     """
 
     part: str
     status: int | None
     spoil: str | None
+    hang_up: bool
     times: int
 
 
@@ -60,6 +70,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     readers: set[str] | None = None  # tokens that may read a gated repository
+    private: bool = False
 
     def resolve(self, revision: str) -> str | None:
         revision = self.branches.get(revision, revision)
@@ -76,6 +87,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[Request] = []
+        self.writers: dict[str, set[str]] = {}  # token → owners whose repositories it may write to
 
     def commit(self, name: str, files: dict[str, bytes | None]) -> str:
         """Put files into a repository beside those it has, or take them out (None); gives the id of the commit."""
@@ -88,8 +100,10 @@ class Hub(http.server.ThreadingHTTPServer):
         self.blobs |= {digests[path]: content for path, content in tree.items()}
         return revision
 
-    def fault(self, part: str, *, status: int | None = None, spoil: str | None = None, times: int = 1) -> None:
-        self.faults.append(Fault(part, status, spoil, times))
+    def fault(
+        self, part: str, *, status: int | None = None, spoil: str | None = None, hang_up: bool = False, times: int = 1
+    ) -> None:
+        self.faults.append(Fault(part, status, spoil, hang_up, times))
 
     def next_fault(self, path: str, wants: str) -> Fault | None:
         for fault in self.faults:
@@ -146,6 +160,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault = self.server.next_fault(path, "status")
         if fault:
             return self.refuse(fault.status, "Out of order")
+        if self.server.next_fault(path, "hang_up"):
+            self.close_connection = True
+            return None
+        if path == "/api/validate-yaml":
+            return self.validate(json.loads(body)["content"])
+        if path.startswith("/upload/"):
+            self.server.blobs[path.removeprefix("/upload/")] = body
+            return self.send_json({})
+        if path == "/api/repos/create" or LFS.fullmatch(path) or (self.command == "POST" and WRITE.fullmatch(path)):
+            return self.write(path, token, body)
         if path.startswith("/cdn/"):
             return self.send_content(path, self.server.blobs[path.removeprefix("/cdn/").partition("/")[0]])
         address = ADDRESS.fullmatch(path)
@@ -179,7 +203,55 @@ class Handler(http.server.BaseHTTPRequestHandler):
         about = {"id": address["name"], "sha": revision, "siblings": siblings, "cardData": {"license": "cc0-1.0"}}
         return self.send_json({**about, "gated": "auto" if repository.readers is not None else False})
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def validate(self, card: str) -> None:
+        """As far as the Hub looks at the metadata of a card: it is YAML, and the licence has a name there."""
+        found = yaml.safe_load(card.split("---\n")[1])
+        wrong = [] if found["license"] in LICENCES else [{"message": f'"license" must be one of {LICENCES}'}]
+        return self.send_json({"errors": wrong, "warnings": []}, 400 if wrong else 200)
+
+    def write(self, path: str, token: str | None, body: bytes) -> None:
+        asked = json.loads(body) if not path.endswith("/commit/main") else None
+        created, large, there = path == "/api/repos/create", LFS.fullmatch(path), WRITE.fullmatch(path)
+        name = f"{asked['organization']}/{asked['name']}" if created else (large or there)["name"]
+        if token not in self.server.writers:
+            return self.refuse(401, "Invalid username or password.")
+        if name.partition("/")[0] not in self.server.writers[token]:
+            return self.refuse(403, "You don't have the rights to write there", "")
+        key = f"models/{name}"
+        if created:
+            known = key in self.server.repositories
+            self.server.repositories.setdefault(key, Repository(private=asked.get("visibility") == "private"))
+            url = f"{self.server.address}/{name}"
+            return self.send_json({"url": url, "error": "You already created this model repo"}, 409 if known else 200)
+        repository = self.server.repositories[key]
+        files = repository.commits.get(repository.branches.get("main", ""), {})
+        if large:
+            return self.send_json({"transfer": "basic", "objects": [self.place(**file) for file in asked["objects"]]})
+        if there["verb"] == "preupload":
+            return self.send_json({"files": [self.mode(files, file["path"]) for file in asked["files"]]})
+        added = {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                added[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                added[value["path"]] = self.server.blobs[value["oid"]]
+        revision = self.server.commit(key, added)
+        return self.send_json({"commitUrl": f"{self.server.address}/{name}/commit/{revision}", "commitOid": revision})
+
+    def place(self, oid: str, size: int) -> dict[str, Any]:
+        """Where a large file is to be put; nowhere if it is there."""
+        upload = {"upload": {"href": f"{self.server.address}/upload/{oid}"}}
+        return {"oid": oid, "size": size, **({} if oid in self.server.blobs else {"actions": upload})}
+
+    def mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
+        """How a file is to come, and what is there of that name."""
+        large = path.endswith(LARGE)
+        there = files.get(path)
+        oid = None if there is None else hashlib.sha256(there).hexdigest() if large else blob_id(there)
+        return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
 
     def tree(self, files: dict[str, bytes], folder: str) -> list[dict[str, Any]]:
         recursive = "recursive=true" in self.path.lower()
@@ -210,8 +282,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send_json(self, value: Any) -> None:
-        self.send_content("", json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def send_json(self, value: Any, status: int = 200) -> None:
+        self.send_content("", json.dumps(value).encode(), {"Content-Type": "application/json"}, status)
 
     def refuse(self, status: int, message: str, code: str = "") -> None:
         body = json.dumps({"error": message}).encode()
@@ -223,7 +295,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def send_content(self, path: str, content: bytes, headers: dict[str, str] | None = None) -> None:
+    def send_content(self, path: str, content: bytes, headers: dict[str, str] | None = None, status: int = 200) -> None:
         """Send a file, or the part of it that is asked for, and spoil it if that is due."""
         fault = self.server.next_fault(path, "spoil") if path and self.command == "GET" else None
         spoil = fault.spoil if fault else None
@@ -234,7 +306,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         whole, part = len(content), self.headers.get("Range")
         start = int(part.removeprefix("bytes=").partition("-")[0]) if part else 0
         content = content[start:]
-        self.send_response(206 if part else 200)
+        self.send_response(206 if part else status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Accept-Ranges", "bytes")
         if part:

@@ -101,6 +101,8 @@ def settings(data: Path, teacher: Path, encoder: Path) -> dict:
             "mass": [0.5],
             "examples": {"xx": "hello world"},
         },
+        "export": {"prune_documents": "auto"},
+        "publish": {},
     }
 
 

@@ -16,7 +16,8 @@ def results(rows: list[tuple[str, str, str, str]]) -> Results:
     columns = ["collection", "query_language", "document_language", "measure"]
     measures = pd.concat([pd.DataFrame(rows, columns=columns).assign(system=system) for system in SYSTEMS])
     index = {"collection": [rows[0][0]], "documents": [2], "bytes": [9], "build_seconds": [0.1], "milliseconds": [0.1]}
-    pruning = {"method": ["none"], "budget": [0], "active": [3], "nDCG@10": [0.5], "bytes": [9], "milliseconds": [0.1]}
+    pruning = {"collection": rows[0][0], "query_language": rows[0][1], "document_language": rows[0][2], "bytes": 9}
+    pruning |= {"side": ["documents", "queries"], "budget": "none", "active": 3, "nDCG@10": 0.5, "milliseconds": 0.1}
     statistics = {"system": "distill", "collection": [rows[0][0]], "active_query": 3, "active_document": 4}
     return Results(
         measures.assign(query="q", value=0.5),

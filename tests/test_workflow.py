@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,11 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import hub as loopback
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 
+from milco.budgets import choices
 from milco.encode import Vectors
 from milco.model import MilcoModel
 
@@ -102,7 +107,8 @@ RERUNS = {
         EVALUATED | {"corpora", "tokenize", "teacher", "mine", "align", "distill"},
     ),
     "measures": ({"sources": {"mine": {"measures": ["RR@10"]}}}, {"all", "evaluate", "report"}),
-    "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report"}),
+    "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
+    "budget of the exported model": ({"export": {"prune_documents": "top-k 3"}}, REPORTED),
     "layout": ({"align": {"max_tokens_per_device": 64}, "distill": {"logging_steps": 1}}, {"all", "report"}),
     "name": ({"experiment": "other"}, REPORTED),
 }
@@ -144,6 +150,43 @@ def test_a_changed_rule_reruns_unless_only_times_count(finished, tmp_path, trigg
     rule.write_text(rule.read_text().replace("params:", "params:\n        changed=True,"))
     plan = subprocess.run(command, capture_output=True, text=True)
     assert plan.returncode == 0 and ("Stage 2: distillation" in plan.stdout) == again, plan.stdout[-2000:]
+
+
+def test_publishing_without_a_repository_is_refused_before_any_job(finished):
+    plan = subprocess.run(finished.command("--dry-run", "publish"), capture_output=True, text=True)
+    assert plan.returncode and "publish.repo is not set: write OWNER/NAME" in plan.stdout + plan.stderr
+
+
+def test_every_command_of_the_page_on_publishing_works(finished, tmp_path):
+    project = Project(tmp_path, finished.values)
+    subprocess.run(["cp", "-a", f"{finished.folder}/.", tmp_path], check=True)
+    project.configure(experiment="demo", publish={"repo": "owner/name", "vectors": True})
+    page = (ROOT / "docs" / "publish.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    # First what the page takes for given; then each command with the miniature for the demo.
+    script = [f'set -euo pipefail\nsnakemake() {{ {shlex.join(project.command())} "${{@:3}}"; }}\n']
+    script += ["snakemake --profile profiles/local all\n", *blocks]
+    with loopback.running() as hub:
+        hub.writers = {"hf_secret": {"owner"}}
+        environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_secret", "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+        environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "no_proxy": "*"}
+        done = subprocess.run(
+            ["bash", "-c", "".join(script)], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        (repository,) = hub.repositories.values()
+    receipt = json.loads(project.one("results/demo/published.json").read_text())
+    files = repository.commits[receipt["commit"]]
+    assert {"README.md", "config.json", "model.safetensors", "vectors/queries-00000.safetensors"} <= files.keys()
+    card = files["README.md"].decode()
+    assert ModelCard(card).data.language == ["en", "xx"] and str(tmp_path) not in card and "file:/" not in card
+    measured = pd.read_parquet(project.one("artifacts/prune/*"))
+    wanted = choices(measured, "documents").budget.to_dict()
+    assert json.loads(files["config.json"])["document_budgets"] == wanted
+    logs = [path.read_text() for path in tmp_path.glob("logs/**/*") if path.is_file()]
+    assert "hf_secret" not in done.stdout + done.stderr + "".join(logs)
 
 
 def test_until_stops_after_a_rule_and_forcerun_begins_with_one(finished, tmp_path, values):

@@ -66,6 +66,8 @@ TARGETS = {
     "evaluate": [BASE.places[f"runs-{system}"] for system in BASE.config.systems()],
     "report": [f"{BASE.places['results']}/report.html"],
     "export": [f"{BASE.places['results']}/model"],
+    "card": [f"{BASE.places['results']}/card.md"],
+    "publish": [f"{BASE.places['results']}/published.json"],
     "plan": [f"{BASE.places['results']}/plan.md"],
 }
 

@@ -104,7 +104,7 @@ rule prune:
     params:
         config=settings("prune"),
     message:
-        "what fewer terms per document cost and save"
+        "what fewer terms per text cost and save"
     shell:
         "python -m milco prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " --output {output} > {log} 2>&1"

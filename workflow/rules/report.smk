@@ -1,11 +1,12 @@
 # What a reader wants: one page, one table, one model, and how experiments differ.
 
-PUBLISHED = Path(workflow.basedir).parent / "config" / "published.yaml"
+PROJECT = Path(workflow.basedir).parent
+FIGURES = (PROJECT / "config" / "published.yaml").read_text(encoding="utf-8")
 
 
-def published(wildcards, output):
-    """Published figures. What they are is a parameter too, where they lie decides nothing (see `settings`)."""
-    return str(PUBLISHED)
+def own(file):
+    """A file of the project. Where the project lies decides nothing (see `settings`)."""
+    return lambda wildcards, output: str(PROJECT / file)
 
 
 def stages(experiment):
@@ -57,8 +58,8 @@ rule report:
         ENVIRONMENT
     params:
         config=settings("report"),
-        published=published,
-        figures=PUBLISHED.read_text(encoding="utf-8"),
+        published=own("config/published.yaml"),
+        figures=FIGURES,
         settings=lambda wildcards: owner("report", wildcards).config.to_yaml(),
         runs=named("runs", "report", runs),
         stages=named("stage", "report", stages),
@@ -96,8 +97,8 @@ rule ablations:
     params:
         experiments=[f"--experiment {experiment.places['settings']}" for experiment in [BASE, *VARIANTS]],
         settings=[experiment.config.to_yaml() for experiment in [BASE, *VARIANTS]],
-        published=published,
-        figures=PUBLISHED.read_text(encoding="utf-8"),
+        published=own("config/published.yaml"),
+        figures=FIGURES,
         sharing=sharing([BASE, *VARIANTS]),
     message:
         "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
@@ -106,9 +107,17 @@ rule ablations:
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
 
 
+def measured(wildcards):
+    """What the smallest budgets are chosen from, where the exported model is to have them."""
+    export = owner("export", wildcards).config.export
+    wanted = "auto" in (export.prune_documents, export.prune_queries)
+    return owner("export", wildcards).places["prune"] if wanted else []
+
+
 rule export:
     input:
-        needs("export", "distill"),
+        model=needs("export", "distill"),
+        measured=measured,
     output:
         directory("results/{experiment}/model"),
     log:
@@ -117,10 +126,80 @@ rule export:
         "logs/export/{experiment}.tsv"
     conda:
         ENVIRONMENT
+    params:
+        documents=lambda wildcards: owner("export", wildcards).config.export.prune_documents,
+        queries=lambda wildcards: owner("export", wildcards).config.export.prune_queries,
+        measured=lambda wildcards, input: f"--measured {input.measured}" if input.measured else "",
     message:
         "the finished model of {wildcards.experiment}"
     shell:
-        "python -m milco export --model {input} --output {output} 2>&1 | tee {log}"
+        "python -m milco export --model {input.model} --prune-documents {params.documents:q}"
+        " --prune-queries {params.queries:q} {params.measured} --output {output} 2>&1 | tee {log}"
+
+
+rule card:
+    input:
+        corpora=needs("card", "corpora"),
+        model="results/{experiment}/model",
+        metrics="results/{experiment}/metrics.csv",
+        summary="results/{experiment}/summary.md",
+        prune=needs("card", "prune"),
+    output:
+        "results/{experiment}/card.md",
+    log:
+        "logs/card/{experiment}.log",
+    benchmark:
+        "logs/card/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("card"),
+        citation=own("CITATION.cff"),
+        settings=lambda wildcards: owner("card", wildcards).config.to_yaml(),
+    message:
+        "model card of {wildcards.experiment}: {output}"
+    shell:
+        "python -m milco card --config {params.config} --corpora {input.corpora} --model {input.model}"
+        " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation}"
+        " --output {output} 2>&1 | tee {log}"
+
+
+def repository(wildcards):
+    """Where the model of an experiment is published."""
+    repo = owner("publish", wildcards).config.publish.repo
+    if repo is None:
+        raise WorkflowError("publish.repo is not set: write OWNER/NAME of the Hugging Face Hub there")
+    return repo
+
+
+def published_vectors(wildcards):
+    """The vectors that go with a model, if they are asked for."""
+    experiment = owner("publish", wildcards)
+    return experiment.places["vectors-distill"] if experiment.config.publish.vectors else []
+
+
+rule publish:
+    input:
+        model="results/{experiment}/model",
+        card="results/{experiment}/card.md",
+        vectors=published_vectors,
+    output:
+        "results/{experiment}/published.json",
+    log:
+        "logs/publish/{experiment}.log",
+    benchmark:
+        "logs/publish/{experiment}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("publish"),
+        repo=repository,
+        vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
+    message:
+        "put the model of {wildcards.experiment} into {params.repo}"
+    shell:
+        "python -m milco publish --config {params.config} --model {input.model} --card {input.card} {params.vectors}"
+        " --output {output} 2>&1 | tee {log}"
 
 
 rule plan:
