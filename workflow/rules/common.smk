@@ -59,6 +59,78 @@ def named(option, stage, names):
     return options
 
 
+def shards_of_vectors(wildcards):
+    """What the encode jobs of a system write, one for each shard."""
+    shards = owner("vectors-{system}", wildcards).config.evaluate.encode_shards
+    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
+
+
+PROJECT = Path(workflow.basedir).parent
+FIGURES = (PROJECT / "config" / "published.yaml").read_text(encoding="utf-8")
+
+
+def own(file):
+    """A file of the project. Where the project lies decides nothing (see `settings`)."""
+    return lambda wildcards, output: str(PROJECT / file)
+
+
+def stages(experiment):
+    """Training stages of an experiment, with the folders of their metrics."""
+    return {stage: experiment.folder(stage) for stage in ("align", "distill") if stage in experiment.config.systems()}
+
+
+def runs(experiment):
+    """Systems of an experiment, with their runs and measures."""
+    return {system: experiment.places[f"runs-{system}"] for system in experiment.config.systems()}
+
+
+def nodes(experiment):
+    """Nodes of an experiment, with the files of their times."""
+    keys, systems = experiment.keys, experiment.config.systems()
+    sources = [(rule, name) for rule in ("fetch", "convert") for name in experiment.config.sources]
+    vectors = {system: Path(experiment.places[f"vectors-{system}"]).name for system in systems if system != "bm25"}
+    found = {
+        **{f"{rule} {name}": f"{rule}/{name}-{keys[f'source-{name}']}" for rule, name in sources},
+        "corpora": f"corpora/{keys['corpora']}",
+        "tokenize": f"tokenize/{keys['tokens']}",
+        "teacher": f"teacher/{keys['teacher']}",
+        "mine": f"mine/{keys['triples']}",
+        **{stage: f"{stage}/{keys[stage]}" for stage in stages(experiment)},
+        **{f"encode {system}": f"encode/{name}.*" for system, name in vectors.items()},
+        **{f"evaluate {system}": f"evaluate/{Path(path).name}" for system, path in runs(experiment).items()},
+        "index": f"index/{keys['index']}",
+        "prune": f"prune/{keys['prune']}",
+    }
+    return {name: f"logs/{path}.tsv" for name, path in found.items()}
+
+
+def sharing(experiments):
+    """How many of the nodes that some experiments need are made once for several of them."""
+    needed = [path for experiment in experiments for path in nodes(experiment).values()]
+    return f"{len(needed)} nodes, of which {len(needed) - len(set(needed))} are shared"
+
+
+def measured(wildcards):
+    """What the smallest budgets are chosen from, where the exported model is to have them."""
+    export = owner("export", wildcards).config.export
+    wanted = "auto" in (export.prune_documents, export.prune_queries)
+    return owner("export", wildcards).places["prune"] if wanted else []
+
+
+def repository(wildcards):
+    """Where the model of an experiment is published."""
+    repo = owner("publish", wildcards).config.publish.repo
+    if repo is None:
+        raise WorkflowError("publish.repo is not set: write OWNER/NAME of the Hugging Face Hub there")
+    return repo
+
+
+def published_vectors(wildcards):
+    """The vectors that go with a model, if they are asked for."""
+    experiment = owner("publish", wildcards)
+    return experiment.places["vectors-distill"] if experiment.config.publish.vectors else []
+
+
 TARGETS = {
     **{name: [BASE.places[name]] for name in ("corpora", "teacher", "align", "distill", "index", "prune")},
     "tokenize": [BASE.places["tokens"]],

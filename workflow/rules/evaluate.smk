@@ -1,12 +1,6 @@
 # Vectors, searches and measures of every system on every test collection.
 
 
-def shards_of_vectors(wildcards):
-    """What the encode jobs of a system write, one for each shard."""
-    shards = owner("vectors-{system}", wildcards).config.evaluate.encode_shards
-    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
-
-
 rule encode:
     input:
         corpora=needs("vectors-{system}", "corpora"),
