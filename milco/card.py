@@ -66,7 +66,7 @@ def _licence(experiment: Experiment, name: str) -> str | None:
     return ", ".join(said) if isinstance(said, list) else said
 
 
-def licence_of(licences: list[str | None]) -> dict[str, str]:
+def licence_of(licences: list[str | None]) -> dict[str, Any]:
     """The most restrictive licence, in the metadata of a card; `other` if a source without a known one may have a more
     restrictive one."""
     names = [(licence or "").lower().replace(" ", "-") for licence in licences]
