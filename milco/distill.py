@@ -135,7 +135,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
-        model = MilcoModel.from_pretrained(start, echo=config.model.echo, echo_scale=config.model.echo_scale)
+        how = {"echo": config.model.echo, "echo_scale": config.model.echo_scale}
+        model = MilcoModel.from_pretrained(start, trust_remote_code=config.trusts("start"), **how)
         freeze(model, config)
     groups = Groups(pd.read_parquet(triples), model, config)
     steps = Steps(
