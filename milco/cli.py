@@ -73,7 +73,8 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
     """Write the token cache."""
     from milco.tokens import build
 
-    build(corpora, encoder, configuration.load(config).align.max_length, workers, output)
+    settings = configuration.load(config)
+    build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("encoder"))
 
 
 @app.command()
@@ -82,7 +83,8 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
     from milco.teacher import write_targets
 
     settings = configuration.load(config)
-    write_targets(corpora, teacher, settings.align.max_length, settings.evaluate.batch_size, workers, output)
+    length, size = settings.align.max_length, settings.evaluate.batch_size
+    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("lsr"))
 
 
 @app.command()

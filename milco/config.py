@@ -99,8 +99,8 @@ class Source(Strict):
     )
     trust_remote_code: bool = Field(
         False,
-        description="For models of the hub: fetch the Python files of this one repository too. Without it, a model "
-        "that cannot be loaded without running them is refused.",
+        description="For transformers checkpoints: the Python files of this one repository or folder are fetched, and "
+        "run to load it. Without it, a model that cannot be loaded without running them is refused.",
     )
     examples: Annotated[int, Field(ge=0)] | None = Field(
         None,
@@ -126,8 +126,8 @@ class Source(Strict):
             raise ValueError("language: leave it out, subsets names one for each")
         if self.split and not (task or (hub and tables)):
             raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
-        if self.trust_remote_code and not (hub and self.format == "transformers"):
-            raise ValueError("trust_remote_code: only a model of a hub repository brings code")
+        if self.trust_remote_code and not (self.uri.startswith(("hf:", "file:")) and self.format == "transformers"):
+            raise ValueError("trust_remote_code: only a transformers checkpoint of hf: or file: brings code")
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
         return self
@@ -516,6 +516,17 @@ class Config(Strict):
                 f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes; "
                 f"make it a multiple of {processes}"
             )
+
+    def trusts(self, what: Literal["encoder", "lsr", "start"]) -> bool:
+        """Whether Python files of a checkpoint may be run: the multilingual encoder's, the English retriever's, or
+        those of what Stage 2 starts from, which its own model has too."""
+        start, encoder = self.distill.pretrained_alignment_checkpoint, self.model.multilingual_encoder_checkpoint
+        sources = {
+            "encoder": encoder,
+            "lsr": self.model.lsr_encoder_checkpoint,
+            "start": encoder if start in ("align", "none") else start,
+        }
+        return self.sources[sources[what]].trust_remote_code
 
     def compares_all_queries(self) -> bool:
         """Whether Stage 2 has a loss that looks at all queries of the global batch at once."""

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from milco import home_assistant, mteb_tasks, text
 from milco.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
+from milco.checkpoints import load
 from milco.config import Config, Source
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
@@ -242,7 +243,7 @@ def _collections(
             case _:
                 found = home_assistant.collections(items, split, config.eval_languages, config.corpora)
         if source.chunk_tokens:
-            found = in_chunks(found, encoder, source.chunk_tokens)
+            found = in_chunks(found, encoder, source.chunk_tokens, config.trusts("encoder"))
         for collection in found:
             collection.about["source"] = name
             if source.lowercase_queries:
@@ -250,14 +251,17 @@ def _collections(
             yield collection
 
 
-def in_chunks(collections: Iterable[Collection], encoder: Path | None, size: int) -> Iterator[Collection]:
+def in_chunks(
+    collections: Iterable[Collection], encoder: Path | None, size: int, trust: bool = False
+) -> Iterator[Collection]:
     """Collections with chunks of `size` tokens, special tokens included, for documents; nothing of a text is lost.
+    `trust`: the code of the encoder's tokenizer may be run.
 
     A chunk may begin within a word, which then has another first token: now and then a chunk has one token more.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer = load(AutoTokenizer, str(encoder), trust)
     own = size - tokenizer.num_special_tokens_to_add()
     before, chunks = None, {}
     for collection in collections:

@@ -136,7 +136,10 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
         echo = {"echo": config.model.echo, "echo_scale": config.model.echo_scale}
-        model = MilcoModel.from_pretrained(start, document_budgets={}, query_budgets={}, **echo)
+        trust = config.trusts("start")
+        model = MilcoModel.from_pretrained(
+            start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **echo
+        )
         freeze(model, config)
     groups = Groups(pd.read_parquet(triples), model, config)
     steps = Steps(

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from milco.beir import Collection, iter_documents, read_about, read_collection, read_queries
+from milco.checkpoints import load
 from milco.config import Config
 from milco.errors import MilcoError
 from milco.files import finished_folder
@@ -130,11 +131,12 @@ class SparseEncoder:
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if system == "teacher":
-            teacher = Teacher(model, self.device)
+            teacher = Teacher(model, self.device, config.trusts("lsr"))
             self.iter_rows = teacher.iter_rows
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            milco = MilcoModel.from_pretrained(model).to(self.device)
+            trust = config.trusts("start" if system == "distill" else "encoder")
+            milco = MilcoModel.from_pretrained(model, trust_remote_code=trust).to(self.device)
             self.iter_rows = milco.iter_rows
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 
@@ -157,8 +159,9 @@ class DenseEncoder:
     def __init__(self, config: Config, system: str, model: Path):
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.model = AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(self.device)
+        trust = config.trusts("encoder")
+        self.tokenizer = load(AutoTokenizer, model, trust)
+        self.model = load(AutoModel, model, trust, dtype=torch.float32).eval().to(self.device)
 
     @torch.no_grad()
     def encode(self, side: str, texts: list[str], done: Callable[[int], object]) -> np.ndarray:

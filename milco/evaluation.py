@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from milco.beir import Collection
+from milco.checkpoints import load
 from milco.config import Config
 from milco.encode import Vectors, collections_of
 from milco.errors import MilcoError
@@ -82,7 +83,7 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         encoder: checkpoint of the multilingual encoder, whose tokenizer BM25 uses.
     """
     weight = config.mixes().get(system, 1.0)
-    search = _bm25(encoder) if vectors is None else _vector_search(Vectors(vectors), weight)
+    search = _bm25(encoder, config.trusts("encoder")) if vectors is None else _vector_search(Vectors(vectors), weight)
     with finished_folder(output) as folder:
         (folder / "runs").mkdir()
         measures, statistics = [], []
@@ -134,9 +135,9 @@ def _vector_search(vectors: Vectors, source_weight: float) -> Search:
     return search
 
 
-def _bm25(encoder: Path) -> Search:
+def _bm25(encoder: Path, trust: bool) -> Search:
     """BM25 over the pieces of the multilingual tokenizer, which cuts every script into words of a kind."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer = load(AutoTokenizer, encoder, trust)
 
     def pieces(texts: list[str]) -> list[list[str]]:
         ids = tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"]

@@ -236,6 +236,12 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
                 f"sources.{name}.trust_remote_code: {repository.name} cannot be loaded without running Python code "
                 "that lies in it; read that code, then set the key to true, or choose another model"
             )
+    elsewhere = [str(code) for code in settings.get("auto_map", {}).values() if "--" in str(code)]
+    if elsewhere and source.trust_remote_code:
+        raise MilcoError(
+            f"sources.{name}.trust_remote_code: {repository.name} wants Python code of a repository by its address "
+            f"({elsewhere[0]}), and only code that lies in its own folder is run; choose another model"
+        )
     code = [path for path in repository.files if path.endswith(".py")] if source.trust_remote_code else []
     return [*filter(BESIDE_WEIGHTS.fullmatch, repository.files), *(weights[0] or weights[1]), *code]
 

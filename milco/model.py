@@ -29,7 +29,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 
+from milco.checkpoints import load, refusal
 from milco.errors import MilcoError
 from milco.head import pooled_logits
 from milco.pruning import budget_of, prune
@@ -90,14 +92,29 @@ class MilcoConfig(PretrainedConfig):
         self.query_budgets = query_budgets or {}
         super().__init__(**kwargs)
 
-    def encoder_config(self) -> PretrainedConfig:
-        """The encoder's own configuration object."""
-        return AutoConfig.for_model(**copy.deepcopy(self.encoder))
+    def encoder_config(self, trust: bool = False) -> PretrainedConfig:
+        """The encoder's own configuration object.
+
+        Args:
+            trust: whether Python files that lie in the model's folder may be run.
+
+        Raises:
+            MilcoError: they may not, and the encoder was made with them.
+        """
+        if "auto_map" not in self.encoder:
+            return AutoConfig.for_model(**copy.deepcopy(self.encoder))
+        if not trust:
+            raise refusal(self.name_or_path, "load it with trust_remote_code=True")
+        kind = get_class_from_dynamic_module(self.encoder["auto_map"]["AutoConfig"], self.name_or_path)
+        kind.register_for_auto_class()
+        config = kind.from_dict(copy.deepcopy(self.encoder))
+        config.name_or_path = self.name_or_path  # where AutoModel looks for the code
+        return config
 
     @property
     def source_vocab_size(self) -> int:
         """V_m, ids that the multilingual encoder knows."""
-        return self.encoder_config().vocab_size
+        return self.encoder.get("vocab_size") or self.encoder_config().vocab_size
 
 
 class PivotHead(nn.Module):
@@ -118,13 +135,16 @@ class PivotHead(nn.Module):
         return pooled_logits(transformed, self.decoder.weight, self.decoder.bias, mask)
 
     @classmethod
-    def from_teacher(cls, checkpoint: str | Path) -> "PivotHead":
+    def from_teacher(cls, checkpoint: str | Path, trust: bool = False) -> "PivotHead":
         """Copy the head out of a masked language model of the BERT family (SPLADE).
+
+        Args:
+            trust: whether the checkpoint's own code may be run.
 
         Raises:
             MilcoError: it has a head of another form.
         """
-        teacher = AutoModelForMaskedLM.from_pretrained(checkpoint)
+        teacher = load(AutoModelForMaskedLM, checkpoint, trust)
         bert, roberta = getattr(getattr(teacher, "cls", None), "predictions", None), getattr(teacher, "lm_head", None)
         if bert is not None:
             dense, norm, bias = bert.transform.dense, bert.transform.LayerNorm, bert.bias
@@ -144,14 +164,14 @@ class PivotHead(nn.Module):
         return head
 
     @classmethod
-    def from_encoder(cls, checkpoint: str | Path, encoder: PreTrainedModel) -> "PivotHead":
+    def from_encoder(cls, checkpoint: str | Path, encoder: PreTrainedModel, trust: bool) -> "PivotHead":
         """A head into the encoder's own vocabulary: the checkpoint's, if it is that of a masked language model.
 
         Else a text begins with the words whose input embeddings are nearest to its states: these are the decoder, the
         dense layer changes nothing, and the bias is so low that a token has about `FIRST_TERMS` active terms.
         """
         if any(name.endswith("ForMaskedLM") for name in encoder.config.architectures or []):
-            return cls.from_teacher(checkpoint)
+            return cls.from_teacher(checkpoint, trust)
         table = encoder.get_input_embeddings().weight
         deviations = NormalDist().inv_cdf(1 - FIRST_TERMS / len(table))
         head = cls(len(table), table.shape[1], encoder.config.layer_norm_eps)
@@ -189,9 +209,18 @@ class MilcoModel(PreTrainedModel):
     main_input_name = "input_ids"
     config: MilcoConfig
 
-    def __init__(self, config: MilcoConfig, encoder: PreTrainedModel | None = None, head: PivotHead | None = None):
+    def __init__(
+        self,
+        config: MilcoConfig,
+        encoder: PreTrainedModel | None = None,
+        head: PivotHead | None = None,
+        trust: bool = False,
+    ):
         super().__init__(config)
-        self.encoder = encoder or _without_pooler(AutoModel.from_config(config.encoder_config()))
+        self.trust = trust
+        if encoder is None:
+            encoder = AutoModel.from_config(config.encoder_config(trust), trust_remote_code=trust)
+        self.encoder = _without_pooler(encoder)
         width = self.encoder.config.hidden_size
         self.connector = nn.Linear(width, config.pivot_hidden_size) if config.connector else None
         self.pivot_head = head or PivotHead(
@@ -215,6 +244,8 @@ class MilcoModel(PreTrainedModel):
         teacher: str | Path | None,
         encoder_layers: int | None = None,
         dropout: float | None = None,
+        trust_encoder: bool = False,
+        trust_teacher: bool = False,
         **settings,
     ) -> "MilcoModel":
         """A model that is ready for training: pretrained encoder and pivot head, random connector.
@@ -225,9 +256,10 @@ class MilcoModel(PreTrainedModel):
                 connector, the pivot head is `PivotHead.from_encoder`'s.
             encoder_layers: how many layers to keep, from the bottom; all of them by default.
             dropout: dropout of the encoder; the checkpoint's own by default.
+            trust_encoder, trust_teacher: whether Python files that lie in the checkpoint may be run.
             settings: further fields of `MilcoConfig`.
         """
-        encoder_config = AutoConfig.from_pretrained(encoder)
+        encoder_config = load(AutoConfig, encoder, trust_encoder)
         if encoder_layers is not None:
             if encoder_layers > encoder_config.num_hidden_layers:
                 raise MilcoError(
@@ -236,11 +268,17 @@ class MilcoModel(PreTrainedModel):
             encoder_config.num_hidden_layers = encoder_layers
         if dropout is not None:
             encoder_config.hidden_dropout_prob = encoder_config.attention_probs_dropout_prob = dropout
-        backbone = _without_pooler(AutoModel.from_pretrained(encoder, config=encoder_config, dtype=torch.float32))
-        head = PivotHead.from_teacher(teacher) if teacher else PivotHead.from_encoder(encoder, backbone)
-        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        backbone = load(AutoModel, encoder, trust_encoder, config=encoder_config, dtype=torch.float32)
+        if teacher:
+            head = PivotHead.from_teacher(teacher, trust_teacher)
+        else:
+            head = PivotHead.from_encoder(encoder, backbone, trust_encoder)
+        tokenizer = load(AutoTokenizer, encoder, trust_encoder)
+        shape = encoder_config.to_dict()
+        if not backbone.is_remote_code():
+            shape.pop("auto_map", None)  # names code that was not run
         config = MilcoConfig(
-            encoder=encoder_config.to_dict(),
+            encoder=shape,
             pivot_vocab_size=head.decoder.out_features,
             pivot_hidden_size=head.decoder.in_features,
             pivot_layer_norm_eps=head.norm.eps,
@@ -251,15 +289,20 @@ class MilcoModel(PreTrainedModel):
         # Weights that came from a checkpoint must not be drawn anew by post_init.
         for module in [*backbone.modules(), *head.modules()]:
             module._is_hf_initialized = True
-        model = cls(config, backbone, head)
+        model = cls(config, backbone, head, trust_encoder)
         model.tokenizer = tokenizer
-        model.pivot_tokenizer = AutoTokenizer.from_pretrained(teacher) if teacher else tokenizer
+        model.pivot_tokenizer = load(AutoTokenizer, teacher, trust_teacher) if teacher else tokenizer
         return model
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *arguments, **settings):
-        """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, **settings)
+    def from_pretrained(cls, path: str | Path, *arguments, trust_remote_code: bool | None = None, **settings):
+        """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed.
+
+        Args:
+            trust_remote_code: whether Python files that lie beside the weights may be run; only the model of an encoder
+                that transformers does not know needs some.
+        """
+        loaded = super().from_pretrained(path, *arguments, trust=bool(trust_remote_code), **settings)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         hub = ("revision", "token", "cache_dir", "local_files_only")
         model._origin = {name: settings[name] for name in hub if name in settings}
@@ -269,17 +312,20 @@ class MilcoModel(PreTrainedModel):
     @cached_property
     def tokenizer(self):
         """The multilingual tokenizer, from where the model was loaded."""
-        return AutoTokenizer.from_pretrained(self.name_or_path, **self._origin)
+        return load(AutoTokenizer, self.name_or_path, self.trust, **self._origin)
 
     @cached_property
     def pivot_tokenizer(self):
         """The tokenizer whose ids are the columns of the pivot view: the English one, if there is a connector."""
-        return AutoTokenizer.from_pretrained(self.name_or_path, subfolder=PIVOT_TOKENIZER, **self._origin)
+        return load(AutoTokenizer, self.name_or_path, self.trust, subfolder=PIVOT_TOKENIZER, **self._origin)
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
-        """Write weights (safetensors), configuration and both tokenizers."""
+        """Write weights (safetensors), configuration, both tokenizers, and the encoder's code if it brought some."""
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
+            for part in (self.encoder, self.encoder.config):
+                if part._auto_class is not None:
+                    custom_object_save(part, save_directory)
             self.tokenizer.save_pretrained(save_directory)
             self.pivot_tokenizer.save_pretrained(Path(save_directory) / PIVOT_TOKENIZER)
 

@@ -20,18 +20,23 @@ import scipy.sparse
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from milco.checkpoints import load
 from milco.files import finished_folder, write_json
 from milco.model import PivotHead, in_text_order, padded_batches
 from milco.shards import Convert, Shards, write_shards
 
 
 class Teacher:
-    """A SPLADE model: text → raw pooled logits of the English vocabulary, where they are positive."""
+    """A SPLADE model: text → raw pooled logits of the English vocabulary, where they are positive.
 
-    def __init__(self, checkpoint: str | Path, device: str = "cpu"):
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self.encoder = AutoModelForMaskedLM.from_pretrained(checkpoint).base_model.eval().to(device)
-        self.head = PivotHead.from_teacher(checkpoint).eval().to(device)
+    Args:
+        trust: whether the checkpoint's own code may be run.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str = "cpu", trust: bool = False):
+        self.tokenizer = load(AutoTokenizer, checkpoint, trust)
+        self.encoder = load(AutoModelForMaskedLM, checkpoint, trust).base_model.eval().to(device)
+        self.head = PivotHead.from_teacher(checkpoint, trust).eval().to(device)
 
     @torch.no_grad()
     def iter_rows(
@@ -56,23 +61,30 @@ def to_csr(dense: torch.Tensor) -> scipy.sparse.csr_array:
 
 
 def write_targets(
-    corpora: Path, checkpoint: Path, max_length: int, batch_size: int, workers: int, output: Path
+    corpora: Path,
+    checkpoint: Path,
+    max_length: int,
+    batch_size: int,
+    workers: int,
+    output: Path,
+    trust: bool = False,
 ) -> None:
     """Encode english.parquet of `corpora`, row by row, into the folder `output`.
 
     Args:
         workers: processes, each with a GPU of its own where there are as many.
+        trust: whether the checkpoint's own code may be run.
     """
-    make = partial(_encoder, checkpoint, max_length, batch_size)
+    make = partial(_encoder, checkpoint, trust, max_length, batch_size)
     with finished_folder(output) as folder:
         write_shards(corpora / "english.parquet", folder, "targets", make, workers)
-        write_json(folder / "columns.json", len(AutoTokenizer.from_pretrained(checkpoint)))
+        write_json(folder / "columns.json", len(load(AutoTokenizer, checkpoint, trust)))
 
 
-def _encoder(checkpoint: Path, max_length: int, batch_size: int, worker: int, workers: int) -> Convert:
+def _encoder(checkpoint: Path, trust: bool, max_length: int, batch_size: int, worker: int, workers: int) -> Convert:
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     devices = torch.cuda.device_count()
-    teacher = Teacher(checkpoint, f"cuda:{worker % devices}" if devices else "cpu")
+    teacher = Teacher(checkpoint, f"cuda:{worker % devices}" if devices else "cpu", trust)
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = batch.column("english").to_pylist()

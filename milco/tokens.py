@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import AutoTokenizer
 
+from milco.checkpoints import load
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.shards import Convert, Shards, write_shards
@@ -27,23 +28,24 @@ from milco.shards import Convert, Shards, write_shards
 IDS = pa.list_(pa.uint32())
 
 
-def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: Path) -> None:
+def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: Path, trust: bool = False) -> None:
     """Tokenise parallel.parquet and english.parquet of `corpora` into the folder `output`.
 
-    Texts are cut at `max_length` tokens of the encoder's own tokenizer, special tokens included.
+    Texts are cut at `max_length` tokens of the encoder's own tokenizer, special tokens included; `trust`: its code may
+    be run.
     """
     families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
     with finished_folder(output) as folder:
         for name, file, text in (("english", "english", "english"), ("pairs", "parallel", "non_english")):
-            make = partial(_tokenizer, encoder, max_length, text)
+            make = partial(_tokenizer, encoder, trust, max_length, text)
             write_shards(corpora / f"{file}.parquet", folder, name, make, workers)
         write_json(folder / "families.json", families)
 
 
-def _tokenizer(encoder: Path, max_length: int, text: str, worker: int, workers: int) -> Convert:
+def _tokenizer(encoder: Path, trust: bool, max_length: int, text: str, worker: int, workers: int) -> Convert:
     if workers > 1:  # else each of them starts a thread for every processor
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer = load(AutoTokenizer, encoder, trust)
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = batch.column(text).to_pylist()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
+from milco.checkpoints import load
 from milco.errors import MilcoError
 from milco.model import MilcoModel
 
@@ -21,13 +22,14 @@ TEXTS_AT_A_TIME = 64
 
 
 @torch.no_grad()
-def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length: int) -> float:
+def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length: int, trust: bool = False) -> float:
     """Set the connector, and the bias of the pivot head's dense layer, from English texts.
 
     Args:
         model: a model whose pivot head is the teacher's.
         teacher: checkpoint of the English retriever.
         texts: English texts, a few thousand short ones are enough.
+        trust: whether the teacher's own code may be run.
 
     Returns:
         Share of the variance of the teacher's states that the fit explains.
@@ -37,7 +39,7 @@ def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length
     """
     connector = model.connector
     assert connector is not None  # no Stage 1 without one
-    backbone = AutoModelForMaskedLM.from_pretrained(teacher).base_model.eval()
+    backbone = load(AutoModelForMaskedLM, teacher, trust).base_model.eval()
     model.eval()
     parts = []
     for start in range(0, len(texts), TEXTS_AT_A_TIME):

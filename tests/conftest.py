@@ -21,6 +21,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
+from milco import corpora, mine
+from milco.config import parse
 from milco.model import MilcoModel
 
 torch.set_num_threads(1)
@@ -293,3 +295,13 @@ def values(tmp_path_factory, teacher_checkpoint, encoder_checkpoint) -> dict:
     data = tmp_path_factory.mktemp("data")
     write_data(data, teacher_checkpoint, encoder_checkpoint)
     return settings(data, teacher_checkpoint, encoder_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
+    """What Stage 2 of the miniature reads: corpora and triples."""
+    folder, config = tmp_path_factory.mktemp("prepared"), parse(values)
+    sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
+    corpora.build(config, sources, folder / "corpora")
+    mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
+    return folder / "corpora", folder / "triples.parquet"

@@ -1,14 +1,13 @@
 """Stage 2: its loss, put together from its parts as the configuration says, and whole trainings of other kinds."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from miniature import settings
 
-from milco import corpora, distill, encode, evaluation, mine
+from milco import distill, encode, evaluation
 from milco.config import parse
 from milco.distill import loss
 from milco.losses import contrastive_loss, distillation_loss
@@ -62,16 +61,6 @@ def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
     assert other.keys() - one.keys() == {"loss_distillation"}
     assert {name: other[name] for name in one} == one
     assert {"agreement", "active_query", "empty_document"} <= one.keys()
-
-
-@pytest.fixture(scope="module")
-def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
-    """What Stage 2 of the miniature reads: corpora and triples."""
-    folder, config = tmp_path_factory.mktemp("prepared"), parse(values)
-    sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
-    corpora.build(config, sources, folder / "corpora")
-    mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
-    return folder / "corpora", folder / "triples.parquet"
 
 
 def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its_encoder(

@@ -273,6 +273,14 @@ def test_a_published_model_of_ours_needs_none_of_its_code(fetch):
     assert fetch.succeeds("owner/ours", format="transformers") == set(files)
 
 
+def test_code_of_another_repository_is_never_run(fetch):
+    settings = {"model_type": "unheard-of", "auto_map": {"AutoModel": "owner/other--modeling.Model"}}
+    fetch.hub.commit("models/owner/new", {"config.json": json.dumps(settings).encode(), "model.safetensors": b"x"})
+    message = fetch.fails("owner/new", format="transformers", trust_remote_code=True)
+    assert message.startswith("sources.mine.trust_remote_code: owner/new wants Python code of a repository by its addr")
+    assert "owner/other--modeling.Model" in message
+
+
 def test_collection_in_beir_layout(fetch):
     files = {"corpus.jsonl": b"{}\n", "queries.jsonl": b"{}\n", "qrels/test.tsv": b"q\td\t1\n"}
     fetch.hub.commit("datasets/owner/exam", {**files, "README.md": b"", "script.py": b""})

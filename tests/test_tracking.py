@@ -3,12 +3,11 @@
 import json
 import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from milco import corpora, distill, mine
+from milco import distill
 from milco.config import parse
 from milco.errors import MilcoError
 from milco.tracking import trackers
@@ -24,19 +23,15 @@ def environment(monkeypatch):
         monkeypatch.delenv(variable)
 
 
-def test_tensorboard_has_every_number_of_the_metrics(values, encoder_checkpoint, teacher_checkpoint, tmp_path):
+def test_tensorboard_has_all_numbers_of_the_metrics(prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path):
     stage = {"pretrained_alignment_checkpoint": "none", "logging_steps": 3, "eval_steps": 4}
     config = parse({**values, "tracking": "tensorboard", "distill": {**values["distill"], **stage}})
-    sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
-    data, triples, run = tmp_path / "corpora", tmp_path / "triples.parquet", tmp_path / "run"
-    corpora.build(config, sources, data)
-    mine.mine(config, data, teacher_checkpoint, sources, triples)
-    distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, run / "model")
+    distill.run(config, *prepared, encoder_checkpoint, teacher_checkpoint, tmp_path / "model")
 
-    shown = EventAccumulator(str(run / "tracking"))
+    shown = EventAccumulator(str(tmp_path / "tracking"))
     shown.Reload()
     found = {(tag, event.step): event.value for tag in shown.Tags()["scalars"] for event in shown.Scalars(tag)}
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     logged = [row for row in rows if "loss" in row]
     assert [row["step"] for row in logged] == [3, 6, 9]
     for row in logged:
