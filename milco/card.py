@@ -66,21 +66,18 @@ def _licence(experiment: Experiment, name: str) -> str | None:
     return ", ".join(said) if isinstance(said, list) else said
 
 
-def licence_of(licences: list[str | None]) -> dict[str, Any]:
-    """The most restrictive licence, in the metadata of a card; `other` if a source without a known one may have a more
-    restrictive one."""
+def licence_of(licences: list[str | None]) -> str:
+    """The most restrictive licence, as the Hub names it; `other` if one that is not known may be more restrictive."""
     names = [(licence or "").lower().replace(" ", "-") for licence in licences]
     ranks = [LICENCES.index(name) if name in LICENCES else -1 for name in names]
     strictest = LICENCES[max(ranks)]
-    if min(ranks) < 0 and strictest != LICENCES[-1]:
-        return {"license": "other", "license_name": "see-training-data", "license_link": "README.md"}
-    return {"license": strictest}
+    return strictest if min(ranks) >= 0 or strictest == LICENCES[-1] else "other"
 
 
 def metadata(config: Config, sources: list[dict[str, Any]], languages: list[str]) -> ModelCardData:
     """What stands above the card."""
     codes = dict.fromkeys(language.partition("-")[0].lower() for language in ["en", *languages])
-    hub = {source["uri"].removeprefix("hf:").partition("@")[0]: source for source in sources if "hf:" in source["uri"]}
+    hub = {source["uri"][3:].partition("@")[0]: source for source in sources if source["uri"].startswith("hf:")}
     data = [name for name, source in hub.items() if source["role"].startswith("text of")]
     return ModelCardData(
         language=["multilingual" if code == "mul" else code for code in codes],
@@ -89,7 +86,7 @@ def metadata(config: Config, sources: list[dict[str, Any]], languages: list[str]
         tags=TAGS,
         datasets=data or None,
         base_model=[name for name in hub if name not in data] or None,
-        **licence_of([source["licence"] for source in sources]),
+        license=licence_of([source["licence"] for source in sources]),
     )
 
 
@@ -157,6 +154,6 @@ def write(
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         citation=bibtex(citation),
     )
-    ModelCard(re.sub(r"\n{3,}", "\n\n", text))  # its metadata can be read
+    card = ModelCard(re.sub(r"\n{3,}", "\n\n", text))  # reads the metadata as the Hub does
     with finished_file(output) as draft:
-        draft.write_text(re.sub(r"\n{3,}", "\n\n", text), encoding="utf-8")
+        draft.write_text(str(card), encoding="utf-8")

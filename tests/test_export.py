@@ -114,7 +114,7 @@ def test_a_repository_of_the_hub_is_enough_and_its_revision_counts(exported, mod
 
 def test_the_copied_modules_differ_from_the_package_s_in_nothing_but_where_they_import_from(exported):
     names = {"modeling_milco": "model", "milco_head": "head", "milco_head_triton": "head_triton"}
-    names |= {f"milco_{name}": name for name in ("errors", "pruning", "sparse_encoder")}
+    names |= {f"milco_{name}": name for name in ("checkpoints", "errors", "pruning", "sparse_encoder")}
     assert {path.stem for path in exported.glob("*.py")} == set(names)
     for copy, name in names.items():
         original = (ROOT / "milco" / f"{name}.py").read_text(encoding="utf-8").splitlines()
