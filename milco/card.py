@@ -69,9 +69,8 @@ def _licence(experiment: Experiment, name: str) -> str | None:
 def licence_of(licences: list[str | None]) -> str:
     """The most restrictive licence, as the Hub names it; `other` if one that is not known may be more restrictive."""
     names = [(licence or "").lower().replace(" ", "-") for licence in licences]
-    ranks = [LICENCES.index(name) if name in LICENCES else -1 for name in names]
-    strictest = LICENCES[max(ranks)]
-    return strictest if min(ranks) >= 0 or strictest == LICENCES[-1] else "other"
+    strictest = max(names, key=lambda name: LICENCES.index(name) if name in LICENCES else -1)
+    return strictest if strictest == LICENCES[-1] or set(names) <= set(LICENCES) else "other"
 
 
 def metadata(config: Config, sources: list[dict[str, Any]], languages: list[str]) -> ModelCardData:

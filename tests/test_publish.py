@@ -52,7 +52,7 @@ class Publish:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert TOKEN not in done.stdout + done.stderr and STRANGER not in done.stdout + done.stderr
         return done
