@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from milco.errors import MilcoError
-from milco.shards import FILE_ROWS, ROWS, write_parquet
+from milco.shards import ROWS, write_parquet
 from milco.text import comparable
 
 Pair = tuple[str, str, str]
@@ -120,7 +120,7 @@ def _order(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:
     """Write both files, and count the pairs of each language."""
     english = output / "english.parquet"
     listed = database.sql("SELECT english FROM pairs UNION SELECT english FROM texts ORDER BY english")
-    write_parquet(listed.to_arrow_reader(FILE_ROWS), english)
+    write_parquet(listed.to_arrow_reader(ROWS), english)
     database.read_parquet(str(english), file_row_number=True).create_view("english")
     database.execute("""
         CREATE TABLE numbered AS SELECT file_row_number::UINTEGER AS english_id, non_english, language, row
@@ -130,7 +130,7 @@ def _order(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:
     ordered = database.sql("""
         SELECT english_id, non_english, language FROM numbered JOIN families USING (english_id)
         ORDER BY size, english_id, language, row""")
-    write_parquet(ordered.to_arrow_reader(FILE_ROWS), output / "parallel.parquet")
+    write_parquet(ordered.to_arrow_reader(ROWS), output / "parallel.parquet")
     counts = "SELECT language, count(*) FROM numbered GROUP BY language ORDER BY count(*) DESC, language"
     return dict(database.execute(counts).fetchall())
 

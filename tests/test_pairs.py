@@ -121,4 +121,4 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     small, large = peak(100_000), peak(400_000)  # 60 and 240 MB of text
-    assert large - small < 90
+    assert large - small < 50
