@@ -151,8 +151,10 @@ def test_the_command_serves_a_collection_until_it_is_interrupted(tmp_path, model
     write_lines(tmp_path / "qrels" / "test.tsv", ["q\td1\t1"])
     words = ["serve", str(tmp_path), "--model", str(model_folder), "--port", "0", "--no-open", "--budget", "3"]
     with subprocess.Popen(
-        [sys.executable, "-m", "milco.command", *words], stdout=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, "-m", "milco.command", *words], stdout=subprocess.PIPE, text=True,
+        # A test that runs in the background hands on a Ctrl-C that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         url = process.stdout.readline().split()[0]
         port = int(url.rsplit(":", 1)[1].strip("/"))
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
