@@ -16,7 +16,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from transformers import AutoTokenizer
 
-from milco import config, corpora, index, pruning
+from milco import budgets, config, corpora, index
 from milco.beir import Collection, read_collection
 from milco.encode import encode
 from milco.errors import MilcoError
@@ -286,7 +286,7 @@ def test_the_best_chunk_of_a_document_counts(known, values, model_folder, encode
     index.build_all(collections, tmp_path / "vectors", tmp_path / "index")
     (row,) = pd.read_parquet(tmp_path / "index" / "seismic.parquet").to_dict("records")
     assert row["recall"] > 0.9 and abs(row["nDCG@10"] - row["exact nDCG@10"]) < 0.1
-    pruning.sweep(experiment, collections, tmp_path / "vectors", tmp_path / "prune.parquet")
+    budgets.sweep(experiment, collections, tmp_path / "vectors", tmp_path / "prune.parquet")
     assert pd.read_parquet(tmp_path / "prune.parquet")["nDCG@10"][0] == pytest.approx(row["exact nDCG@10"])
 
 
