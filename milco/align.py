@@ -86,7 +86,7 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
     if settings.warm_start_texts:
         texts = pd.read_parquet(corpora / "english.parquet").english
         texts = texts.sample(min(settings.warm_start_texts, len(texts)), random_state=config.seed).tolist()
-        explained = fit_connector(model, lsr, texts, settings.max_length, config.trusts("lsr"))
+        explained = fit_connector(model, lsr, texts, settings.max_length, config.trusts("teacher"))
         print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
     cache = TokenCache(tokens)
     pairs = Pairs(cache, Targets(targets), model.tokenizer.pad_token_id, settings)

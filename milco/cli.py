@@ -74,7 +74,7 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
     from milco.tokens import build
 
     settings = configuration.load(config)
-    build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("encoder"))
+    build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
 
 
 @app.command()
@@ -84,7 +84,7 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
 
     settings = configuration.load(config)
     length, size = settings.align.max_length, settings.evaluate.batch_size
-    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("lsr"))
+    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"))
 
 
 @app.command()
@@ -240,6 +240,9 @@ def export(
     prune_documents: Budget = None,
     prune_queries: Budget = None,
     measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the code of the encoder that lies in the model.")
+    ] = False,
 ) -> None:
     """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
 
@@ -250,7 +253,7 @@ def export(
 
     said = {"documents": prune_documents, "queries": prune_queries}
     chosen = {side: budgets(budget, side, measured) for side, budget in said.items() if budget is not None}
-    export(model, output, onnx, chosen)
+    export(model, output, onnx, chosen, trust_remote_code)
 
 
 @app.command()

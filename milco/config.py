@@ -517,16 +517,16 @@ class Config(Strict):
                 f"make it a multiple of {processes}"
             )
 
-    def trusts(self, what: Literal["encoder", "lsr", "start"]) -> bool:
-        """Whether Python files of a checkpoint may be run: the multilingual encoder's, the English retriever's, or
-        those of what Stage 2 starts from, which its own model has too."""
-        start, encoder = self.distill.pretrained_alignment_checkpoint, self.model.multilingual_encoder_checkpoint
-        sources = {
-            "encoder": encoder,
-            "lsr": self.model.lsr_encoder_checkpoint,
-            "start": encoder if start in ("align", "none") else start,
-        }
-        return self.sources[sources[what]].trust_remote_code
+    def trusts(self, checkpoint: str) -> bool:
+        """Whether Python files of a checkpoint may be run.
+
+        Args:
+            checkpoint: a source, or the system whose model it is; those of our stages have what they started from.
+        """
+        encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
+        start = encoder if start in ("align", "none") else start
+        systems = {"dense": encoder, "align": encoder, "distill": start, "teacher": self.model.lsr_encoder_checkpoint}
+        return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
 
     def compares_all_queries(self) -> bool:
         """Whether Stage 2 has a loss that looks at all queries of the global batch at once."""

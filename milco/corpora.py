@@ -243,7 +243,7 @@ def _collections(
             case _:
                 found = home_assistant.collections(items, split, config.eval_languages, config.corpora)
         if source.chunk_tokens:
-            found = in_chunks(found, encoder, source.chunk_tokens, config.trusts("encoder"))
+            found = in_chunks(found, encoder, source.chunk_tokens, config.trusts("dense"))
         for collection in found:
             collection.about["source"] = name
             if source.lowercase_queries:

@@ -136,7 +136,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
         echo = {"echo": config.model.echo, "echo_scale": config.model.echo_scale}
-        trust = config.trusts("start")
+        trust = config.trusts("distill")
         model = MilcoModel.from_pretrained(
             start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **echo
         )

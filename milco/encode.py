@@ -130,12 +130,12 @@ class SparseEncoder:
     def __init__(self, config: Config, system: str, model: Path):
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        trust = config.trusts(config.distill.miner if system == "miner" else system)
         if system == "teacher":
-            teacher = Teacher(model, self.device, config.trusts("lsr"))
+            teacher = Teacher(model, self.device, trust)
             self.iter_rows = teacher.iter_rows
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            trust = config.trusts("start" if system == "distill" else "encoder")
             milco = MilcoModel.from_pretrained(model, trust_remote_code=trust).to(self.device)
             self.iter_rows = milco.iter_rows
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
@@ -159,7 +159,7 @@ class DenseEncoder:
     def __init__(self, config: Config, system: str, model: Path):
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        trust = config.trusts("encoder")
+        trust = config.trusts("dense")
         self.tokenizer = load(AutoTokenizer, model, trust)
         self.model = load(AutoModel, model, trust, dtype=torch.float32).eval().to(self.device)
 

@@ -83,7 +83,7 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         encoder: checkpoint of the multilingual encoder, whose tokenizer BM25 uses.
     """
     weight = config.mixes().get(system, 1.0)
-    search = _bm25(encoder, config.trusts("encoder")) if vectors is None else _vector_search(Vectors(vectors), weight)
+    search = _bm25(encoder, config.trusts("dense")) if vectors is None else _vector_search(Vectors(vectors), weight)
     with finished_folder(output) as folder:
         (folder / "runs").mkdir()
         measures, statistics = [], []

@@ -7,7 +7,7 @@
 
 Run by rule `export`:
     python -m milco export --model FOLDER --output FOLDER [--onnx] [--prune-documents BUDGET] [--prune-queries BUDGET]
-        [--measured FILE]
+        [--measured FILE] [--trust-remote-code]
 """
 
 import importlib.util
@@ -51,11 +51,18 @@ def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
     return choices(pd.read_parquet(measured), side).budget.to_dict()
 
 
-def export(model: Path, output: Path, onnx: bool = False, pruned: dict[str, dict[str, str]] | None = None) -> None:
+def export(
+    model: Path,
+    output: Path,
+    onnx: bool = False,
+    pruned: dict[str, dict[str, str]] | None = None,
+    trust_remote_code: bool = False,
+) -> None:
     """Write the folder `output` from a model folder.
 
     Args:
         pruned: `documents` and `queries` → their budgets by language; a side that is left out keeps the model's.
+        trust_remote_code: whether the code of the model's encoder, which lies in `model`, may be run.
 
     Raises:
         MilcoError: `model` is no folder of a MILCO model, `output` holds something else than a model, or packages
@@ -66,7 +73,7 @@ def export(model: Path, output: Path, onnx: bool = False, pruned: dict[str, dict
         raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install 'milco[onnx]'")
     if output.exists() and not _is_milco(output):
         raise MilcoError(f"--output {output}: exists and is no MILCO model; name a new folder")
-    loaded = _load(model)
+    loaded = _load(model, trust_remote_code)
     for side, chosen in (pruned or {}).items():
         setattr(loaded.config, IN_CONFIG[side], chosen)
     with finished_folder(output) as folder:
@@ -90,11 +97,11 @@ def _is_milco(folder: Path) -> bool:
         return False
 
 
-def _load(folder: Path) -> MilcoModel:
+def _load(folder: Path, trust: bool) -> MilcoModel:
     if not _is_milco(folder):
         raise MilcoError(f"--model {folder}: no config.json of a MILCO model there; results/EXPERIMENT/model is one")
     try:
-        model = MilcoModel.from_pretrained(folder)
+        model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)
         model.tokenizer, model.pivot_tokenizer  # noqa: B018 (read now, written later)
     except (OSError, ValueError) as error:
         raise MilcoError(f"--model {folder}: {str(error).splitlines()[0]}") from error

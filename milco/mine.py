@@ -29,6 +29,7 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from milco.beir import read_collection, read_jsonl
+from milco.checkpoints import load
 from milco.config import Config
 from milco.corpora import TRIPLE_COLUMNS, read_batches
 from milco.encode import WINDOW, SparseEncoder
@@ -89,10 +90,10 @@ class Miner:
     """
 
     def __init__(self, config: Config, model: Path):
-        kind = AutoConfig.from_pretrained(model).model_type
+        kind = load(AutoConfig, model, config.trusts(config.distill.miner)).model_type
         if kind != MilcoConfig.model_type:
             raise MilcoError(f"distill.miner: {model} holds a model of kind {kind}, not a MILCO model")
-        self.encoder = SparseEncoder(config, "distill", model)
+        self.encoder = SparseEncoder(config, "miner", model)
 
     def rows(self, side: str, texts: list[str]) -> scipy.sparse.csr_array:
         """Vectors of `queries` or `documents`, N×(V_e+V_m)."""

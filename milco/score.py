@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from milco.checkpoints import load
 from milco.config import Config
 from milco.encode import WINDOW
 from milco.errors import MilcoError
@@ -22,10 +23,11 @@ class CrossEncoder:
     def __init__(self, config: Config, checkpoint: Path):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.bf16, self.batch_size = config.evaluate.bf16, config.evaluate.batch_size
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        trust = config.trusts(config.distill.scorer)
+        self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         limit = config.model.query_max_length + config.model.passage_max_length
         self.max_length = min(limit, self.tokenizer.model_max_length)
-        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+        model = load(AutoModelForSequenceClassification, checkpoint, trust, dtype=torch.float32)
         if model.config.num_labels != 1:
             raise MilcoError(
                 f"distill.scorer: {checkpoint} tells {model.config.num_labels} labels apart; "

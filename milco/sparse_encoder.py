@@ -84,6 +84,7 @@ class MilcoEncoder(InputModule):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> "MilcoEncoder":
@@ -94,6 +95,7 @@ class MilcoEncoder(InputModule):
             cache_dir=cache_folder,
             revision=revision,
             local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
             **(model_kwargs or {}),
         )
         return cls(model)

@@ -387,8 +387,8 @@ def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> Milco
     model = MilcoModel.from_checkpoints(
         encoder,
         teacher if settings.connector else None,
-        trust_encoder=config.trusts("encoder"),
-        trust_teacher=config.trusts("lsr"),
+        trust_encoder=config.trusts("dense"),
+        trust_teacher=config.trusts("teacher"),
         encoder_layers=settings.encoder_layers,
         dropout=settings.dropout,
         echo=echo,

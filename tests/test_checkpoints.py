@@ -15,6 +15,7 @@ from transformers import AutoModel, BertModel
 from milco import distill, encode
 from milco.config import parse
 from milco.errors import MilcoError
+from milco.export import export
 from milco.model import MilcoModel
 from milco.teacher import Teacher
 
@@ -136,5 +137,10 @@ def test_programs_run_the_code_of_the_source_that_says_so(prepared, values, own,
         with pytest.raises(MilcoError, match=UNTRUSTED):
             encode.encode(parse(bare), system, folder, test, tmp_path / system)
         encode.encode(parse(trusted), system, folder, test, tmp_path / system)
+    with pytest.raises(MilcoError, match=UNTRUSTED):
+        export(model, tmp_path / "exported")
+    export(model, tmp_path / "exported", trust_remote_code=True)
+    one, other = (MilcoModel.from_pretrained(at, trust_remote_code=True) for at in (model, tmp_path / "exported"))
+    np.testing.assert_array_equal(one.encode_query(TEXTS).toarray(), other.encode_query(TEXTS).toarray())
     with pytest.raises(MilcoError, match=UNTRUSTED):
         distill.run(parse(bare), data, triples, own, teacher_checkpoint, tmp_path / "other" / "model")
