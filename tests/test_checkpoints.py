@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import OFFLINE, ROOT
-from transformers import AutoModel, BertModel
+from transformers import AutoModel, BertModel, dynamic_module_utils
 
 from milco import distill, encode
 from milco.config import parse
@@ -64,8 +64,8 @@ def with_code(checkpoint: Path, folder: Path, model_type: str | None = "own") ->
 @pytest.fixture(autouse=True)
 def ran(monkeypatch, tmp_path) -> Path:
     """A file that is there once the code has run; transformers keeps its copy of the code in this test's folder."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != dynamic_module_utils.HF_MODULES_CACHE])
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
         monkeypatch.delitem(sys.modules, name)  # another test's copies
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
