@@ -79,11 +79,12 @@ rule export:
         documents=lambda wildcards: owner("export", wildcards).config.export.prune_documents,
         queries=lambda wildcards: owner("export", wildcards).config.export.prune_queries,
         measured=lambda wildcards, input: f"--measured {input.measured}" if input.measured else "",
+        trust=lambda wildcards: "--trust-remote-code" if owner("export", wildcards).config.trusts("start") else "",
     message:
         "the finished model of {wildcards.experiment}"
     shell:
         "python -m milco export --model {input.model} --prune-documents {params.documents:q}"
-        " --prune-queries {params.queries:q} {params.measured} --output {output} 2>&1 | tee {log}"
+        " --prune-queries {params.queries:q} {params.measured} {params.trust} --output {output} 2>&1 | tee {log}"
 
 
 rule card:
