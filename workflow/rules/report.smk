@@ -79,7 +79,7 @@ rule export:
         documents=lambda wildcards: owner("export", wildcards).config.export.prune_documents,
         queries=lambda wildcards: owner("export", wildcards).config.export.prune_queries,
         measured=lambda wildcards, input: f"--measured {input.measured}" if input.measured else "",
-        trust=lambda wildcards: "--trust-remote-code" if owner("export", wildcards).config.trusts("start") else "",
+        trust=lambda wildcards: "--trust-remote-code" if owner("export", wildcards).config.trusts("distill") else "",
     message:
         "the finished model of {wildcards.experiment}"
     shell:
