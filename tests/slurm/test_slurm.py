@@ -70,8 +70,8 @@ class ClusterProject(Project):
 
     def prepare(self, finished: Project) -> None:
         """Everything that the trainings read, as another project made it."""
-        for stage in ("corpora", "tokens", "teacher", "triples"):
-            shutil.copytree(finished.folder / "artifacts" / stage, self.folder / "artifacts" / stage)
+        for made in ("artifacts/corpora", "artifacts/tokens", "artifacts/teacher", "artifacts/triples", "results"):
+            shutil.copytree(finished.folder / made, self.folder / made)
 
 
 def environment() -> dict[str, str]:
@@ -191,7 +191,7 @@ def test_a_training_outlives_all_that_a_cluster_does_to_it(tmp_path, long, finis
     hurry(lost)
     project.wait_for_progress()
 
-    assert snakemake.wait(timeout=240) == 0, (project.folder / "snakemake.log").read_text()[-3000:]
+    assert snakemake.wait(timeout=480) == 0, (project.folder / "snakemake.log").read_text()[-3000:]
     assert same(project.weights, finished.weights)
 
 
