@@ -221,7 +221,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     table = pd.read_csv(project.one("results/miniature/ablations.csv"), index_col="experiment")
     assert list(table.index) == [
         "Stage 2", "BM25", "English teacher", "dense encoder, untrained", "Stage 1", "Stage 2, pivot view alone",
-        "no-echo", "no-stage-1", "longer", "longer: Stage 1", "second-round",
+        "longer", "longer: Stage 1", "no-echo", "no-stage-1", "second-round",
     ]  # fmt: skip
     measured = pd.read_csv(project.one("results/miniature/metrics.csv")).query("measure == 'nDCG@10'")
     assert table["nDCG@10"]["Stage 1"] == pytest.approx(measured.set_index("system").value["align"], abs=1e-6)
