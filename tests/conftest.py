@@ -192,6 +192,19 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def english_config(terms: int, **more) -> BertConfig:
+    """Shape of the English models: 1 layer, width 16."""
+    return BertConfig(
+        vocab_size=terms,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=MAX_LENGTH,
+        **more,
+    )
+
+
 @pytest.fixture(scope="session")
 def english_words() -> list[str]:
     """Words that the teacher's tokenizer keeps whole."""
@@ -203,15 +216,7 @@ def teacher_checkpoint(tmp_path_factory) -> Path:
     """Folder of an English masked language model with its WordPiece tokenizer: 1 layer, width 16."""
     folder = tmp_path_factory.mktemp("checkpoints") / "teacher"
     tokenizer = wordpiece_tokenizer()
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=MAX_LENGTH,
-    )
-    model = BertForMaskedLM(config)
+    model = BertForMaskedLM(english_config(len(tokenizer)))
     draw_weights(model, seed=1)
     with torch.no_grad():  # below zero, so that a text has some of the terms and not nearly all of them
         model.cls.predictions.bias.sub_(5.0)
@@ -225,16 +230,7 @@ def cross_encoder_checkpoint(tmp_path_factory) -> Path:
     """Folder of a cross-encoder with its WordPiece tokenizer: 1 layer, width 16, one label."""
     folder = tmp_path_factory.mktemp("checkpoints") / "cross-encoder"
     tokenizer = wordpiece_tokenizer()
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=MAX_LENGTH,
-        num_labels=1,
-    )
-    model = BertForSequenceClassification(config)
+    model = BertForSequenceClassification(english_config(len(tokenizer), num_labels=1))
     draw_weights(model, seed=4)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from importlib.util import find_spec
+import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -41,8 +41,9 @@ def test_tensorboard_has_all_numbers_of_the_metrics(prepared, values, encoder_ch
     assert [found["train/dev_nDCG@10", step] for step in (6, 9, 10)] == pytest.approx(looks)
 
 
-@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed here")
-def test_a_package_that_is_not_there_is_named(tmp_path):
+def test_a_package_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [])  # where it may be installed
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(MilcoError, match=r"^tracking: wandb is not installed; `pip install wandb`, or set .* none$"):
         trackers("wandb", tmp_path / "tracking")
     assert not (tmp_path / "tracking").exists()
