@@ -26,7 +26,8 @@ def plan(config: Config) -> list[dict[str, str]]:
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
     rows = [
-        _row("token cache", f"{pairs:,.0f} pairs, {english:,.0f} English texts", disk=(pairs + english) * ids),
+        _row("token cache", f"{pairs:,.0f} pairs, {english:,.0f} English texts", disk=(pairs + english) * ids,
+             devices=machine.devices),
         _row("teacher targets", f"{english:,.0f} texts", disk=english * cell,
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
         _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
