@@ -378,6 +378,9 @@ def train(
             interruption.report(stage, trainer.state.global_step, len(steps))
     elif first:
         finish(folder, output, model.save_pretrained)
+    # Threads of the process group that outlive the interpreter can abort a process that had finished its work.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
