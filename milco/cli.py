@@ -26,6 +26,10 @@ Output = Annotated[Path, typer.Option(help="File or folder to write; it appears 
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
 Budget = Annotated[str | None, typer.Option(help="none, auto, top-k 100, mass 0.9; without it that of --model.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the code of the encoder that lies in the model."),
+]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
 
 
@@ -240,9 +244,7 @@ def export(
     prune_documents: Budget = None,
     prune_queries: Budget = None,
     measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code of the encoder that lies in the model.")
-    ] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
 

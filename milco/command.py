@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from milco.cli import export, plan, start
+from milco.cli import Trust, export, plan, start
 
 # Heavy packages are imported inside the commands: `milco --help` and the shell's completion stay quick.
 
@@ -27,9 +27,8 @@ Form = Annotated[
 IdKey = Annotated[str | None, typer.Option(help="Key or column of the ids.")]
 TextKey = Annotated[str, typer.Option(help="Key or column of the texts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
 OptionalModel = Annotated[Path | None, typer.Option("--model", envvar="MILCO_MODEL", help="The model of the vectors.")]
+Language = Annotated[str | None, typer.Option(help="Language of the texts, if the model prunes each to its own budget.")]
 
 
 def _is_address(place: str) -> bool:
@@ -50,8 +49,10 @@ def inspect(
     text: Annotated[list[str], typer.Argument(help="Texts in any language; several stand side by side.")],
     model: ModelFolder,
     query: AsQuery = False,
+    language: Language = None,
     top: Annotated[int, typer.Option(min=1, help="Heaviest words of each view to show.")] = 15,
     as_json: AsJson = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Show the weighted words that a text becomes: the pivot view in English, the source view in its own words.
 
@@ -62,7 +63,7 @@ def inspect(
     """
     from milco.inspection import inspect, load_model, side_by_side
 
-    found = inspect(load_model(model), text, query)
+    found = inspect(load_model(model, trust_remote_code), text, query, language)
     if as_json:
         print(json.dumps([one.as_dict() for one in found], ensure_ascii=False, indent=2))
     else:
@@ -75,11 +76,13 @@ def encode(
     model: ModelFolder,
     output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors.")],
     query: AsQuery = False,
+    language: Language = None,
     form: Form = None,
     id_key: IdKey = None,
     text_key: TextKey = "text",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded together.")] = 64,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16, for GPUs.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Encode texts of any number into sparse vectors.
 
@@ -103,7 +106,8 @@ def encode(
         raise MilcoError(f"{output}: the texts that are encoded; give another name")
     with tqdm(total=streams.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
         found = streams.read_texts(texts, form, id_key, text_key)
-        streams.encode(load_model(model), found, output, query, batch_size, bf16, bar.update)
+        loaded = load_model(model, trust_remote_code)
+        streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
 
 
 @app.command()
@@ -139,6 +143,7 @@ def index(
     form: Form = None,
     id_key: IdKey = None,
     text_key: TextKey = "text",
+    trust_remote_code: Trust = False,
 ) -> None:
     """Build a Seismic inverted index of vectors, or write them into Milvus or Qdrant, here or on a cluster.
 
@@ -158,8 +163,9 @@ def index(
         return
     if texts or not model:
         raise typer.BadParameter("an engine takes --model, and no --texts")
+    found = streams.in_columns_of(load_model(model, trust_remote_code), vectors)
     with engine_at(output) as engine:
-        print(f"{output}: {engine.write(streams.in_columns_of(load_model(model), vectors), replace)} documents")
+        print(f"{output}: {engine.write(found, replace)} documents")
 
 
 @app.command()
@@ -172,6 +178,7 @@ def feed(
     output: Annotated[Path, typer.Option(help="New folder for the files.")],
     queries: Annotated[Path | None, typer.Option(help="Queries, as milco encode --query wrote them.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents that a query asks for.")] = 10,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write the files that another search engine loads, and queries in its own form.
 
@@ -182,7 +189,7 @@ def feed(
     from milco import feeds, streams
     from milco.inspection import load_model
 
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code)
     asked = streams.in_columns_of(loaded, queries) if queries else ()
     documents = streams.in_columns_of(loaded, vectors)
     counts = feeds.export(form, documents, asked, loaded.column_name, output, k)
@@ -204,6 +211,7 @@ def search(
     id_key: IdKey = None,
     text_key: TextKey = "text",
     as_json: AsJson = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Search an index with queries in any language.
 
@@ -227,9 +235,10 @@ def search(
     if _is_address(index):
         if exact or explain:
             raise typer.BadParameter("--exact and --explain go with a folder that milco index wrote")
-        found = search_engine(index, load_model(model), asked, k)
+        found = search_engine(index, load_model(model, trust_remote_code), asked, k)
     else:
-        found = search_texts(Retriever.open(Path(index)), load_model(model), asked, k, exact, explain)
+        retriever = Retriever.open(Path(index))
+        found = search_texts(retriever, load_model(model, trust_remote_code), asked, k, exact, explain)
     if as_json:
         for name, hits in found:
             print(json.dumps({"query": name, "results": [_as_dict(hit) for hit in hits]}, ensure_ascii=False))
@@ -313,6 +322,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     budget: Annotated[list[int] | None, typer.Option(min=1, help="Words a document keeps, for the slider.")] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Open a page on this machine: search in any language, see the words that matched, prune, compare texts.
 
@@ -330,7 +340,7 @@ def serve(
     from milco.retrieval import Retriever
     from milco.serve import Answers, Server
 
-    loaded = load_model(model)
+    loaded = load_model(model, trust_remote_code)
     corpus = documents / "corpus.jsonl" if (documents / "corpus.jsonl").exists() else documents
     examples: list[str] = []
     if corpus != documents and (documents / "queries.jsonl").exists():

@@ -33,11 +33,14 @@ class Inspected:
     as_dict = asdict
 
 
-def load_model(folder: Path) -> MilcoModel:
+def load_model(folder: Path, trust: bool = False) -> MilcoModel:
     """The model of a folder, on the first GPU if there is one, from that folder alone.
 
+    Args:
+        trust: whether Python files that lie in the folder may be run.
+
     Raises:
-        MilcoError: there is no such folder, or something else lies in it.
+        MilcoError: there is no such folder, something else lies in it, or it cannot be loaded without its code.
     """
     if not (folder / "config.json").is_file():
         what = "no config.json in it" if folder.is_dir() else "no such folder"
@@ -47,7 +50,7 @@ def load_model(folder: Path) -> MilcoModel:
         raise MilcoError(f"model {folder}: a model of type {kind!r}; give the folder of a trained MILCO model")
     disable_progress_bar()  # it takes no time worth one
     try:
-        model = MilcoModel.from_pretrained(folder)
+        model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)
     except (OSError, RuntimeError) as error:
         raise MilcoError(f"model {folder}: {str(error).splitlines()[0]}; copy or export the model again") from error
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,9 +64,10 @@ def split_views(tokens: dict[str, float]) -> dict[str, dict[str, float]]:
     }
 
 
-def inspect(model: MilcoModel, texts: list[str], query: bool) -> list[Inspected]:
-    """Both views of each text, cut as a query or as a document."""
-    rows = model.encode_query(texts) if query else model.encode_document(texts)
+def inspect(model: MilcoModel, texts: list[str], query: bool, language: str | None = None) -> list[Inspected]:
+    """Both views of each text, cut and pruned as a query or as a document in `language`."""
+    encode = model.encode_query if query else model.encode_document
+    rows = encode(texts, language=language)
     return [Inspected(text, **split_views(named)) for text, named in zip(texts, model.decode(rows), strict=True)]
 
 

@@ -104,7 +104,7 @@ class MilcoConfig(PretrainedConfig):
         if "auto_map" not in self.encoder:
             return AutoConfig.for_model(**copy.deepcopy(self.encoder))
         if not trust:
-            raise refusal(self.name_or_path, "load it with trust_remote_code=True")
+            raise refusal(self.name_or_path, "load it with trust_remote_code=True, or --trust-remote-code")
         kind = get_class_from_dynamic_module(self.encoder["auto_map"]["AutoConfig"], self.name_or_path)
         kind.register_for_auto_class()
         config = kind.from_dict(copy.deepcopy(self.encoder))

@@ -34,7 +34,8 @@ from milco.encode import refuse_broken
 from milco.errors import MilcoError
 from milco.files import write_json
 from milco.model import MilcoModel, in_text_order
-from milco.pruning import prune_mass, prune_top_k
+from milco.pruning import budget_of, prune_mass, prune_top_k
+from milco.pruning import prune as prune_to
 from milco.vectors import load_vectors, pivot_columns, save_vectors
 
 WINDOW = 4096  # texts that are in memory at a time; the encoder takes them in the order of their length
@@ -155,6 +156,7 @@ def encode(
     texts: Iterable[tuple[str, str]],
     output: Path,
     query: bool = False,
+    language: str | None = None,
     batch_size: int = 64,
     bf16: bool = False,
     done: Callable[[int], object] = lambda count: None,
@@ -162,15 +164,18 @@ def encode(
     """Encode texts (id, text) into the vectors `output`, or go on where an earlier run of the same was cut off.
 
     Args:
-        query: whether texts are cut where queries are, or where documents are.
+        query: whether texts are cut and pruned as the model does it with queries, or with documents.
+        language: of the texts; a model may prune each language to a budget of its own.
         bf16: whether the model computes in bfloat16.
         done: told how many texts were finished since.
 
     Raises:
         MilcoError: a text has weights that are no numbers.
     """
-    length = model.config.query_max_length if query else model.config.passage_max_length
-    made_by = [length, str(model.device), bf16, _state_of(Path(model.name_or_path))]
+    about = model.config
+    length = about.query_max_length if query else about.passage_max_length
+    budget = budget_of(about.query_budgets if query else about.document_budgets, language)
+    made_by = [length, budget, str(model.device), bf16, _state_of(Path(model.name_or_path))]
     draft = Draft(output, vocabulary_of(model), model.config.pivot_vocab_size)
     for part in windows(texts):
         digest = hashlib.sha256(json.dumps([made_by, part]).encode()).hexdigest()
@@ -179,7 +184,7 @@ def encode(
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
                 rows = in_text_order(model.iter_rows(list(strings), length, batch_size), model.width)
             refuse_broken(rows, strings)
-            draft.add(rows, list(ids), digest)
+            draft.add(prune_to(rows, budget), list(ids), digest)
         done(len(part))
     draft.finish()
 

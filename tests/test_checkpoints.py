@@ -12,7 +12,7 @@ import pytest
 from miniature import OFFLINE, ROOT
 from transformers import AutoModel, BertModel, dynamic_module_utils
 
-from milco import distill, encode
+from milco import command, distill, encode
 from milco.config import parse
 from milco.errors import MilcoError
 from milco.export import export
@@ -120,9 +120,23 @@ numpy.save(sys.argv[3], model.encode_query({TEXTS!r}).toarray())
 def test_a_finished_model_runs_its_code_only_when_asked(kind, own, teacher_checkpoint, ran, tmp_path):
     MilcoModel.from_checkpoints(own, teacher_checkpoint, trust_encoder=True).save_pretrained(tmp_path / "model")
     ran.unlink(missing_ok=True)
-    with pytest.raises(MilcoError, match=rf"^{tmp_path / 'model'} {UNTRUSTED}load it with trust_remote_code=True$"):
+    with pytest.raises(MilcoError, match=rf"^{tmp_path / 'model'} {UNTRUSTED}load it with trust_remote_code=True, .*$"):
         kind.from_pretrained(tmp_path / "model")
     assert not ran.exists()
+
+
+def test_a_command_runs_the_code_only_when_asked(own, teacher_checkpoint, ran, tmp_path, monkeypatch, capsys):
+    MilcoModel.from_checkpoints(own, teacher_checkpoint, trust_encoder=True).save_pretrained(tmp_path / "model")
+    ran.unlink(missing_ok=True)
+    words = ["milco", "inspect", "die Katze", "--json", "--model", str(tmp_path / "model")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=f"{UNTRUSTED}.*--trust-remote-code$"):
+        command.main()
+    assert not ran.exists()
+    monkeypatch.setattr(sys, "argv", [*words, "--trust-remote-code"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert not ended.value.code and json.loads(capsys.readouterr().out)[0]["text"] == "die Katze"
 
 
 def test_programs_run_the_code_of_the_source_that_says_so(prepared, values, own, teacher_checkpoint, tmp_path):

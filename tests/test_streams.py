@@ -105,6 +105,19 @@ def test_both_forms_hold_the_same_weights_to_the_last_bit(tmp_path, loaded):
         assert weights == sorted(weights, reverse=True)
 
 
+def test_a_model_prunes_each_language_to_its_budget(tmp_path, model_folder):
+    model = load_model(model_folder)
+    model.config.document_budgets = {"all": "top-k 3", "de": "top-k 2"}
+    for language, kept in ((None, 3), ("fr", 3), ("de", 2)):
+        name = tmp_path / f"{language}.jsonl"
+        encode(model, TEXTS.items(), name, language=language)
+        wanted = model.decode(model.encode_document(list(TEXTS.values()), language=language))
+        assert read(name)[1] == [pytest.approx(one, abs=1e-5) for one in wanted]
+        assert max(map(len, wanted)) == kept
+    encode(model, TEXTS.items(), tmp_path / "queries.jsonl", query=True)
+    assert max(map(len, read(tmp_path / "queries.jsonl")[1])) > 3
+
+
 @pytest.mark.parametrize("name", ["vectors.jsonl", "vectors"])
 @pytest.mark.parametrize("at", [2, 4, 5])
 def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_result(tmp_path, loaded, monkeypatch, name, at):
