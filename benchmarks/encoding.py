@@ -14,7 +14,7 @@ import torch
 from experiment import Experiment
 from measure import additional_memory, compare, in_own_process, save
 
-from milco.beir import read_collection
+from milco.data.beir import read_collection
 from milco.model import MilcoModel, in_text_order
 
 DOCUMENTS, BATCH = 512, 64

@@ -15,9 +15,9 @@ import torch
 from experiment import Experiment
 from measure import compare, save
 
-from milco.beir import read_collection
-from milco.export import write_onnx
+from milco.data.beir import read_collection
 from milco.model import MilcoModel, padded_batches
+from milco.tools.export import write_onnx
 
 QUERIES, DOCUMENTS, BATCH = 64, 256, 32
 

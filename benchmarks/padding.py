@@ -17,11 +17,11 @@ import pandas as pd
 from experiment import Experiment
 from measure import save
 
-from milco import tokens
-from milco.align import Pairs
-from milco.batching import Steps
-from milco.pairs import write_pairs
-from milco.tokens import TokenCache
+from milco.data import tokens
+from milco.data.pairs import write_pairs
+from milco.data.tokens import TokenCache
+from milco.training.align import Pairs
+from milco.training.batching import Steps
 
 STEPS = 300
 

@@ -21,16 +21,17 @@ import pyarrow.parquet as pq
 from experiment import Experiment
 from measure import MIB, save
 
-import milco.pairs
-from milco import teacher, tokens
+import milco.data.pairs
 from milco.config import Source
-from milco.corpora import PAIR_COLUMNS, parallel_pairs, read_batches
-from milco.pairs import write_pairs
-from milco.shards import ROWS
+from milco.data import tokens
+from milco.data.corpora import PAIR_COLUMNS, parallel_pairs, read_batches
+from milco.data.pairs import write_pairs
+from milco.data.shards import ROWS
+from milco.training import teacher
 
 LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
-milco.pairs.MEMORY = "500MB"  # so little that a million pairs go to disk, as hundreds of millions do
+milco.data.pairs.MEMORY = "500MB"  # so little that a million pairs go to disk, as hundreds of millions do
 
 
 def write_source(path: Path, words: list[str], english: int) -> None:

@@ -21,13 +21,13 @@ import torch
 from experiment import Experiment
 from measure import MIB, save
 
-from milco.beir import read_collection
-from milco.encode import Vectors
-from milco.evaluation import DEPTH, as_run, mean_ndcg
-from milco.index import Index, recall
+from milco.data.beir import read_collection
+from milco.evaluation.encode import Vectors
+from milco.evaluation.evaluate import DEPTH, as_run, mean_ndcg
+from milco.evaluation.index import Index, recall
+from milco.evaluation.search import Ranking, top_k
 from milco.model import MilcoModel
 from milco.pruning import prune_mass
-from milco.search import Ranking, top_k
 
 TEXTS, REPEATS = 8000, 5
 SETTINGS = [(cut, factor) for cut in (8, 16, 64) for factor in (0.9, 0.7)]

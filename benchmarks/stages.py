@@ -14,18 +14,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import plain
+import pyarrow.parquet as pq
 import torch
 from experiment import Experiment
 from measure import additional_memory, compare, in_own_process, save
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from milco import align, distill
-from milco.batching import Steps
+from milco.data.tokens import TokenCache
 from milco.losses import alignment_loss
 from milco.model import MilcoModel, Views
-from milco.teacher import Targets
-from milco.tokens import TokenCache
-from milco.training import Shares, freeze
+from milco.training import align, distill
+from milco.training.batching import Steps
+from milco.training.teacher import Targets
+from milco.training.trainer import Shares, freeze
 
 STEPS = {"Stage 1": 20, "Stage 2": 2}
 PLAIN_STEPS = 3  # of Stage 1
@@ -120,7 +121,7 @@ def stage_2(experiment: Experiment, bf16: bool) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
     recipe = Recipe(experiment, experiment["distill"], bf16, echo=config.model.echo)
-    groups = distill.Groups(pd.read_parquet(experiment["triples"]), recipe.model, config)
+    groups = distill.Groups(pq.read_table(experiment["triples"]), recipe.model, config)
     steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
     chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 2"], replace=False)
     loss = distill.loss(config)

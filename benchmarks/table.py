@@ -15,15 +15,14 @@ ratios carry over.
 """
 SCALE = """# Scale
 
-What grows with the corpus, and what does not. Token cache and teacher targets are written by several workers, each of
-which holds one batch of rows; training maps the files into memory and finds any step of any epoch directly
-(`milco/batching.py`), so that start and resume cost the same for a thousand pairs and for 594 million, those of the
-paper's Stage 1. Written by `python benchmarks/scale.py` and `python benchmarks/table.py`: synthetic texts of 5 to 30
-English words, 13 pairs for each English text, at most 64 tokens, the demo's tokenizer and teacher. Memory is that of
-all processes together, without mapped files. The last two columns extrapolate the row to 594 million pairs of such
-texts; the paper's are longer, its teacher is larger, and a GPU is quicker.
-
-The rule `corpora` still holds the text of all pairs in memory: it is made for corpora of some million pairs.
+What grows with the corpus, and what does not. `corpora` puts on disk what does not fit into its memory. Token cache and
+teacher targets are written by several workers, each of which holds one batch of rows. Training maps the files into
+memory and finds any step of any epoch directly (`milco/training/batching.py`), so that start and resume cost the same
+for a thousand pairs and for 594 million, those of the paper's Stage 1. Written by `python benchmarks/scale.py` and
+`python benchmarks/table.py`: synthetic texts of 5 to 30 English words, 13 pairs for each English text, at most 64
+tokens, the demo's tokenizer and teacher. Memory is that of all processes together, without mapped files. The last two
+columns extrapolate the row to 594 million pairs of such texts; the paper's are longer, its teacher is larger, and a GPU
+is quicker.
 """
 # What each part should gain, written down before it was built.
 EXPECTED = {

@@ -43,7 +43,7 @@ def _named(values: list[str]) -> dict[str, Path]:
 @app.command()
 def fetch(config: ConfigFile, name: Name, output: Output) -> None:
     """Download one source, checked against its checksum."""
-    from milco.sources import fetch
+    from milco.data.sources import fetch
 
     sources = configuration.load(config).sources
     if name not in sources:
@@ -54,7 +54,7 @@ def fetch(config: ConfigFile, name: Name, output: Output) -> None:
 @app.command()
 def convert(binary: Input, tokenizer: Input, output: Output) -> None:
     """Turn a 4-bit E5 file into a transformers checkpoint."""
-    from milco.convert import convert_e5
+    from milco.data.convert import convert_e5
 
     convert_e5(binary, tokenizer, output)
 
@@ -67,7 +67,7 @@ def corpora(
     encoder: Annotated[Path | None, typer.Option(help="Checkpoint by whose tokens documents are cut.")] = None,
 ) -> None:
     """Write parallel text, known items and test collections."""
-    from milco.corpora import build
+    from milco.data.corpora import build
 
     build(configuration.load(config), _named(source), output, encoder)
 
@@ -75,7 +75,7 @@ def corpora(
 @app.command()
 def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Output, workers: Workers = 1) -> None:
     """Write the token cache."""
-    from milco.tokens import build
+    from milco.data.tokens import build
 
     settings = configuration.load(config)
     build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
@@ -84,7 +84,7 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
 @app.command()
 def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output, workers: Workers = 1) -> None:
     """Write the teacher's sparse targets of every English text."""
-    from milco.teacher import write_targets
+    from milco.training.teacher import write_targets
 
     settings = configuration.load(config)
     length, size = settings.align.max_length, settings.evaluate.batch_size
@@ -102,7 +102,7 @@ def mine(
     scorer: Annotated[Path | None, typer.Option(help="The cross-encoder that distill.scorer names.")] = None,
 ) -> None:
     """Write distillation triples with mined negatives."""
-    from milco.mine import mine
+    from milco.training.mine import mine
 
     mine(configuration.load(config), corpora, teacher, _named(source), output, miner, scorer)
 
@@ -118,7 +118,7 @@ def align(
     output: Output,
 ) -> None:
     """Stage 1: sparse alignment. Start it with torchrun."""
-    from milco.align import run as train
+    from milco.training.align import run as train
 
     train(configuration.load(config), corpora, tokens, targets, encoder, lsr, output)
 
@@ -126,7 +126,7 @@ def align(
 @app.command()
 def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Output) -> None:
     """Stage 2: distillation. Start it with torchrun."""
-    from milco.distill import run as train
+    from milco.training.distill import run as train
 
     train(configuration.load(config), corpora, triples, start, lsr, output)
 
@@ -141,7 +141,7 @@ def encode(
     shard: Annotated[str, typer.Option(help="Which part of the texts, as 2-of-8.")] = "1-of-1",
 ) -> None:
     """Encode the test collections with one system."""
-    from milco.encode import encode
+    from milco.evaluation.encode import encode
 
     number, shards = map(int, shard.split("-of-"))
     texts = corpora / "collections" / "test"
@@ -151,7 +151,7 @@ def encode(
 @app.command()
 def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")], output: Output) -> None:
     """Put the vectors of all shards together."""
-    from milco.encode import merge
+    from milco.evaluation.encode import merge
 
     merge(shard, output)
 
@@ -166,7 +166,7 @@ def evaluate(
     vectors: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Search the test collections with one system and measure it."""
-    from milco.evaluation import evaluate
+    from milco.evaluation.evaluate import evaluate
 
     evaluate(configuration.load(config), system, corpora / "collections" / "test", vectors, encoder, output)
 
@@ -174,7 +174,7 @@ def evaluate(
 @app.command()
 def index(corpora: Corpora, vectors: Input, output: Output) -> None:
     """Build the Seismic indexes and hold them against exact search."""
-    from milco.index import build_all
+    from milco.evaluation.index import build_all
 
     build_all(corpora / "collections" / "test", vectors, output)
 
@@ -182,7 +182,7 @@ def index(corpora: Corpora, vectors: Input, output: Output) -> None:
 @app.command()
 def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
     """Measure every pruning budget."""
-    from milco.budgets import sweep
+    from milco.evaluation.budgets import sweep
 
     sweep(configuration.load(config), corpora / "collections" / "test", vectors, output)
 
@@ -202,7 +202,7 @@ def report(
     summary: Output,
 ) -> None:
     """Write report.html, metrics.csv and summary.md from all results."""
-    from milco.report import Results, write
+    from milco.evaluation.report import Results, write
 
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
     write(configuration.load(config), results, published, report, metrics, summary)
@@ -217,7 +217,7 @@ def ablations(
     summary: Output,
 ) -> None:
     """Compare an experiment with its variants."""
-    from milco.ablations import write
+    from milco.evaluation.ablations import write
     from milco.experiments import Experiment
 
     experiments = [Experiment(configuration.load(path)) for path in experiment]
@@ -251,7 +251,7 @@ def export(
     \b
     milco export --model artifacts/distill/KEY/model --output my-model --onnx
     """
-    from milco.export import budgets, export
+    from milco.tools.export import budgets, export
 
     said = {"documents": prune_documents, "queries": prune_queries}
     chosen = {side: budgets(budget, side, measured) for side, budget in said.items() if budget is not None}
@@ -270,7 +270,7 @@ def card(
     output: Output,
 ) -> None:
     """Write the model card from what was measured."""
-    from milco.card import write
+    from milco.tools.card import write
 
     write(configuration.load(config), corpora, model, metrics, summary, prune, citation, output)
 
@@ -284,7 +284,7 @@ def publish(
     vectors: Annotated[Path | None, typer.Option(help="Vectors to put there too.")] = None,
 ) -> None:
     """Put an exported model on the Hugging Face Hub."""
-    from milco.publish import publish
+    from milco.tools.publish import publish
 
     publish(configuration.load(config), model, card, vectors, output)
 

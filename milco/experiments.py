@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from milco.config import Config
-from milco.sources import local_path
+from milco.data.sources import local_path
 
 SYSTEM_NAMES = {
     "bm25": "BM25",

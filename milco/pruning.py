@@ -1,4 +1,4 @@
-"""Fewer terms per text: top-k and mass pruning. What a budget costs and saves: milco/budgets.py."""
+"""Fewer terms per text: top-k and mass pruning. What a budget costs and saves: milco/evaluation/budgets.py."""
 
 import numpy as np
 import scipy.sparse

@@ -21,9 +21,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
-from milco import corpora, mine
 from milco.config import parse
+from milco.data import corpora
 from milco.model import MilcoModel
+from milco.training import mine
 
 torch.set_num_threads(1)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from milco.ablations import Row, by_collection, compare, differences
 from milco.config import parse
+from milco.evaluation.ablations import Row, by_collection, compare, differences
 
 QUERIES = 60
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from milco.batching import POOL, Steps, parts_within, passes, places_in_random_order
 from milco.errors import MilcoError
-from milco.training import Shares
+from milco.training.batching import POOL, Steps, parts_within, passes, places_in_random_order
+from milco.training.trainer import Shares
 
 
 def plan_steps(lengths, size, epochs, seed, families=None, together=1):

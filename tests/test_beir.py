@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from milco.beir import Collection, read_collection, write_collection
+from milco.data.beir import Collection, read_collection, write_collection
 from milco.errors import MilcoError
 
 ODD = {

@@ -9,15 +9,15 @@ import pytest
 from sentence_transformers import SparseEncoder
 from test_model import TEXTS
 
-from milco import budgets
-from milco.beir import read_collection, write_collection
 from milco.config import parse
-from milco.encode import Vectors, encode
+from milco.data.beir import read_collection, write_collection
 from milco.errors import MilcoError
-from milco.export import budgets as budgets_to_export
-from milco.export import export
+from milco.evaluation import budgets
+from milco.evaluation.encode import Vectors, encode
 from milco.model import MilcoModel
 from milco.pruning import prune
+from milco.tools.export import budgets as budgets_to_export
+from milco.tools.export import export
 
 
 @pytest.fixture(scope="module")

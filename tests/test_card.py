@@ -11,9 +11,11 @@ from test_budgets import figures
 from test_config import demo
 from test_report import PUBLISHED, results
 
-from milco import card, config, report
+from milco import config
+from milco.evaluation import report
 from milco.experiments import Experiment
-from milco.export import export
+from milco.tools import card
+from milco.tools.export import export
 
 NC = "cc-by-nc-sa-4.0"
 

@@ -12,12 +12,14 @@ import pytest
 from miniature import OFFLINE, ROOT
 from transformers import AutoModel, BertModel, dynamic_module_utils
 
-from milco import command, distill, encode
 from milco.config import parse
 from milco.errors import MilcoError
-from milco.export import export
+from milco.evaluation import encode
 from milco.model import MilcoModel
-from milco.teacher import Teacher
+from milco.tools import command
+from milco.tools.export import export
+from milco.training import distill
+from milco.training.teacher import Teacher
 
 CONFIGURATION = """
 from transformers import BertConfig

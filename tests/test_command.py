@@ -8,7 +8,7 @@ import sys
 import pytest
 from miniature import write_lines
 
-from milco import command
+from milco.tools import command
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_every_command_has_help_with_an_example(milco):
 
 def test_a_shell_completes_commands_and_options():
     asked = {"_MILCO_COMPLETE": "complete_bash", "COMP_WORDS": "milco insp", "COMP_CWORD": "1"}
-    program = [sys.executable, "-c", "import sys; sys.argv[0] = 'milco'; from milco.command import app; app()"]
+    program = [sys.executable, "-c", "import sys; sys.argv[0] = 'milco'; from milco.tools.command import app; app()"]
     done = subprocess.run(program, env={**os.environ, **asked}, capture_output=True, text=True)
     assert done.stdout.split() == ["inspect"]
 
@@ -116,7 +116,7 @@ def test_wrong_uses_are_told_from_wrong_files(milco, tmp_path):
 
 
 def test_texts_of_the_standard_input_are_encoded(tmp_path, model_folder):
-    program = [sys.executable, "-m", "milco.command", "encode", "-", "--output", str(tmp_path / "vectors.jsonl")]
+    program = [sys.executable, "-m", "milco.tools.command", "encode", "-", "--output", str(tmp_path / "vectors.jsonl")]
     environment = {**os.environ, "MILCO_MODEL": str(model_folder)}
     subprocess.run(program, env=environment, input="die Katze\n猫\n".encode(), check=True)
     assert [json.loads(line)["id"] for line in (tmp_path / "vectors.jsonl").open()] == ["1", "2"]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer
 
-from milco.convert import EMBEDDING_NAMES, LAYER_NAMES, convert_e5
+from milco.data.convert import EMBEDDING_NAMES, LAYER_NAMES, convert_e5
 from milco.errors import MilcoError
 
 HIDDEN, LAYERS, HEADS, WIDE, VOCABULARY, POSITIONS, TYPES = 32, 2, 4, 64, 9, 16, 2

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from miniature import read_pairs
 
-from milco import config, corpora
-from milco.beir import Collection, read_collection, write_collection
+from milco import config
+from milco.data import corpora
+from milco.data.beir import Collection, read_collection, write_collection
 from milco.errors import MilcoError
 
 ROOT = Path(__file__).parents[1]

@@ -2,16 +2,19 @@
 
 import json
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from miniature import settings
 
-from milco import distill, encode, evaluation
 from milco.config import parse
-from milco.distill import loss
+from milco.evaluation import encode, evaluate
 from milco.losses import contrastive_loss, distillation_loss
 from milco.model import MilcoModel, Views
+from milco.training import distill
+from milco.training.distill import SIDES, Groups, loss
 
 QUERIES, GROUP, TERMS = 4, 3, 20
 
@@ -63,6 +66,44 @@ def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
     assert {"agreement", "active_query", "empty_document"} <= one.keys()
 
 
+def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values, model):
+    config = parse({**values, "distill": {**values["distill"], "train_group_size": 3}})
+    triples = {
+        "query": ["die Katze", "das Haus im Dorf"],
+        "pos": [["the cat"], ["the house", "a house in the village"]],
+        "neg": [["the dog", "the house", "a river"], ["the cat", "the dog", "a tree", "the night"]],
+        "pos_scores": [[9.0], [8.0, 7.0]],
+        "neg_scores": [[1.5, 1.0, 0.5], [2.5, 2.0, 0.25, 0.125]],
+    }
+    groups = Groups(pa.table(triples), model, config)
+
+    def ids(text: str) -> list[int]:
+        return model.tokenizer(text)["input_ids"]
+
+    assert groups.lengths.tolist() == [max(len(ids(text)) for text in texts) for texts in triples["neg"]]
+    seen = set()
+    for step in range(30):
+        (part,) = groups(np.array([1, 0]), step)
+        texts = [row[mask.bool()].tolist() for row, mask in zip(part["input_ids"], part["attention_mask"], strict=True)]
+        assert texts[:2] == [ids(triples["query"][1]), ids(triples["query"][0])]
+        for place, example in enumerate([1, 0]):
+            score = {
+                tuple(ids(text)): value
+                for side in SIDES
+                for text, value in zip(triples[side][example], triples[f"{side}_scores"][example], strict=True)
+            }
+            documents = [tuple(text) for text in texts[2 + 3 * place : 5 + 3 * place]]
+            assert documents[0] in [tuple(ids(text)) for text in triples["pos"][example]] and len(set(documents)) == 3
+            assert part["scores"][place].tolist() == [score[text] for text in documents]
+            seen.add((example, *documents))
+        # The same text has the same number, whoever's document it is.
+        numbers = {tuple(text): number for text, number in zip(texts[2:], part["documents"].tolist(), strict=True)}
+        assert len(set(numbers.values())) == len({tuple(text) for text in texts[2:]})
+        again = groups(np.array([1, 0]), step)[0]
+        assert again["documents"].equal(part["documents"]) and again["scores"].equal(part["scores"])
+    assert len(seen) > 15
+
+
 def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its_encoder(
     prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path
 ):
@@ -80,6 +121,6 @@ def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its
 
     test = data / "collections" / "test"
     encode.encode(config, "distill", tmp_path / "model", test, tmp_path / "vectors")
-    evaluation.evaluate(config, "distill", test, tmp_path / "vectors", encoder_checkpoint, tmp_path / "runs")
+    evaluate.evaluate(config, "distill", test, tmp_path / "vectors", encoder_checkpoint, tmp_path / "runs")
     measures = pd.read_parquet(tmp_path / "runs" / "measures.parquet")
     assert measures[measures.measure == "R@100"].value.tolist() == [1.0] * 20  # of 40 documents none is without a term

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from miniature import Project
 
-import milco.encode
+import milco.evaluation.encode
 from milco import config
-from milco.beir import read_collection
-from milco.encode import Vectors, encode, merge, texts_of_shard
+from milco.data.beir import read_collection
 from milco.errors import MilcoError
+from milco.evaluation.encode import Vectors, encode, merge, texts_of_shard
 from milco.model import MilcoModel, in_text_order
 
 
@@ -29,7 +29,7 @@ def test_parts_and_shards_hold_the_vectors_of_all_texts(
     settings = config.parse(values)
     model = model_folder if system == "distill" else encoder_checkpoint
     encode(settings, system, model, corpora, tmp_path / "whole")
-    monkeypatch.setattr(milco.encode, "WINDOW", 7)
+    monkeypatch.setattr(milco.evaluation.encode, "WINDOW", 7)
     shards = [tmp_path / str(shard) for shard in range(2)]
     for number, shard in enumerate(shards):
         encode(settings, system, model, corpora, shard, number, 2)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, vstack
 
-import milco.engines
-from milco.beir import Collection, write_collection
-from milco.encode import text_id
-from milco.engines import engine_at, read_parts
+import milco.tools.engines
+from milco.data.beir import Collection, write_collection
+from milco.data.vectors import save_dense, save_vectors
 from milco.errors import MilcoError
-from milco.index import recall
-from milco.search import rank_exactly
-from milco.vectors import save_dense, save_vectors
+from milco.evaluation.encode import text_id
+from milco.evaluation.index import recall
+from milco.evaluation.search import rank_exactly
+from milco.tools.engines import engine_at, read_parts
 
 COLUMNS = 280_000
 
@@ -144,7 +144,7 @@ def test_what_a_killed_write_left_is_not_found_and_goes_away(tmp_path):
     where = address("milvus", tmp_path)
     killed = f"""
 import os
-from milco.engines import engine_at
+from milco.tools.engines import engine_at
 from scipy.sparse import csr_array
 def parts():
     yield ["half"], csr_array([[1.0, 2.0]])
@@ -238,9 +238,9 @@ def test_a_broken_weight_is_an_error_that_names_the_document(small, weight):
 
 
 def test_documents_are_read_a_part_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(milco.engines, "DOCUMENTS_AT_A_TIME", 7)
+    monkeypatch.setattr(milco.tools.engines, "DOCUMENTS_AT_A_TIME", 7)
     written = []
-    monkeypatch.setattr(milco.engines.Milvus, "_upsert", lambda self, name, ids, rows: written.append(len(ids)))
+    monkeypatch.setattr(milco.tools.engines.Milvus, "_upsert", lambda self, name, ids, rows: written.append(len(ids)))
     seen = []
 
     def watched():

@@ -23,8 +23,8 @@ from test_mteb_tasks import Encoder, Tiny
 from transformers import AutoModel
 
 from milco.errors import MilcoError
-from milco.export import export, write_onnx
 from milco.model import MilcoModel
+from milco.tools.export import export, write_onnx
 
 ROOT = Path(__file__).parents[1]
 LONG = " ".join(["the", "cat", "Hund", "house", "rot", "water", "дом", "red"] * 3)
@@ -229,7 +229,7 @@ def test_onnxruntime_gives_the_same_views_for_any_batch_and_length(exported, mod
 
 
 def test_a_model_without_lexecho_has_one_output_and_the_head_is_left_as_it_was(model_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr("milco.export.TILE_TERMS", 7)  # several tiles, the last one shorter
+    monkeypatch.setattr("milco.tools.export.TILE_TERMS", 7)  # several tiles, the last one shorter
     plain = MilcoModel.from_pretrained(model_folder, echo=False).eval()
     (tmp_path / "onnx").mkdir()
     write_onnx(plain, tmp_path / "onnx" / "model.onnx")
@@ -252,7 +252,7 @@ def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monk
     (tmp_path / "mine").mkdir()
     with pytest.raises(MilcoError, match=r"--output .*mine: exists and is no MILCO model"):
         export(model_folder, tmp_path / "mine")
-    monkeypatch.setattr("milco.export.ONNX_PACKAGES", ("onnx", "onnx_of_the_future"))
+    monkeypatch.setattr("milco.tools.export.ONNX_PACKAGES", ("onnx", "onnx_of_the_future"))
     with pytest.raises(MilcoError, match=r"--onnx: onnx_of_the_future not installed; pip install 'milco\[onnx\]'"):
         export(model_folder, tmp_path / "out", onnx=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half", "mine"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, random_array
 
-import milco.feeds
+import milco.tools.feeds
 from milco.errors import MilcoError
-from milco.feeds import FORMS, SCALE, escape, export
-from milco.search import rank_exactly
+from milco.evaluation.search import rank_exactly
+from milco.tools.feeds import FORMS, SCALE, escape, export
 
 COLUMNS = 300
 ODD = [
@@ -196,7 +196,7 @@ def test_what_comes_to_nothing_is_left_out(tmp_path, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_documents_are_spread_over_files_and_held_a_part_at_a_time(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(milco.feeds, "FILE_BYTES", 20_000)
+    monkeypatch.setattr(milco.tools.feeds, "FILE_BYTES", 20_000)
     alive = []
 
     def watched():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from milco.errors import MilcoError
-from milco.guard import MARK, Guard, refuse_if_stopped
+from milco.training.guard import MARK, Guard, refuse_if_stopped
 
 SOUND = {"loss": 1.0, "active_query": 120.0, "empty_query": 0.02}
 ARGUMENTS = SimpleNamespace(warmup_steps=10)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from milco import corpora
 from milco.config import Source
+from milco.data import corpora
 from milco.model import MilcoModel
 
 ROOT = Path(__file__).parents[1]
@@ -200,7 +200,7 @@ def test_downloads_at_the_same_time_write_one_lock(hub, tmp_path):
     names = ["one", "two", "three", "four"]
     commits = {f"models/owner/{name}": hub.commit(f"models/owner/{name}", {"tokenizer.json": b"{}"}) for name in names}
     program = (
-        "import sys; from pathlib import Path; from milco.config import Source; from milco.sources import fetch;"
+        "import sys; from pathlib import Path; from milco.config import Source; from milco.data.sources import fetch;"
         "fetch('mine', Source(uri='hf:owner/' + sys.argv[1], format='tokenizer'), Path(sys.argv[1]))"
     )
     environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from milco.evaluation import mean_ndcg
-from milco.index import Index, recall
-from milco.search import rank_exactly
+from milco.evaluation.evaluate import mean_ndcg
+from milco.evaluation.index import Index, recall
+from milco.evaluation.search import rank_exactly
 
 COLUMNS = 151_000
 

@@ -13,12 +13,13 @@ import yaml
 from conftest import ENGLISH_WORDS, SOURCE_WORDS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from milco import config, mine
-from milco.corpora import TRIPLE_COLUMNS
+from milco import config
+from milco.data.corpora import TRIPLE_COLUMNS
 from milco.errors import MilcoError
 from milco.model import MilcoModel
-from milco.score import CrossEncoder, scored
-from milco.teacher import to_batch
+from milco.training import mine
+from milco.training.score import CrossEncoder, scored
+from milco.training.teacher import to_batch
 
 ROOT = Path(__file__).parents[1]
 NUMBER = 12
@@ -243,14 +244,14 @@ def user_triples(folder: Path, *rows: dict) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(MilcoError) as error:
-        mine.read_triples(path, settings(distill__train_group_size=4), "triples")
+        list(mine.read_triples(path, settings(distill__train_group_size=4), "triples"))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_user_s_triples_with_just_enough_negatives_are_taken(tmp_path):
     path = user_triples(tmp_path, TRIPLE, TRIPLE)
-    found = mine.read_triples(path, settings(distill__train_group_size=4), "triples")
+    found = pd.concat(mine.read_triples(path, settings(distill__train_group_size=4), "triples"))
     assert [list(documents) for documents in found.neg] == [TRIPLE["neg"]] * 2
 
 

@@ -27,8 +27,8 @@ from transformers import (
 from milco import config
 from milco.errors import MilcoError
 from milco.model import MilcoModel
-from milco.teacher import Teacher
-from milco.training import collate_texts
+from milco.training.teacher import Teacher
+from milco.training.trainer import collate_texts
 
 TEXTS = [
     "the cat",

@@ -16,14 +16,16 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from transformers import AutoTokenizer
 
-from milco import budgets, config, corpora, index
-from milco.beir import Collection, read_collection
-from milco.encode import encode
+from milco import config
+from milco.data import corpora
+from milco.data.beir import Collection, read_collection
+from milco.data.mteb_tasks import pooled
+from milco.data.sources import fetch
 from milco.errors import MilcoError
-from milco.evaluation import evaluate, run_of
+from milco.evaluation import budgets, index
+from milco.evaluation.encode import encode
+from milco.evaluation.evaluate import evaluate, run_of
 from milco.model import MilcoModel
-from milco.mteb_tasks import pooled
-from milco.sources import fetch
 
 LANGUAGES = {"de": ["deu-Latn"], "fr": ["fra-Latn"]}
 CHECKED = {"nDCG@10": "ndcg_at_10", "RR@10": "mrr_at_10", "R@5": "recall_at_5", "nDCG@20": "ndcg_at_20"}

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from miniature import read_pairs
 
-from milco import pairs
+from milco.data import pairs
+from milco.data.shards import write_parquet
 from milco.errors import MilcoError
-from milco.shards import write_parquet
 
 CHANCE = random.Random(0)
 MANY = [
@@ -92,7 +92,7 @@ def test_too_little_memory_is_named_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_table_is_cut_into_row_groups_of_one_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("milco.shards.FILE_ROWS", 7)
+    monkeypatch.setattr("milco.data.shards.FILE_ROWS", 7)
     table = pairs.pa.table({"n": range(31)})
     reader = pairs.pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=4))
     for rows in (table, reader):
@@ -105,7 +105,7 @@ def test_a_table_is_cut_into_row_groups_of_one_size(tmp_path, monkeypatch):
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from milco import pairs, shards
+from milco.data import pairs, shards
 pairs.MEMORY, pairs.THREADS, pairs.STAGED_ROWS, shards.FILE_ROWS = "100MB", 1, 5000, 5000
 count, words = int(sys.argv[1]), "word " * 60
 made = ((f"{n % (count // 4)} {words}", f"{n} {words}", "de") for n in range(count))

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from test_model import TEXTS
 
-from milco.export import export
+from milco.data.vectors import load_vectors, save_vectors
 from milco.pruning import prune
-from milco.vectors import load_vectors, save_vectors
+from milco.tools.export import export
 
 ROOT = Path(__file__).parents[1]
 TOKEN, STRANGER = "hf_averysecrettokenindeed", "hf_anothersecrettoken"

@@ -18,7 +18,7 @@ from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 
 from milco.errors import MilcoError
-from milco.recovery import damage, last_checkpoint, seal, writing
+from milco.training.recovery import damage, last_checkpoint, seal, writing
 
 STEPS = 1000
 

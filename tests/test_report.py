@@ -5,7 +5,7 @@ import pytest
 from miniature import ROOT
 
 from milco import config
-from milco.report import Results, beside_published, write
+from milco.evaluation.report import Results, beside_published, write
 
 SYSTEMS = ["bm25", "distill"]
 PUBLISHED = ROOT / "config" / "published.yaml"

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from milco import streams
 from milco.errors import MilcoError
-from milco.inspection import load_model
 from milco.model import MilcoModel
-from milco.retrieval import Retriever, build, search_texts
-from milco.streams import encode
+from milco.tools import streams
+from milco.tools.inspection import load_model
+from milco.tools.retrieval import Retriever, build, search_texts
+from milco.tools.streams import encode
 
 DOCUMENTS = {"d1": "die Katze", "d2": "the house", "d3": "", "d4": "ночь", "d5": "the old red house", "d6": "猫 水"}
 QUERIES = {"q1": "Haus", "q2": "cat and house", "q3": "猫"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-import milco.search
-from milco.search import rank_exactly, top_k
+import milco.evaluation.search
+from milco.evaluation.search import rank_exactly, top_k
 
 
 def naive(queries, documents, k, sparse):
@@ -51,7 +51,7 @@ def test_dense_vectors_may_have_scores_of_zero_and_below():
 def test_queries_at_a_time_change_nothing(monkeypatch, at_a_time, kind):
     queries, documents = draw(9, 2), draw(40, 3)
     wanted = naive(queries, documents, 7, kind is csr_array)
-    monkeypatch.setattr(milco.search, "QUERIES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(milco.evaluation.search, "QUERIES_AT_A_TIME", at_a_time)
     assert rank_exactly(kind(queries), kind(documents), 7) == wanted
 
 

@@ -14,9 +14,9 @@ from browser import CHROMIUM, Browser
 from miniature import write_lines
 
 from milco.errors import MilcoError
-from milco.inspection import load_model
-from milco.retrieval import Retriever
-from milco.serve import Answers, Server
+from milco.tools.inspection import load_model
+from milco.tools.retrieval import Retriever
+from milco.tools.serve import Answers, Server
 
 HOSTILE = (
     """<img src=x onerror="document.title='owned'"> "house" 'the' </li><script>document.title='owned'</script> &amp;"""
@@ -151,7 +151,7 @@ def test_the_command_serves_a_collection_until_it_is_interrupted(tmp_path, model
     write_lines(tmp_path / "qrels" / "test.tsv", ["q\td1\t1"])
     words = ["serve", str(tmp_path), "--model", str(model_folder), "--port", "0", "--no-open", "--budget", "3"]
     with subprocess.Popen(
-        [sys.executable, "-m", "milco.command", *words], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "milco.tools.command", *words], stdout=subprocess.PIPE, text=True,
         # A test that runs in the background hands on a Ctrl-C that is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip

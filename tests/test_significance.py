@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from milco.significance import paired_difference
+from milco.evaluation.significance import paired_difference
 
 
 def test_a_difference_on_every_query_is_significant_and_its_interval_holds_it():

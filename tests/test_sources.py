@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from milco.config import Source
+from milco.data.sources import fetch, local_path
 from milco.errors import MilcoError
-from milco.sources import fetch, local_path
 
 ROOT = Path(__file__).parents[1]
 WHEEL = "tinypack-1.0-py3-none-any.whl"

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from milco import streams
 from milco.errors import MilcoError
-from milco.inspection import load_model
 from milco.pruning import prune_mass, prune_top_k
-from milco.streams import encode, prune, read_texts, read_vectors
+from milco.tools import streams
+from milco.tools.inspection import load_model
+from milco.tools.streams import encode, prune, read_texts, read_vectors
 
 TEXTS = {"a": "die Katze", "b": "", "ü\"'<": "le chat\u2028rouge", "d": "ночь", "7": "the old house", "f": "猫 水"}
 
@@ -159,7 +159,7 @@ def test_windows_of_other_texts_or_of_another_model_are_encoded_anew(tmp_path, l
 
 def test_a_killed_process_is_continued_by_the_next(tmp_path, model_folder):
     texts = write_jsonl(tmp_path / "texts.jsonl", {str(n): f"die Katze {n} the house" for n in range(500)})
-    code = "from milco import streams; streams.WINDOW = 20; from milco.command import main; main()"
+    code = "from milco.tools import streams; streams.WINDOW = 20; from milco.tools.command import main; main()"
     program = [sys.executable, "-c", code, "encode", str(texts), "--model", str(model_folder), "--output"]
     first = subprocess.Popen([*program, str(tmp_path / "vectors.jsonl")], stderr=subprocess.PIPE)
     log = tmp_path / ".vectors.jsonl.part" / "windows.txt"

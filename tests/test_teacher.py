@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from milco.data.shards import write_parquet
 from milco.losses import alignment_loss
 from milco.model import in_text_order
-from milco.shards import write_parquet
-from milco.teacher import Targets, Teacher, write_targets
+from milco.training.teacher import Targets, Teacher, write_targets
 
 TEXTS = ["the cat", "the dogs of the king and the queen", "", "red", "night train to the river in the rain", "red red"]
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from milco import text
+from milco.data import text
 
 GOOD = {
     "ar": "تعذر الاتصال بالجهاز",

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-import milco.shards
+import milco.data.shards
+from milco.data.shards import write_parquet
+from milco.data.tokens import TokenCache, build
 from milco.errors import MilcoError
-from milco.shards import write_parquet
-from milco.tokens import TokenCache, build
 
 ENGLISH = ["the cat", "dog", "the big red house and the water", "", "book river night"]
 PAIRS = [  # a text's translations together, texts with few of them first
@@ -47,8 +47,8 @@ def tokenizer(encoder_checkpoint):
 def rows(request, monkeypatch):
     """Record batches and files of few rows, or one of many."""
     batch, batches = request.param
-    monkeypatch.setattr(milco.shards, "ROWS", batch)
-    monkeypatch.setattr(milco.shards, "FILE_ROWS", batch * batches)
+    monkeypatch.setattr(milco.data.shards, "ROWS", batch)
+    monkeypatch.setattr(milco.data.shards, "FILE_ROWS", batch * batches)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_finished_cache_is_replaced_as_a_whole(corpora, encoder_checkpoint, tm
 
 
 def test_row_groups_of_another_size_are_an_error(monkeypatch, corpora, encoder_checkpoint, tmp_path):
-    monkeypatch.setattr(milco.shards, "FILE_ROWS", 2)
+    monkeypatch.setattr(milco.data.shards, "FILE_ROWS", 2)
     with pytest.raises(MilcoError, match=r"english.parquet: its row groups do not have 2 rows each"):
         build(corpora, encoder_checkpoint, 6, 1, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

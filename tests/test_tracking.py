@@ -7,10 +7,10 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from milco import distill
 from milco.config import parse
 from milco.errors import MilcoError
-from milco.tracking import trackers
+from milco.training import distill
+from milco.training.tracking import trackers
 
 VARIABLES = ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR", "WANDB_MODE", "WANDB_PROJECT")
 

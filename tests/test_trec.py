@@ -4,8 +4,8 @@ import io
 
 import pytest
 
+from milco.data.trec import complete, read_qrels, read_run, write_run
 from milco.errors import MilcoError
-from milco.trec import complete, read_qrels, read_run, write_run
 
 RUN = {"q1": {"d2": 2.5, "d1": 1.0}, "q2": {"d3": 1.0}}
 

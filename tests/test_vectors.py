@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.sparse import csr_array, random_array
 
+from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
-from milco.vectors import load_vectors, pivot_columns, save_vectors
 
 IDS = ["q1", "a b", "ü/7", "0", "#x"]
 

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 import milco.warmstart
 from milco.errors import MilcoError
 from milco.model import MilcoModel
-from milco.teacher import Teacher
+from milco.training.teacher import Teacher
 from milco.warmstart import fit_connector
 
 

@@ -18,8 +18,8 @@ from huggingface_hub import ModelCard
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 
-from milco.budgets import choices
-from milco.encode import Vectors
+from milco.evaluation.budgets import choices
+from milco.evaluation.encode import Vectors
 from milco.model import MilcoModel
 
 DEMO = ROOT / "config" / "demo.yaml"

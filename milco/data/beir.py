@@ -1,0 +1,198 @@
+"""Test collections in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
+
+Those that the project writes have a collection.json beside these files:
+
+    query_language, document_language
+    source          name of the source in the configuration
+    chunked         whether documents are chunks, named DOCUMENT#0, DOCUMENT#1, …; judgements name documents
+    task, …         for a task of mteb where it comes from, see milco/data/mteb_tasks.py
+"""
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import nlargest
+from pathlib import Path
+from typing import Any
+
+from milco.data.text import comparable
+from milco.errors import MilcoError
+from milco.files import write_json
+
+GRADE = re.compile(r"-?[0-9]+")
+
+
+@dataclass
+class Collection:
+    """A test collection in memory: texts by id, judged documents by query id with their grade, and what
+    collection.json says about it."""
+
+    name: str
+    documents: dict[str, str] = field(default_factory=dict)
+    queries: dict[str, str] = field(default_factory=dict)
+    qrels: dict[str, dict[str, int]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def judged_ids(self) -> list[str]:
+        """Ids under which documents are judged, one for each text: a chunk has that of its document."""
+        if self.about.get("chunked"):
+            return [identifier.rpartition("#")[0] for identifier in self.documents]
+        return list(self.documents)
+
+    def texts_to_find(self, depth: int) -> int:
+        """How many texts a search must find for `depth` documents to be among them, whatever texts they are."""
+        if self.about.get("chunked"):
+            depth = sum(nlargest(depth, Counter(self.judged_ids()).values()))
+        return depth + bool(self.about.get("ignore_identical_ids"))
+
+    def texts(self) -> set[str]:
+        """Every text of the collection, in the form under which strings are compared."""
+        return {comparable(value) for value in (*self.documents.values(), *self.queries.values())}
+
+
+def read_collection(folder: Path, split: str = "test") -> Collection:
+    """Read a test collection in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
+
+    Titles are put before the text of their document. Queries without a relevant document are left out, as in BEIR.
+
+    Raises:
+        MilcoError: a file is missing, or a line is not what the layout asks for (the message has its number).
+    """
+    collection = Collection(folder.name, about=read_about(folder))
+    collection.documents = _each_once(folder / "corpus.jsonl", iter_documents(folder))
+    known: Container[str] | None = collection.documents
+    if collection.about.get("chunked"):
+        known = set(collection.judged_ids())
+    if "task" in collection.about:  # mteb judges documents that are nowhere; they count as relevant and not found
+        known = None
+    collection.queries, collection.qrels = read_queries(folder, split, known)
+    return collection
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What collection.json says; nothing for a collection of the user's own."""
+    path = folder / "collection.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def iter_documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of a collection's documents, one at a time."""
+    for row in read_jsonl(folder / "corpus.jsonl", ["_id", "text"]):
+        yield row["_id"], f"{row.get('title') or ''} {row['text']}".strip()
+
+
+def read_queries(
+    folder: Path, split: str = "test", documents: Container[str] | None = None
+) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries that have a relevant document, by id, and their qrels.
+
+    Args:
+        documents: ids that a judgement may name; any by default.
+    """
+    rows = read_jsonl(folder / "queries.jsonl", ["_id", "text"])
+    queries = _each_once(folder / "queries.jsonl", ((row["_id"], row["text"]) for row in rows))
+    qrels: dict[str, dict[str, int]] = defaultdict(dict)
+    path = folder / "qrels" / f"{split}.tsv"
+    for number, (query, document, grade) in _qrels_lines(path):
+        if query not in queries:
+            raise MilcoError(f"{path}:{number}: query {query!r} is not in queries.jsonl")
+        if documents is not None and document not in documents:
+            raise MilcoError(f"{path}:{number}: document {document!r} is not in corpus.jsonl")
+        qrels[query][document] = grade
+    relevant = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    if not relevant:
+        raise MilcoError(f"{path}: no grade above 0 in it; a collection needs at least one relevant document")
+    return {query: queries[query] for query in relevant}, relevant
+
+
+def _each_once(path: Path, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Texts of a file, a line each, by their id."""
+    found: dict[str, str] = {}
+    for number, (identifier, text) in enumerate(texts, 1):
+        if identifier in found:
+            raise MilcoError(f"{path}:{number}: _id {identifier!r} is there twice")
+        found[identifier] = text
+    return found
+
+
+def write_collection(collection: Collection, folder: Path, split: str, same: Path | None = None) -> None:
+    """Write a collection in BEIR layout; the folder must not exist yet.
+
+    Args:
+        same: folder of a collection over the same documents, whose file is linked and not written again.
+    """
+    documents = ({"_id": name, "title": "", "text": text} for name, text in collection.documents.items())
+    queries = ({"_id": name, "text": text} for name, text in collection.queries.items())
+    write_layout(folder, split, () if same else documents, queries, collection.qrels, collection.about)
+    if same:
+        (folder / "corpus.jsonl").unlink()
+        os.link(same / "corpus.jsonl", folder / "corpus.jsonl")
+
+
+def write_layout(
+    folder: Path,
+    split: str,
+    documents: Iterable[dict[str, str]],
+    queries: Iterable[dict[str, str]],
+    qrels: dict[str, dict[str, int]],
+    about: dict[str, Any],
+) -> None:
+    """Write the rows of a collection as they come; the folder must not exist yet."""
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as lines:
+        lines.write("query-id\tcorpus-id\tscore\n")
+        for query, grades in qrels.items():
+            lines.writelines(f"{query}\t{document}\t{grade}\n" for document, grade in grades.items())
+    if about:
+        write_json(folder / "collection.json", about)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file with their numbers from 1, without their ends."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                decoded = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise MilcoError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
+            yield number, decoded.rstrip("\r\n")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSONL file with the numbers of their lines."""
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise MilcoError(f"{path}:{number}: not a JSON object ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise MilcoError(f"{path}:{number}: not a JSON object")
+        yield number, row
+
+
+def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
+    if not path.is_file():
+        raise MilcoError(f"{path}: no such file; a test collection needs corpus.jsonl, queries.jsonl and qrels/")
+    for number, row in json_lines(path):
+        for key in keys:
+            if not isinstance(row.get(key), str):
+                raise MilcoError(f"{path}:{number}: key {key!r} is missing or is no string")
+        yield row
+
+
+def _qrels_lines(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
+    if not path.is_file():
+        raise MilcoError(f"{path}: no such file; it holds the judgements: query-id, corpus-id, score")
+    for number, line in numbered_lines(path):
+        parts = line.split("\t")
+        if number == 1 and parts[-1] == "score":
+            continue
+        if len(parts) != 3 or not GRADE.fullmatch(parts[2]):
+            raise MilcoError(f"{path}:{number}: expected query-id, corpus-id and a whole score, tab-separated")
+        yield number, (parts[0], parts[1], int(parts[2]))

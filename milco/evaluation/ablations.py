@@ -1,0 +1,195 @@
+"""Experiments compared: one experiment, its own simpler systems, and its variants, on the same queries.
+
+Run by rule `ablations`:
+    python -m milco ablations --experiment FILE --experiment FILE … --published FILE --page FILE --table FILE
+        --summary FILE
+where each FILE of an experiment is its settings, the first those of the experiment that the others vary.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from milco.config import Config
+from milco.environment import environment
+from milco.evaluation.report import MEASURE, beside_published, markdown_table, template
+from milco.evaluation.significance import paired_difference
+from milco.experiments import Experiment, compared
+from milco.files import finished_file
+
+LEVEL = 0.05
+STAGES = {
+    "corpora": "corpora",
+    "tokens": "token cache",
+    "teacher": "teacher",
+    "triples": "triples",
+    "align": "Stage 1",
+    "distill": "Stage 2",
+}
+ASKED = ["collection", "query"]
+
+
+@dataclass
+class Row:
+    """One line of the comparison.
+
+    Attributes:
+        changes: keys with other values than in the base, and their values.
+        made: stages that it does not share with the base.
+        measures: one row per collection, query and measure.
+        active: mean terms per query and document over the collections.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    made: list[str]
+    measures: pd.DataFrame
+    active: pd.Series
+
+    @classmethod
+    def read(cls, name: str, base: Experiment, experiment: Experiment, system: str) -> "Row":
+        """Read what rule `evaluate` wrote for a system of an experiment."""
+        runs = Path(experiment.places[f"runs-{system}"])
+        statistics = pd.DataFrame(json.loads((runs / "statistics.json").read_text(encoding="utf-8")))
+        made = [label for stage, label in STAGES.items() if experiment.keys[stage] != base.keys[stage]]
+        return cls(
+            name,
+            differences(base.config, experiment.config),
+            made,
+            across(pd.read_parquet(runs / "measures.parquet")),
+            statistics.mean(numeric_only=True),
+        )
+
+
+def across(measures: pd.DataFrame) -> pd.DataFrame:
+    """The cross-lingual collections' rows; all, if no collection is so."""
+    wanted = measures.query_language != measures.document_language
+    return measures[wanted] if wanted.any() else measures
+
+
+def differences(base: Config, other: Config) -> dict[str, Any]:
+    """Keys in which two configurations differ, with the second's values; the name apart."""
+
+    def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in section.items():
+            found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        return found
+
+    one, two = flat(base.model_dump(exclude={"experiment"})), flat(other.model_dump(exclude={"experiment"}))
+    return {key: two.get(key) for key in {**one, **two} if one.get(key) != two.get(key)}
+
+
+def compare(rows: list[Row]) -> pd.DataFrame:
+    """One line per row: nDCG@10 and the difference from the first over the queries that both were asked.
+
+    Columns queries, nDCG@10, difference, low, high (95 % bootstrap interval), p (paired randomisation test), q (p
+    adjusted for so many comparisons, Benjamini and Hochberg 1995), significant, active_query, active_document.
+    """
+    base = _values(rows[0])
+    found = {}
+    for row in rows:
+        both = pd.concat([_values(row), base], axis=1, join="inner").to_numpy()
+        found[row.name] = {"queries": len(both), MEASURE: both[:, 0].mean(), **paired_difference(*both.T)}
+    table = pd.DataFrame.from_dict(found, orient="index")
+    others = table.index[1:]
+    table["q"] = pd.Series(false_discovery_control(table.p[others]) if len(others) else [], index=others, dtype=float)
+    table["significant"] = table.q < LEVEL
+    for side in ("active_query", "active_document"):
+        table[side] = [row.active.get(side, float("nan")) for row in rows]
+    return table
+
+
+def by_collection(rows: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """nDCG@10 by collection and row, and where it differs from the first row's beyond chance: +1, −1, else 0."""
+    base = _values(rows[0])
+    values, chances, gaps = {}, {}, {}
+    for row in rows:
+        mine = _values(row)
+        values[row.name] = mine.groupby(level="collection").mean()
+        both = pd.concat([mine, base], axis=1, join="inner")
+        tests = {name: paired_difference(*part.to_numpy().T) for name, part in both.groupby(level="collection")}
+        chances[row.name] = pd.Series({name: test["p"] for name, test in tests.items()})
+        gaps[row.name] = pd.Series({name: test["difference"] for name, test in tests.items()})
+    adjusted = pd.DataFrame(chances).stack().dropna()
+    adjusted[:] = false_discovery_control(adjusted)
+    marks = pd.DataFrame(gaps).map(lambda gap: 1 if gap > 0 else -1).where(adjusted.unstack() < LEVEL, 0)
+    table = pd.DataFrame(values)
+    return table, marks.reindex(index=table.index, columns=table.columns).fillna(0).astype(int)
+
+
+def _values(row: Row) -> pd.Series:
+    """nDCG@10 by collection and query."""
+    return row.measures[row.measures.measure == MEASURE].set_index(ASKED).value
+
+
+def write(experiments: list[Experiment], published: Path, page: Path, table: Path, summary: Path) -> None:
+    """Write the comparison as a page, as ablations.csv and as Markdown."""
+    base = experiments[0]
+    rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
+    collections, marks = by_collection(rows)
+    means = pd.concat([row.measures.assign(system=row.name) for row in rows])
+    means = means.groupby(["system", "collection", "measure"], sort=False).value.mean().reset_index()
+    told = compare(rows).assign(
+        changes=["; ".join(f"{key}: {_short(value)}" for key, value in row.changes.items()) for row in rows],
+        made=[", ".join(row.made) for row in rows],
+    )
+    with finished_file(table) as draft:
+        told.to_csv(draft, index_label="experiment")
+    with finished_file(summary) as draft:
+        draft.write_text(_summary(told, collections, marks), encoding="utf-8")
+    with finished_file(page) as draft:
+        text = template("ablations.html.jinja").render(
+            base=base.name,
+            told=told,
+            collections=collections,
+            marks=marks,
+            published=beside_published(published, means),
+            level=LEVEL,
+            environment=environment(),
+        )
+        draft.write_text(text, encoding="utf-8")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 60 else f"{text[:57]}…"
+
+
+def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame) -> str:
+    head = [
+        "experiment",
+        "changes",
+        "made anew",
+        MEASURE,
+        "difference",
+        "95 % interval",
+        "q",
+        "terms per query",
+        "document",
+    ]
+    lines = [head]
+    for name, row in told.iterrows():
+        first = name == told.index[0]
+        lines.append(
+            [
+                str(name),
+                row.changes or "–",
+                row.made or "–",
+                f"{row[MEASURE]:.3f}",
+                "–" if first else f"{row.difference:+.3f}{'*' if row.significant else ''}",
+                "–" if first else f"{row.low:+.3f} … {row.high:+.3f}",
+                "–" if first else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+                *("–" if pd.isna(row[side]) else f"{row[side]:.0f}" for side in ("active_query", "active_document")),
+            ]
+        )
+    signs = {1: " ↑", -1: " ↓", 0: ""}
+    languages = [["collection", *map(str, collections)]]
+    for name, values in collections.iterrows():
+        cells = [f"{value:.3f}{signs[marks.at[name, row]]}" for row, value in values.items()]
+        languages.append([str(name), *cells])
+    return f"{markdown_table(lines)}\n{markdown_table(languages)}"

@@ -1,0 +1,297 @@
+"""One HTML page and one tidy table from everything that an experiment measured.
+
+Run by rule `report`; see `python -m milco report --help`.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import pandas as pd
+import yaml
+from matplotlib.axes import Axes
+
+from milco.config import Config
+from milco.environment import environment
+from milco.evaluation import budgets
+from milco.evaluation.significance import paired_difference
+from milco.experiments import SYSTEM_NAMES, system_names
+from milco.files import finished_file
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "milco"
+from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
+
+COLORS = {"align": "#3b7dd8", "distill": "#c8553d"}
+MEASURE = "nDCG@10"
+CEILING = "en-en"  # collection of the English queries, which measures the ceiling
+
+
+@dataclass
+class Results:
+    """What the stages of an experiment left behind.
+
+    Attributes:
+        measures: one row per system, collection, query and measure.
+        statistics: active dimensions, one row per system and collection.
+        curves: stage → rows of its metrics.jsonl.
+        nodes: time and memory of each node of the DAG.
+    """
+
+    measures: pd.DataFrame
+    statistics: pd.DataFrame
+    curves: dict[str, pd.DataFrame]
+    index: pd.DataFrame
+    pruning: pd.DataFrame
+    nodes: pd.DataFrame
+    corpora: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        corpora: Path,
+        runs: dict[str, Path],
+        stages: dict[str, Path],
+        nodes: dict[str, Path],
+        index: Path,
+        prune: Path,
+    ) -> "Results":
+        """Read the results from where the stages wrote them."""
+        measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
+        statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
+        timed = [
+            pd.read_csv(path, sep="\t", na_values="-").assign(node=name)
+            for name, pattern in nodes.items()
+            for path in sorted(pattern.parent.glob(pattern.name))
+            if path.exists()
+        ]
+        return cls(
+            pd.concat(measures, ignore_index=True),
+            pd.concat(statistics, ignore_index=True),
+            {name: pd.read_json(path / "metrics.jsonl", lines=True) for name, path in stages.items()},
+            pd.read_parquet(index / "seismic.parquet"),
+            pd.read_parquet(prune),
+            pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
+            _json(corpora / "statistics.json"),
+        )
+
+    def means(self) -> pd.DataFrame:
+        """Mean over queries: one row per system, collection and measure."""
+        names = ["system", "collection", "query_language", "document_language", "measure"]
+        return self.measures.groupby(names, sort=False).value.mean().reset_index()
+
+    def against(self, system: str, across: bool) -> pd.DataFrame:
+        """How `system` differs from each other system in nDCG@10, over all queries that both were asked."""
+        rows = self.measures[self.measures.measure == MEASURE]
+        if across:
+            rows = rows[rows.query_language != rows.document_language]
+        values = rows.pivot(index=["collection", "query"], columns="system", values="value")
+        found = {}
+        for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
+            both = values[[system, other]].dropna()
+            found[other] = {"queries": len(both), **paired_difference(both[system], both[other])}
+        return pd.DataFrame.from_dict(found, orient="index")
+
+    def ceiling(self) -> pd.Series:
+        """Collection → what the English teacher reaches with the English form of the same queries."""
+        english = self.measures[(self.measures.collection == CEILING) & (self.measures.measure == MEASURE)]
+        english = english[english.system == "teacher"].set_index("query").value
+        asked = self.measures[(self.measures.measure == MEASURE) & (self.measures.document_language == "en")]
+        asked = asked[asked["query"].isin(english.index)].drop_duplicates(["collection", "query"])
+        return asked.groupby("collection")["query"].agg(lambda queries: english[queries].mean())
+
+
+def beside_published(published: Path, means: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Title → published figures of collections that were measured here too, and ours: systems × collections.
+
+    The mean is there if all collections of the publication were measured. Other judgements, depths or subsets make
+    figures differ as well: compare with care.
+    """
+    tables = {}
+    for entry in yaml.safe_load(published.read_text(encoding="utf-8")):
+        wanted = entry["collections"]
+        mine = means[(means.measure == entry["measure"]) & means.collection.isin(wanted)]
+        if mine.empty:
+            continue
+        ours = mine.pivot(index="system", columns="collection", values="value").rename(index=SYSTEM_NAMES)
+        theirs = {
+            name: dict(zip(wanted, values, strict=True)) if isinstance(values, list) else {"mean": values}
+            for name, values in entry["systems"].items()
+        }
+        table = pd.concat([ours, pd.DataFrame.from_dict(theirs, orient="index")]).reindex(columns=[*wanted, "mean"])
+        table["mean"] = table["mean"].fillna(table[wanted].mean(axis=1, skipna=False))
+        table.insert(0, "from", ["here"] * len(ours) + ["published"] * len(theirs))
+        tables[f"{entry['source']}, {entry['measure']}"] = table.dropna(axis=1, how="all")
+    return tables
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def tidy(config: Config, results: Results) -> pd.DataFrame:
+    """One row per system, collection and measure, in the columns of metrics.csv."""
+    table = results.means().assign(experiment=config.experiment)
+    columns = ["experiment", "system", "collection", "query_language", "document_language", "measure", "value"]
+    return table[columns].round({"value": 6})
+
+
+def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
+    """nDCG@10 by collection (rows) and system (columns), the mean last; with the ceiling where there is one. Empty if
+    it was measured on no such collection."""
+    means = results.means()
+    means = means[means.measure == MEASURE]
+    wanted = (means.query_language != means.document_language) == cross_lingual
+    table = means[wanted].pivot(index="collection", columns="system", values="value")
+    table = table[[system for system in SYSTEM_NAMES if system in table]]
+    if table.empty:
+        return table
+    ceiling = results.ceiling().reindex(table.index)
+    if cross_lingual and ceiling.notna().all():
+        table["ceiling"] = ceiling
+        table["share"] = table.distill / ceiling
+    if not cross_lingual and CEILING in table.index:
+        table = table.drop(index=CEILING).dropna(axis=1, how="all")
+    table.loc["mean"] = table.mean()
+    return table
+
+
+def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, names: dict[str, str]) -> str:
+    """The main tables as Markdown, with what they were measured on.
+
+    Args:
+        main: nDCG@10 by collection and system.
+        averages: every measure by system; NaN where a system has it on no collection.
+        names: as `system_names` gives them.
+    """
+    made = environment()
+    rows = [["collection", *(names.get(column, column) for column in main)]]
+    for name, row in main.iterrows():
+        rows.append(
+            [str(name), *(f"{value:.0%}" if column == "share" else f"{value:.3f}" for column, value in row.items())]
+        )
+    means = [["system, mean", *averages.columns]]
+    means += [
+        [names[system], *("–" if pd.isna(value) else f"{value:.3f}" for value in row)]
+        for system, row in averages.iterrows()
+    ]
+    seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
+    return (
+        f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
+        f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
+        + (f"{markdown_table(rows)}\n" if len(rows) > 1 else "")
+        + markdown_table(means)
+    )
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """Rows of cells as Markdown, the head first, all but the first column to the right."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]) + "\n"
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of this package that escapes what it is given."""
+    loader = jinja2.PackageLoader("milco.evaluation", ".")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+
+
+def write(config: Config, results: Results, published: Path, report: Path, metrics: Path, summary: Path) -> None:
+    """Write report.html, metrics.csv and summary.md; `published` is a file like config/published.yaml."""
+    with finished_file(metrics) as draft:
+        tidy(config, results).to_csv(draft, index=False)
+    cross, same = language_table(results, True), language_table(results, False)
+    means = results.means()
+    across = means.query_language != means.document_language
+    means = means[across] if across.any() else means
+    averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
+    names = system_names(config)
+    averages = averages.reindex([system for system in names if system in averages.index])
+    active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
+    curve = results.curves["distill"]
+    examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
+    page = template("report.html.jinja").render(
+        config=config,
+        names=names,
+        main=same if cross.empty else cross,
+        across=across.any(),
+        cross=cross,
+        same=same,
+        averages=averages,
+        active=active,
+        published=beside_published(published, results.means()),
+        against=results.against("distill", across.any()),
+        index=results.index,
+        pruning=budgets.means(results.pruning),
+        choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
+        nodes=results.nodes.sort_values("s", ascending=False),
+        corpora=results.corpora,
+        curves=draw_curves(results),
+        pruning_curve=draw_pruning(results.pruning),
+        examples=examples,
+        settings=config.to_yaml(),
+        environment=environment(),
+    )
+    with finished_file(summary) as draft:
+        draft.write_text(summary_of(same if cross.empty else cross, averages, results, names), encoding="utf-8")
+    with finished_file(report) as draft:
+        draft.write_text(page, encoding="utf-8")
+
+
+def draw_curves(results: Results) -> str:
+    """Loss, development nDCG@10 and active dimensions of both stages over the steps."""
+    panels = {"loss": "loss", "dev_nDCG@10": "nDCG@10, development", "dev_active_document": "active terms, development"}
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained")
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+        for stage, curve in results.curves.items():
+            if column in curve:
+                rows = curve.dropna(subset=column)
+                axis.plot(rows.step, rows[column], label=SYSTEM_NAMES[stage], color=COLORS[stage], marker=".")
+        _dress(axis, title, "step")
+    axes[0].legend(frameon=False)
+    return _svg(figure)
+
+
+def draw_pruning(pruning: pd.DataFrame) -> str:
+    """nDCG@10 against what pruned documents, and pruned queries, cost, for both ways of pruning."""
+    panels = [
+        ("documents", "active", "terms per document"),
+        ("documents", "bytes", "index, bytes per document"),
+        ("documents", "milliseconds", "milliseconds per query"),
+        ("queries", "active", "terms per query"),
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.8), layout="constrained", sharey=True)
+    table = budgets.means(pruning)
+    for axis, (side, column, title) in zip(axes, panels, strict=True):
+        rows = table[table.side == side].sort_values(column)
+        for method, color in (("top-k", "#3b7dd8"), ("mass", "#c8553d")):
+            drawn = rows[rows.budget.str.startswith(method)]
+            axis.plot(drawn[column], drawn[MEASURE], label=method, color=color, marker=".")
+        full = rows[rows.budget == "none"]
+        axis.plot(full[column], full[MEASURE], "k*", label="not pruned")
+        _dress(axis, MEASURE if axis is axes[0] else "", title)
+    axes[0].legend(frameon=False)
+    return _svg(figure)
+
+
+def _dress(axis: Axes, title: str, below: str) -> None:
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel(below)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _svg(figure) -> str:
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    return (
+        drawing.getvalue().split("?>", 1)[1].split(">", 1)[1]
+        if "<!DOCTYPE" in drawing.getvalue()
+        else drawing.getvalue()
+    )

@@ -1,0 +1,370 @@
+"""Use a trained model: look at what it makes of a text, encode, prune, index, search, measure, show.
+
+The programs that the rules of the workflow call are another thing: `python -m milco --help`.
+"""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from milco.cli import Trust, export, plan, start
+
+# Heavy packages are imported inside the commands: `milco --help` and the shell's completion stay quick.
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.command()(export)
+app.command()(plan)
+
+ModelFolder = Annotated[Path, typer.Option("--model", envvar="MILCO_MODEL", help="Folder of a trained model.")]
+AsQuery = Annotated[bool, typer.Option("--query", help="Texts are queries; by default they are documents.")]
+Form = Annotated[
+    Literal["txt", "tsv", "jsonl", "parquet"] | None,
+    typer.Option("--format", help="What the texts come in; by default what the file's name says, or txt."),
+]
+IdKey = Annotated[str | None, typer.Option(help="Key or column of the ids.")]
+TextKey = Annotated[str, typer.Option(help="Key or column of the texts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OptionalModel = Annotated[Path | None, typer.Option("--model", envvar="MILCO_MODEL", help="The model of the vectors.")]
+Language = Annotated[str | None, typer.Option(help="Language of the texts, where a model prunes each its own way.")]
+
+
+def _is_address(place: str) -> bool:
+    """Whether an engine lies there (docs/engines.md), not a folder of ours."""
+    return place.startswith(("milvus:", "qdrant:", "seismic:"))
+
+
+def _console():
+    """Where tables go; into a file or pipe without colours and as wide as they like."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+@app.command()
+def inspect(
+    text: Annotated[list[str], typer.Argument(help="Texts in any language; several stand side by side.")],
+    model: ModelFolder,
+    query: AsQuery = False,
+    language: Language = None,
+    top: Annotated[int, typer.Option(min=1, help="Heaviest words of each view to show.")] = 15,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Show the weighted words that a text becomes: the pivot view in English, the source view in its own words.
+
+    \b
+    milco inspect --model results/demo/model "Wie setze ich mein Passwort zurück?"
+    milco inspect --model results/demo/model "the house" "das Haus" "家" --top 5
+    milco inspect --model results/demo/model "Haus" --json | jq '.[0].pivot'
+    """
+    from milco.tools.inspection import inspect, load_model, side_by_side
+
+    found = inspect(load_model(model, trust_remote_code), text, query, language)
+    if as_json:
+        print(json.dumps([one.as_dict() for one in found], ensure_ascii=False, indent=2))
+    else:
+        _console().print(side_by_side(found, top))
+
+
+@app.command()
+def encode(
+    texts: Annotated[Path, typer.Argument(help="TXT, TSV, JSONL or Parquet; - is the standard input.")],
+    model: ModelFolder,
+    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors.")],
+    query: AsQuery = False,
+    language: Language = None,
+    form: Form = None,
+    id_key: IdKey = None,
+    text_key: TextKey = "text",
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded together.")] = 64,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16, for GPUs.")] = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Encode texts of any number into sparse vectors.
+
+    A text is a line (TXT), an id and a text (TSV), or has its id under _id, id or docid and its text under text, with
+    a title before it if there is one. Memory does not grow with the file. A run that was cut off goes on where it was
+    when it is called again.
+
+    \b
+    milco encode corpus.jsonl --model results/demo/model --output vectors
+    milco encode corpus.parquet --id-key url --text-key body --output vectors.jsonl
+    zcat corpus.jsonl.gz | milco encode - --format jsonl --output vectors.jsonl
+    milco encode queries.tsv --query --output queries.jsonl
+    """
+    from tqdm import tqdm
+
+    from milco.errors import MilcoError
+    from milco.tools import streams
+    from milco.tools.inspection import load_model
+
+    if output.exists() and texts.exists() and output.samefile(texts):
+        raise MilcoError(f"{output}: the texts that are encoded; give another name")
+    with tqdm(total=streams.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
+        found = streams.read_texts(texts, form, id_key, text_key)
+        loaded = load_model(model, trust_remote_code)
+        streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
+
+
+@app.command()
+def prune(
+    vectors: Annotated[Path, typer.Argument(help="What milco encode wrote.")],
+    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors.")],
+    top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many of the heaviest tokens.")] = None,
+    mass: Annotated[float | None, typer.Option(min=0, max=1, help="Keep this share of the weight.")] = None,
+) -> None:
+    """Keep the heaviest tokens of each vector: a smaller, faster index for a little of the quality.
+
+    The pruning table of an experiment's report shows what a budget costs.
+
+    \b
+    milco prune vectors --top-k 100 --output vectors-100
+    milco prune vectors.jsonl --mass 0.9 --output vectors-90.jsonl
+    """
+    from milco.tools import streams
+
+    if (top_k is None) == (mass is None):
+        raise typer.BadParameter("give one of --top-k and --mass")
+    before, after = streams.prune(vectors, output, top_k, mass)
+    print(f"{before:.1f} active dimensions a text before, {after:.1f} after")
+
+
+@app.command()
+def index(
+    vectors: Annotated[Path, typer.Argument(help="What milco encode or milco prune wrote.")],
+    output: Annotated[str, typer.Option(help="Folder for the index, or an engine such as milvus:FILE.db or URL.")],
+    texts: Annotated[Path | None, typer.Option(help="The texts that were encoded, to be shown with results.")] = None,
+    model: OptionalModel = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Exchange what an engine has for this.")] = False,
+    form: Form = None,
+    id_key: IdKey = None,
+    text_key: TextKey = "text",
+    trust_remote_code: Trust = False,
+) -> None:
+    """Build a Seismic inverted index of vectors, or write them into Milvus or Qdrant, here or on a cluster.
+
+    \b
+    milco index vectors --output my-index
+    milco index vectors.jsonl --texts corpus.jsonl --output my-index
+    milco index vectors --model results/demo/model --output milvus:milco.db
+    milco index vectors --model results/demo/model --output qdrant:http://cluster:6333#wiki --replace
+    """
+    from milco.tools import retrieval, streams
+    from milco.tools.engines import engine_at
+    from milco.tools.inspection import load_model
+
+    if not _is_address(output):
+        found = streams.read_texts(texts, form, id_key, text_key) if texts else None
+        print(f"{output}: {retrieval.build(vectors, Path(output), found) / 1e6:.1f} MB")
+        return
+    if texts or not model:
+        raise typer.BadParameter("an engine takes --model, and no --texts")
+    rows = streams.in_columns_of(load_model(model, trust_remote_code), vectors)
+    with engine_at(output) as engine:
+        print(f"{output}: {engine.write(rows, replace)} documents")
+
+
+@app.command()
+def feed(
+    form: Annotated[
+        Literal["anserini", "opensearch", "elasticsearch", "vespa"], typer.Argument(help="Engine that loads the files.")
+    ],
+    vectors: Annotated[Path, typer.Argument(help="Documents, as milco encode or milco prune wrote them.")],
+    model: ModelFolder,
+    output: Annotated[Path, typer.Option(help="New folder for the files.")],
+    queries: Annotated[Path | None, typer.Option(help="Queries, as milco encode --query wrote them.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents that a query asks for.")] = 10,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write the files that another search engine loads, and queries in its own form.
+
+    \b
+    milco feed anserini vectors --queries query-vectors --output anserini
+    milco feed opensearch vectors --output opensearch
+    """
+    from milco.tools import feeds, streams
+    from milco.tools.inspection import load_model
+
+    loaded = load_model(model, trust_remote_code)
+    asked = streams.in_columns_of(loaded, queries) if queries else ()
+    documents = streams.in_columns_of(loaded, vectors)
+    counts = feeds.export(form, documents, asked, loaded.column_name, output, k)
+    print(f"{output}: {counts[0]} documents, {counts[1]} queries")
+
+
+@app.command()
+def search(
+    index: Annotated[str, typer.Argument(help="Folder that milco index wrote, or an engine such as milvus:FILE.db.")],
+    model: ModelFolder,
+    query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries: TXT, TSV, JSONL or Parquet; - too.")] = None,
+    output: Annotated[Path | None, typer.Option(help="TREC run to write.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents for each query.")] = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every document, without Seismic.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the words that matched and what each gave.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Words of --explain to show.")] = 8,
+    form: Form = None,
+    id_key: IdKey = None,
+    text_key: TextKey = "text",
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Search an index with queries in any language.
+
+    Results of a query are printed; those of a file of queries are a TREC run, written to --output or printed.
+
+    \b
+    milco search my-index "Wie setze ich mein Passwort zurück?" --explain
+    milco search my-index --queries queries.tsv -k 1000 --output run.trec
+    milco search my-index --queries queries.jsonl --explain --json > results.jsonl
+    milco search milvus:http://cluster:19530 --queries queries.tsv --output run.trec
+    """
+    from milco.data.trec import write_run
+    from milco.files import finished_file
+    from milco.tools import streams
+    from milco.tools.inspection import load_model
+    from milco.tools.retrieval import Retriever, search_engine, search_texts
+
+    if bool(query) == bool(queries):
+        raise typer.BadParameter("give queries, or a file of them with --queries")
+    asked = streams.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
+    if _is_address(index):
+        if exact or explain:
+            raise typer.BadParameter("--exact and --explain go with a folder that milco index wrote")
+        found = search_engine(index, load_model(model, trust_remote_code), asked, k)
+    else:
+        retriever = Retriever.open(Path(index))
+        found = search_texts(retriever, load_model(model, trust_remote_code), asked, k, exact, explain)
+    if as_json:
+        for name, hits in found:
+            print(json.dumps({"query": name, "results": [_as_dict(hit) for hit in hits]}, ensure_ascii=False))
+    elif output or queries:
+        with finished_file(output) if output else nullcontext(Path("/dev/stdout")) as path, path.open("w") as lines:
+            for name, hits in found:
+                write_run({name: {hit.id: hit.score for hit in hits}}, "milco", lines)
+    else:
+        for name, hits in found:
+            _print_hits(name, hits, top)
+
+
+def _as_dict(hit) -> dict:
+    words = {"words": [{**word._asdict(), "part": word.part} for word in hit.words]} if hit.words is not None else {}
+    return {"id": hit.id, "score": hit.score, "text": hit.text, **words}
+
+
+def _print_hits(query: str, hits: list, top: int) -> None:
+    from rich.text import Text
+
+    console = _console()
+    console.print(Text(query, style="bold"))
+    if not hits:
+        console.print("  nothing found")
+    for rank, hit in enumerate(hits, 1):
+        console.print(Text.assemble(f"{rank:3} {hit.score:8.3f}  ", (hit.id, "bold green"), f"  {hit.text or ''}"))
+        for word in (hit.words or [])[:top]:
+            colour = "cyan" if word.token.startswith("e_") else "magenta"
+            bar = "━" * max(1, round(20 * word.part / hit.words[0].part))
+            weights = (f"  {word.query:.2f} × {word.document:.2f}", "dim")
+            console.print(Text.assemble(f"    {word.part:8.3f}  ", (f"{bar:<20} ", colour), word.token, weights))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="TREC run, such as milco search writes.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements as in TREC, or a TSV as in BEIR.")],
+    measure: Annotated[list[str] | None, typer.Option(help="As ir-measures writes it.")] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run by judgements; a judged query that the run does not have counts as 0.
+
+    \b
+    milco evaluate run.trec qrels/test.tsv
+    milco evaluate run.trec qrels.txt --measure nDCG@20 --measure R@1000 --per-query
+    """
+    import ir_measures
+
+    from milco.data.trec import complete, read_qrels, read_run
+    from milco.evaluation.evaluate import measure as measured
+
+    try:
+        wanted = [ir_measures.parse_measure(name) for name in measure or ["nDCG@10", "R@100", "RR@10"]]
+    except (NameError, ValueError) as error:
+        raise typer.BadParameter(f"--measure: {error}; names are such as nDCG@10, R@100, RR@10, AP") from error
+    grades = read_qrels(qrels)
+    table = measured(grades, complete(read_run(run), grades, run), wanted)
+    means = table.groupby("measure").value.mean()
+    if as_json:
+        queries = {query: dict(zip(rows.measure, rows.value, strict=True)) for query, rows in table.groupby("query")}
+        found = {"queries": len(grades), "mean": means.to_dict(), **({"per_query": queries} if per_query else {})}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    rows = [("all", name, means[name]) for name in map(str, wanted)]
+    if per_query:
+        rows = [*table.sort_values("query", kind="stable").itertuples(index=False, name=None), *rows]
+    for query, name, value in rows:
+        print(f"{query}\t{name}\t{value:.4f}")
+
+
+@app.command()
+def serve(
+    documents: Annotated[
+        Path, typer.Argument(help="Index of milco index --texts, folder in BEIR layout, or TXT, TSV, JSONL, Parquet.")
+    ],
+    model: ModelFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's let others in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    budget: Annotated[list[int] | None, typer.Option(min=1, help="Words a document keeps, for the slider.")] = None,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Open a page on this machine: search in any language, see the words that matched, prune, compare texts.
+
+    \b
+    milco serve artifacts/corpora/KEY/collections/test/de-en --model results/demo/model
+    milco serve my-index --budget 20 --budget 50 --budget 100
+    """
+    import webbrowser
+
+    from tqdm import tqdm
+
+    from milco.data.beir import read_queries
+    from milco.tools import streams
+    from milco.tools.inspection import load_model
+    from milco.tools.retrieval import Retriever
+    from milco.tools.serve import Answers, Server
+
+    loaded = load_model(model, trust_remote_code)
+    corpus = documents / "corpus.jsonl" if (documents / "corpus.jsonl").exists() else documents
+    examples: list[str] = []
+    if corpus != documents and (documents / "queries.jsonl").exists():
+        examples = list(read_queries(documents)[0].values())[:6]
+    if documents.is_dir() and corpus == documents:
+        retriever = Retriever.open(documents)
+    else:
+        with tqdm(total=streams.count_texts(corpus), desc="encode", unit="text", mininterval=1) as bar:
+            retriever = Retriever.of_texts(loaded, streams.read_texts(corpus), bar.update)
+    answers = Answers(loaded, retriever, budget or [5, 10, 20, 50, 100, 200], documents.name, examples)
+    with Server(answers, host, port) as server:
+        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+        if open_page:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def main() -> None:
+    """Entry point of `milco`."""
+    start(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""A model as others load it: `AutoModel` without this package, `SparseEncoder`, onnxruntime.
+
+    model.safetensors config.json tokenizer.json … pivot_tokenizer/   what `MilcoModel.from_pretrained` reads
+    modeling_milco.py milco_….py    copies of the modules of this package that the model needs
+    modules.json config_sentence_transformers.json    the same for sentence-transformers
+    onnx/model.onnx model.onnx.data    ids and mask (B×L) → `pivot` (B×V_e) and `source` (B×L, absent without LexEcho)
+
+Run by rule `export`:
+    python -m milco export --model FOLDER --output FOLDER [--onnx] [--prune-documents BUDGET] [--prune-queries BUDGET]
+        [--measured FILE] [--trust-remote-code]
+"""
+
+import importlib.util
+import json
+import logging
+import re
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from milco.errors import MilcoError
+from milco.files import finished_folder, write_json
+from milco.head import TILE_TERMS, plain_pooled_logits
+from milco.model import MilcoModel, PivotHead
+from milco.pruning import ALL, IN_CONFIG, prune
+
+OWN_IMPORT = re.compile(r"from milco\.(\w+) import")
+ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs
+
+
+def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
+    """Budgets of documents or queries by language, as `MilcoConfig` has them.
+
+    Args:
+        budget: one for all; `auto`: the smallest that lose next to nothing, of those in `measured`.
+
+    Raises:
+        MilcoError: it is no budget, or `measured` is missing.
+    """
+    if budget != "auto":
+        prune(scipy.sparse.csr_array((0, 1)), budget)
+        return {} if budget == "none" else {ALL: budget}
+    if measured is None:
+        raise MilcoError(f"--prune-{side} auto: add --measured, the file that `prune` wrote")
+    from milco.evaluation.budgets import choices
+
+    return choices(pd.read_parquet(measured), side).budget.to_dict()
+
+
+def export(
+    model: Path,
+    output: Path,
+    onnx: bool = False,
+    pruned: dict[str, dict[str, str]] | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write the folder `output` from a model folder.
+
+    Args:
+        pruned: `documents` and `queries` → their budgets by language; a side that is left out keeps the model's.
+        trust_remote_code: whether the code of the model's encoder, which lies in `model`, may be run.
+
+    Raises:
+        MilcoError: `model` is no folder of a MILCO model, `output` holds something else than a model, or packages
+            for ONNX are missing.
+    """
+    missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]
+    if missing:
+        raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install 'milco[onnx]'")
+    if output.exists() and not _is_milco(output):
+        raise MilcoError(f"--output {output}: exists and is no MILCO model; name a new folder")
+    loaded = _load(model, trust_remote_code)
+    for side, chosen in (pruned or {}).items():
+        setattr(loaded.config, IN_CONFIG[side], chosen)
+    with finished_folder(output) as folder:
+        loaded.config.encoder.pop("_name_or_path", None)  # where the encoder lay on this machine
+        loaded.config.auto_map = {"AutoConfig": "modeling_milco.MilcoConfig", "AutoModel": "modeling_milco.MilcoModel"}
+        loaded.save_pretrained(folder)
+        write_code(folder)
+        module = {"idx": 0, "name": "0", "path": "", "type": "milco_sparse_encoder.MilcoEncoder"}
+        write_json(folder / "modules.json", [module])
+        settings = {"model_type": "SparseEncoder", "similarity_fn_name": "dot"}
+        write_json(folder / "config_sentence_transformers.json", settings)
+        if onnx:
+            (folder / "onnx").mkdir()
+            write_onnx(loaded, folder / "onnx" / "model.onnx")
+
+
+def _is_milco(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "milco"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _load(folder: Path, trust: bool) -> MilcoModel:
+    if not _is_milco(folder):
+        raise MilcoError(f"--model {folder}: no config.json of a MILCO model there; results/EXPERIMENT/model is one")
+    try:
+        model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)
+        model.tokenizer, model.pivot_tokenizer  # noqa: B018 (read now, written later)
+    except (OSError, ValueError) as error:
+        raise MilcoError(f"--model {folder}: {str(error).splitlines()[0]}") from error
+    return model.eval()
+
+
+def write_code(folder: Path) -> None:
+    """Copy model.py, sparse_encoder.py and what they import of this package, with imports that transformers' loader
+    of remote code follows: relative, and all files in one folder."""
+    names = ["model", "sparse_encoder"]
+    for name in names:
+        code = (Path(__file__).parents[1] / f"{name}.py").read_text(encoding="utf-8")
+        names += [other for other in dict.fromkeys(OWN_IMPORT.findall(code)) if other not in names]
+        code = OWN_IMPORT.sub(lambda found: f"from .{_copy_of(found[1])} import", code)
+        head = f"# SPDX-License-Identifier: Apache-2.0; milco/{name}.py, copied by `milco export`\n"
+        (folder / f"{_copy_of(name)}.py").write_text(head + code, encoding="utf-8")
+
+
+def _copy_of(module: str) -> str:
+    return "modeling_milco" if module == "model" else f"milco_{module}"
+
+
+def write_onnx(model: MilcoModel, path: Path) -> None:
+    """Write encoder and heads as an ONNX graph of any batch and length, weights beside it in NAME.data."""
+    head, model.pivot_head = model.pivot_head, _TiledHead(model.pivot_head)
+    batch = model.tokenizer(["one", "one two three"], padding=True, return_tensors="pt")
+    shapes = {0: "batch", 1: "length"}, {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it names every optional package that is not there
+    try:
+        with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # torch's words to itself
+            torch.onnx.export(
+                _Outputs(model).eval(),
+                (batch["input_ids"], batch["attention_mask"]),
+                path,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["pivot", "source"] if model.echo else ["pivot"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    finally:
+        model.pivot_head = head
+
+
+class _Outputs(nn.Module):
+    """`Views` as the tuple that ONNX wants."""
+
+    def __init__(self, model: MilcoModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        views = self.model(input_ids, attention_mask)
+        return (views.pivot,) if views.source is None else (views.pivot, views.source)
+
+
+class _TiledHead(PivotHead):
+    """The layers of a pivot head with the plain formula, for some terms at a time: a fixed number of tiles, whatever
+    the batch."""
+
+    def __init__(self, head: PivotHead):
+        nn.Module.__init__(self)
+        self.dense, self.norm, self.decoder = head.dense, head.norm, head.decoder
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.norm(nn.functional.gelu(self.dense(states)))
+        decoder = self.decoder
+        tiles = [slice(start, start + TILE_TERMS) for start in range(0, decoder.out_features, TILE_TERMS)]
+        return torch.cat([plain_pooled_logits(hidden, decoder.weight[t], decoder.bias[t], mask) for t in tiles], dim=1)

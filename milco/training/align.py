@@ -1,0 +1,105 @@
+"""Stage 1, sparse alignment: text in any language learns to speak the English retriever's vocabulary.
+
+Run by rule `align` through workflow/scripts/launch.sh (torchrun):
+    torchrun -m milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
+        --lsr FOLDER --output FOLDER
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+import torch
+from torch import Tensor
+
+from milco.config import Align, Config
+from milco.data.tokens import TokenCache
+from milco.losses import alignment_loss
+from milco.model import Views
+from milco.training.batching import Steps, parts_within
+from milco.training.development import Development
+from milco.training.teacher import Targets
+from milco.training.trainer import Loss, Part, collate_texts, new_model, train
+from milco.warmstart import fit_connector
+
+
+class Pairs:
+    """Parallel pairs with their teacher targets, ready for the model.
+
+    Args:
+        cache: token ids of both sides.
+        targets: what the teacher says of each english_id.
+        pad: the encoder's padding id.
+    """
+
+    def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align):
+        self.cache, self.targets, self.pad, self.settings = cache, targets, pad, settings
+
+    def __call__(self, pairs: np.ndarray, step: int) -> list[Part]:
+        english = self.cache.english_ids(pairs)
+        tokens = self.cache.pairs.lengths("input_ids", pairs)
+        is_new = np.r_[True, english[1:] != english[:-1]]  # an English text is encoded once for all that share it
+        tokens[is_new] += self.cache.english.lengths("input_ids", english[is_new])
+        parts = parts_within(tokens, self.settings.max_tokens_per_device)
+        return [self._part(pairs[part], english[part], len(pairs)) for part in parts]
+
+    def _part(self, pairs: np.ndarray, english: np.ndarray, of: int) -> Part:
+        """B of so many pairs, with U different English texts → what `collate_texts` makes of B+U texts, the other
+        languages first; the teacher's pivot weights of the U texts as cells (row, term, weight); english (B: which of
+        the U a pair has)."""
+        english, place = np.unique(english, return_inverse=True)
+        texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
+        cells = self.targets.cells(english)
+        return {
+            **collate_texts(texts, self.pad, self.settings, len(pairs) / of),
+            **{name: torch.from_numpy(values) for name, values in zip(("row", "term", "weight"), cells, strict=True)},
+            "english": torch.from_numpy(place),
+        }
+
+
+def loss(config: Config) -> Loss:
+    """The stage's loss: both views of a text against the teacher's target of its English side."""
+
+    def terms(views: Views, part: Part) -> dict[str, Tensor]:
+        place = part["english"]
+        other, english = views.pooled[: len(place)], views.pooled[len(place) :]
+        target = torch.zeros_like(english, dtype=torch.float32)
+        target[part["row"], part["term"]] = part["weight"].expm1()
+        kind = config.align.alignment_loss
+        active = (other.detach() > 0).sum(dim=1)
+        return {
+            "loss_other": alignment_loss(other, target[place], kind).mean(),
+            "loss_english": alignment_loss(english, target, kind)[place].mean(),
+            "active_other": active.float().mean(),
+            "active_english": (english.detach() > 0).sum(dim=1)[place].float().mean(),
+            "empty_other": (active == 0).float().mean(),
+            "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().mean(),
+        }
+
+    return terms
+
+
+def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, output: Path) -> None:
+    """Train Stage 1 from the checkpoints `encoder` and `lsr` and write the model to `output`."""
+    settings = config.align
+    model = new_model(config, encoder, lsr, echo=False)
+    if settings.warm_start_texts:
+        english = pyarrow.dataset.dataset(corpora / "english.parquet")
+        count = english.count_rows()
+        chosen = np.random.RandomState(config.seed).choice(count, min(settings.warm_start_texts, count), replace=False)
+        texts = english.take(chosen, columns=["english"])["english"].to_pylist()
+        explained = fit_connector(model, lsr, texts, settings.max_length, config.trusts("teacher"))
+        print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
+    cache = TokenCache(tokens)
+    pairs = Pairs(cache, Targets(targets), model.tokenizer.pad_token_id, settings)
+    steps = Steps(
+        cache.lengths,
+        cache.families,
+        settings.global_batch_size,
+        settings.num_train_epochs,
+        config.seed,
+        together=settings.pairs_per_text,
+    )
+    look = Development(config, corpora, model).look
+    inputs = [corpora, tokens, targets, encoder, lsr]
+    train(config, settings, "align", model, steps, pairs, loss(config), look, inputs, output)

@@ -1,0 +1,291 @@
+"""Distillation triples: queries with their positives and mined hard negatives, each document with a score.
+
+Known items: a query is the title of an item in some language; its positive is the description of that item.
+Documents are in English for one half of the triples and in the query's language, where they are translated, for the
+other half. Hard negatives are the miner's best wrong documents: the English teacher's for the English title, or those
+that a MILCO model finds for the query itself among the documents of that half. A few random ones are added. Scores
+are the teacher's, from the English side of the same items, or a cross-encoder's, from the texts themselves.
+
+Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
+the documents with a grade above 0. A MILCO model mines, a cross-encoder scores.
+
+A user's triples are taken as they are.
+
+Run by rule `mine`:
+    python -m milco mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … [--miner FOLDER]
+        [--scorer FOLDER] --output FILE
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse
+from tqdm import tqdm
+from transformers import AutoConfig
+
+from milco.checkpoints import load
+from milco.config import Config
+from milco.data.beir import read_collection, read_jsonl
+from milco.data.corpora import TRIPLE_COLUMNS, read_batches
+from milco.data.text import comparable
+from milco.errors import MilcoError
+from milco.evaluation.encode import WINDOW, SparseEncoder
+from milco.evaluation.index import Index
+from milco.evaluation.search import top_k
+from milco.files import finished_file
+from milco.model import MilcoConfig
+from milco.training.score import CrossEncoder, scored
+from milco.training.teacher import Targets
+
+TEXTS, SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
+SCHEMA = pa.schema(zip(TRIPLE_COLUMNS, [pa.string(), TEXTS, TEXTS, SCORES, SCORES], strict=True))
+
+
+def mine(
+    config: Config,
+    corpora: Path,
+    teacher: Path,
+    sources: dict[str, Path],
+    output: Path,
+    miner: Path | None = None,
+    scorer: Path | None = None,
+) -> None:
+    """Write the triples of every dataset of Stage 2 to one Parquet file in the hub's layout.
+
+    Args:
+        teacher: the English teacher's targets.
+        miner, scorer: the MILCO model and the cross-encoder, where the settings name some other than the teacher.
+
+    Raises:
+        MilcoError: a dataset has too few documents or is not what it should be, or so is a model.
+    """
+    for key, folder in (("miner", miner), ("scorer", scorer)):
+        if (getattr(config.distill, key) == "teacher") != (folder is None):
+            raise MilcoError(f"distill.{key}: {getattr(config.distill, key)}; --{key} goes with all but the teacher")
+    model = Miner(config, miner) if miner else None
+    judge = CrossEncoder(config, scorer) if scorer else None
+
+    def tables() -> Iterator[pd.DataFrame]:
+        for name in config.distill.train_datasets:
+            match config.sources[name].format:
+                case "triples":
+                    yield from read_triples(sources[name], config, name)
+                    continue
+                case "beir":
+                    assert model  # the settings are valid
+                    table = mine_collection(name, sources[name], corpora, config, model)
+                case _:
+                    table = mine_items(pd.read_parquet(corpora / "items.parquet"), corpora, teacher, config, model)
+            yield scored(table, judge) if judge else table
+
+    with finished_file(output) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
+        for table in tables():
+            writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
+
+
+class Miner:
+    """A MILCO model that searches documents with an index of its own.
+
+    Raises:
+        MilcoError: the folder holds another kind of model.
+    """
+
+    def __init__(self, config: Config, model: Path):
+        kind = load(AutoConfig, model, config.trusts(config.distill.miner)).model_type
+        if kind != MilcoConfig.model_type:
+            raise MilcoError(f"distill.miner: {model} holds a model of kind {kind}, not a MILCO model")
+        self.encoder = SparseEncoder(config, "miner", model)
+
+    def rows(self, side: str, texts: list[str]) -> scipy.sparse.csr_array:
+        """Vectors of `queries` or `documents`, N×(V_e+V_m)."""
+        with tqdm(total=len(texts), desc=side, unit="text", mininterval=2) as bar:
+            parts = [texts[start : start + WINDOW] for start in range(0, max(1, len(texts)), WINDOW)]
+            return scipy.sparse.vstack([self.encoder.encode(side, part, bar.update) for part in parts], format="csr")
+
+    def best(self, queries: scipy.sparse.csr_array, index: Index, k: int) -> list[list[int]]:
+        """Rows of the k best documents of each query, best first. No block of the index is passed over."""
+        return [[row for row, _ in hits] for hits in index.search(queries, k, heap_factor=0.0)[0]]
+
+
+def mine_collection(name: str, folder: Path, corpora: Path, config: Config, miner: Miner) -> pd.DataFrame:
+    """Triples without scores from the judgements of a collection in BEIR layout. Documents are cut, not in chunks, and
+    those of the same text are one."""
+    settings, random = config.distill, np.random.default_rng(config.seed)
+    wanted = settings.hard_negatives + settings.random_negatives
+    collection = read_collection(folder, "train")
+    asked = {
+        comparable(row["text"])
+        for path in corpora.glob("collections/*/*/queries.jsonl")
+        for row in read_jsonl(path, ["text"])
+    }
+    queries = {key: query for key, query in collection.queries.items() if comparable(query) not in asked}
+    if not queries:
+        raise MilcoError(f"{folder}/qrels/train.tsv: test or development collections ask each of its queries")
+    print(f"{name}: {len(queries)} queries, without {len(collection.queries) - len(queries)} to be asked in evaluation")
+    documents = list(dict.fromkeys(collection.documents.values()))
+    place = {text: row for row, text in enumerate(documents)}
+    grades = [collection.qrels[key] for key in queries]
+    relevant = [sorted({place[collection.documents[d]] for d in judged if judged[d] > 0}) for judged in grades]
+    texts = [query.lower() if config.sources[name].lowercase_queries else query for query in queries.values()]
+    index = Index.build(miner.rows("documents", documents))
+    found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(map(len, relevant)))
+    triples = []
+    for query, right, best in zip(texts, relevant, found, strict=True):
+        hard = [row for row in best if row not in right][: settings.hard_negatives]
+        # So many different ones that enough are left, whichever of them are positive or hard.
+        chance = random.choice(len(documents), min(len(documents), wanted + len(right)), replace=False).tolist()
+        taken = {*right, *hard}
+        negatives = [*hard, *(row for row in chance if row not in taken)][:wanted]
+        if len(negatives) < settings.train_group_size - 1:
+            raise _too_few(config, name, len(documents))
+        sides = [[documents[row] for row in rows] for rows in (right, negatives)]
+        triples.append((query, *sides, None, None))
+    return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+
+
+def _too_few(config: Config, name: str, documents: int) -> MilcoError:
+    return MilcoError(
+        f"distill.train_group_size: {config.distill.train_group_size}, but {name} has only {documents} documents to "
+        "take positives and negatives from; make the groups smaller"
+    )
+
+
+def read_triples(path: Path, config: Config, name: str) -> Iterator[pd.DataFrame]:
+    """A user's triples, some rows at a time, checked: every document needs a score, every query a positive and enough
+    negatives."""
+    wanted, before = config.distill.train_group_size - 1, 0
+    for table in read_batches(path, config.sources[name], name, TRIPLE_COLUMNS):
+        for row, triple in enumerate(table.itertuples(), before + 1):
+            for column, valid in LISTS.items():
+                if not _is_list(getattr(triple, column), valid):
+                    raise MilcoError(
+                        f"{path}: row {row}: column {column!r} is no whole list of texts or of finite scores"
+                    )
+            if len(triple.pos) != len(triple.pos_scores) or len(triple.neg) != len(triple.neg_scores):
+                raise MilcoError(f"{path}: row {row}: as many scores as documents are needed, positive and negative")
+            if len(triple.pos) == 0 or len(triple.neg) < wanted:
+                raise MilcoError(
+                    f"{path}: row {row}: {len(triple.pos)} positives and {len(triple.neg)} negatives; "
+                    f"distill.train_group_size asks for at least 1 and {wanted}"
+                )
+        yield table
+        before += len(table)
+
+
+def _is_list(values, valid: Callable) -> bool:
+    return isinstance(values, list | np.ndarray) and all(map(valid, values))
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _is_score(value) -> bool:
+    return isinstance(value, Real) and isfinite(value)
+
+
+LISTS = {"pos": _is_text, "neg": _is_text, "pos_scores": _is_score, "neg_scores": _is_score}
+
+
+def mine_items(
+    items: pd.DataFrame, corpora: Path, teacher: Path, config: Config, miner: Miner | None = None
+) -> pd.DataFrame:
+    """Triples from the known items of the training integrations, with the English teacher's scores.
+
+    Args:
+        miner: the model that mines; by default the English teacher does.
+    """
+    random = np.random.default_rng(config.seed)
+    settings = config.distill
+    english_id = {text: row for row, text in enumerate(pd.read_parquet(corpora / "english.parquet").english)}
+    english = items[items.language == "en"].drop_duplicates("item").set_index("item")
+    documents = english.description.drop_duplicates().tolist()
+    place = {text: row for row, text in enumerate(documents)}
+    targets = Targets(teacher)
+
+    def vectors(texts: list[str]) -> scipy.sparse.csr_array:
+        return targets.rows(np.array([english_id[text] for text in texts], int))
+
+    rows = vectors(documents)
+    translations, queries = _translations(items, english, place), _queries(items, english)
+    deepest = settings.hard_negatives + config.corpora.max_relevant
+    found = _item_search(miner, documents, translations, queries, deepest) if miner else {}
+    triples = []
+    for title, descriptions in english.dropna(subset="title").groupby("title").description:
+        relevant = sorted({place[text] for text in descriptions})
+        if len(relevant) > config.corpora.max_relevant:
+            continue
+        depth = settings.hard_negatives + len(relevant)
+        scores = (rows @ vectors([title]).T).toarray().ravel()
+        best = [document for document, _ in top_k(scores, depth)]
+        for language, query in queries[title].items():
+            chance = random.permutation(len(documents))
+            local = translations.get(language, {}) if random.random() < 0.5 else {}
+            if miner:
+                best = found[query, language if local else "en"][:depth]
+            hard = [document for document in best if document not in relevant][: settings.hard_negatives]
+            chosen = {*relevant, *hard}
+            candidates = chain(hard, (document for document in chance if document not in chosen))
+            positives = [local.get(document, documents[document]) for document in relevant]
+            # Two documents may share a translation: the text of a positive must not come among the negatives.
+            right = (number for number in candidates if local.get(number, documents[number]) not in positives)
+            negatives = list(islice(right, settings.hard_negatives + settings.random_negatives))
+            texts = [local.get(document, documents[document]) for document in negatives]
+            if len(negatives) < settings.train_group_size - 1:
+                raise _too_few(config, "the training part of the known items", len(documents))
+            triples.append((query, positives, texts, scores[relevant].tolist(), scores[negatives].tolist()))
+    return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+
+
+def _item_search(
+    miner: Miner,
+    documents: list[str],
+    translations: dict[str, dict[int, str]],
+    queries: dict[str, dict[str, str]],
+    depth: int,
+) -> dict[tuple[str, str], list[int]]:
+    """(query, language) → places of the `depth` best documents, each read in that language where it is translated.
+    A query is searched for in English and in its own language."""
+    pools = {"en": documents} | {
+        language: [local.get(number, document) for number, document in enumerate(documents)]
+        for language, local in translations.items()
+    }
+    asked: dict[str, dict[str, None]] = {language: {} for language in pools}  # in order, each once
+    for versions in queries.values():
+        for language, query in versions.items():
+            asked["en"][query] = None
+            asked.get(language, {})[query] = None
+    texts = list(dict.fromkeys(text for pool in pools.values() for text in pool))
+    text_row, query_row = ({text: row for row, text in enumerate(side)} for side in (texts, asked["en"]))
+    rows, query_rows = miner.rows("documents", texts), miner.rows("queries", list(asked["en"]))
+    found: dict[tuple[str, str], list[int]] = {}
+    for language, pool in tqdm(pools.items(), desc="search", unit="language"):
+        index = Index.build(rows[[text_row[text] for text in pool]])
+        wanted = list(asked[language])
+        best = miner.best(query_rows[[query_row[query] for query in wanted]], index, depth)
+        found |= {(query, language): places for query, places in zip(wanted, best, strict=True)}
+    return found
+
+
+def _translations(items: pd.DataFrame, english: pd.DataFrame, place: dict[str, int]) -> dict[str, dict[int, str]]:
+    """language → place of an English document → the same document in that language."""
+    foreign = items[(items.language != "en") & items.item.isin(english.index)]
+    documents = foreign.item.map(english.description).map(place)
+    return {
+        language: dict(zip(documents[part.index], part.description, strict=True))
+        for language, part in foreign.groupby("language")
+    }
+
+
+def _queries(items: pd.DataFrame, english: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """English title → language → the title in that language, English itself included."""
+    titled = items.dropna(subset="title").assign(english=lambda rows: rows.item.map(english.title))
+    titled = titled.dropna(subset="english").drop_duplicates(["english", "language"])
+    return {title: dict(zip(part.language, part.title, strict=True)) for title, part in titled.groupby("english")}
