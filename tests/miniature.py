@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,11 @@ class Project:
         output = self.snakemake("--dry-run", *arguments)
         table = output.split("Job stats:")[1].split("total")[0] if "Job stats:" in output else ""
         return {line.split()[0] for line in table.splitlines()[3:] if line.strip()}
+
+    def prepare(self, other: "Project") -> None:
+        """Take over everything that trainings read, as another project made it."""
+        for made in ("artifacts/corpora", "artifacts/tokens", "artifacts/teacher", "artifacts/triples", "results"):
+            shutil.copytree(other.folder / made, self.folder / made)
 
     def one(self, pattern: str) -> Path:
         (found,) = self.folder.glob(pattern)

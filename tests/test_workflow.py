@@ -268,13 +268,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, values, finishe
     assert steps == sorted(steps)
 
 
-def test_two_processes_and_small_parts_agree_with_one(tmp_path, values):
+def test_two_processes_and_small_parts_agree_with_one(tmp_path, values, finished):
     """Parts whose gradients are summed, and, as the losses of Stage 2 look at the whole batch, its gradient cache."""
     plain = {**values, "model": {**values["model"], "dropout": 0.0}}
     compared = {"contrastive_weight": 0.5, "sparse_reg": "flops"}
     weights = []
     for processes, tokens in ((1, 10_000), (2, 10_000), (1, 50), (2, 20)):
         project = Project(tmp_path / f"{processes}-{tokens}", plain)
+        project.prepare(finished)
         budget = {"max_tokens_per_device": tokens, "dataloader_num_workers": processes - 1}
         project.configure(align=budget, distill={**budget, **compared})
         layout = [f"{stage}:processes_per_node={processes}" for stage in ("align", "distill")]

@@ -2,7 +2,6 @@
 first run is what the disturbed ones are held against."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,11 +66,6 @@ class ClusterProject(Project):
     def wait_for_progress(self, steps: int = 10) -> None:
         before = self.step()
         wait_for(lambda: self.step() >= before + steps, "the training to make steps", self)
-
-    def prepare(self, finished: Project) -> None:
-        """Everything that the trainings read, as another project made it."""
-        for made in ("artifacts/corpora", "artifacts/tokens", "artifacts/teacher", "artifacts/triples", "results"):
-            shutil.copytree(finished.folder / made, self.folder / made)
 
 
 def environment() -> dict[str, str]:
@@ -152,7 +146,7 @@ def test_four_processes_on_two_nodes_agree_with_one(finished, tmp_path, values):
     alone = Project(tmp_path / "alone", plain)
     together = ClusterProject(tmp_path / "together", plain)
     for project in (alone, together):
-        ClusterProject.prepare(project, finished)
+        project.prepare(finished)
     snakemake = together.start("distill")
     alone.snakemake("distill")
     assert snakemake.wait() == 0, (together.folder / "snakemake.log").read_text()[-5000:]
