@@ -20,8 +20,8 @@ CLUSTER = Path(os.environ.get("SLURM_CLUSTER", "/nonexistent"))
 LAUNCH = ROOT / "workflow" / "scripts" / "launch.sh"
 STEPS = 300
 STARTED: list[subprocess.Popen] = []
-POLLING = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"]
-DEFAULTS = ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
+DEFAULTS = ["--slurm-init-seconds-before-status-checks", "2"]
+DEFAULTS += ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
 SMALL = ["gpus_per_node=2", "cpus_per_task=2", "mem_mb=2000", "runtime=10"]  # two nodes are the profile's own
 
 
@@ -33,9 +33,10 @@ class ClusterProject(Project):
         single += [f"{rule}:{name}" for rule in ("tokenize", "mine") for name in SMALL[1:]]
         several = [f"{rule}:{name}" for rule in ("align", "distill", "doctor") for name in SMALL]
         return [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")),
+            *(sys.executable, str(ROOT / "tests" / "slurm" / "impatient.py")),
+            *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
             *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", str(self.folder / "config.yaml")),
-            *("--directory", str(self.folder), *POLLING, *DEFAULTS, *flags),
+            *("--directory", str(self.folder), *DEFAULTS, *flags),
             *("--set-resources", *single, *several, *resources, "--", *arguments),
         ]  # fmt: skip
 
