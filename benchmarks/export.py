@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs for each case")
     repeats = parser.parse_args().repeats
     experiment = Experiment()
-    model = MilcoModel.from_pretrained(experiment["distill"] / "model").eval()
+    model = MilcoModel.from_pretrained(experiment["distill"]).eval()
     session = session_for(model)
     collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
     queries = list(collection.queries.values())[:QUERIES]
