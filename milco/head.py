@@ -13,7 +13,7 @@ deterministic.
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -43,25 +43,44 @@ def plain_pooled_logits(hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tens
 
 
 def _best_by_tiles(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    if hidden.dtype == torch.bfloat16 and not keep:
+        return _largest_across_rows(hidden, weight, mask), None
     texts, length, width = hidden.shape
     pooled = hidden.new_empty(texts, len(weight))
     winners = torch.empty(texts, len(weight), dtype=torch.int32, device=hidden.device) if keep else None
-    together = max(1, TILE_TOKENS // max(1, length))
-    for first in range(0, texts, together):
-        rows = slice(first, first + together)
-        states = hidden[rows].reshape(-1, width).T
-        pads = None if mask[rows].all() else ~mask[rows]
-        for start in range(0, len(weight), TILE_TERMS):
-            terms = slice(start, start + TILE_TERMS)
-            logits = (weight[terms] @ states).view(-1, len(hidden[rows]), length)
-            if pads is not None:
-                logits.masked_fill_(pads, -torch.inf)
-            if winners is None:
-                pooled[rows, terms] = logits.amax(dim=2).T
-            else:
-                values, positions = logits.max(dim=2)
-                pooled[rows, terms], winners[rows, terms] = values.T, positions.T.int()
+    for rows, terms in _tiles(hidden, weight):
+        states = hidden[rows]
+        logits = (weight[terms] @ states.reshape(-1, width).T).view(-1, len(states), length)
+        if not mask[rows].all():
+            logits.masked_fill_(~mask[rows], -torch.inf)
+        if winners is None:
+            pooled[rows, terms] = logits.amax(dim=2).T
+        else:
+            values, positions = logits.max(dim=2)
+            pooled[rows, terms], winners[rows, terms] = values.T, positions.T.int()
     return pooled, winners
+
+
+def _largest_across_rows(hidden: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+    """The maxima of tiles that have a row for each position. In bfloat16 they are found several times faster so; in
+    float32 the product takes longer than that saves."""
+    texts, length, width = hidden.shape
+    pooled = hidden.new_empty(texts, len(weight))
+    for rows, terms in _tiles(hidden, weight):
+        states = hidden[rows].transpose(0, 1)
+        logits = (states.reshape(-1, width) @ weight[terms].T).view(length, states.shape[1], -1)
+        if not mask[rows].all():
+            logits.masked_fill_(~mask[rows].T[:, :, None], -torch.inf)
+        pooled[rows, terms] = logits.amax(dim=0)
+    return pooled
+
+
+def _tiles(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Some texts and some terms at a time."""
+    together = max(1, TILE_TOKENS // max(1, hidden.shape[1]))
+    for first in range(0, len(hidden), together):
+        for start in range(0, len(weight), TILE_TERMS):
+            yield slice(first, first + together), slice(start, start + TILE_TERMS)
 
 
 def _multiply_by_torch(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> Tensor:

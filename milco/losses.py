@@ -21,14 +21,19 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
     Returns:
         B losses; 0 for a text in which neither side has an active term (paper's code: NaN).
     """
-    pooled, target = pooled.float(), target.float()
     active = (pooled > 0) | (target > 0)
+    terms = active.sum(dim=1)
+    # Few cells are active, and the others have no part in the loss: they alone are computed with.
+    student, teacher = pooled[active].float(), target[active].float()
     if kind == "active":
-        squares = torch.where(active, pooled - target, 0.0).square()
-        return squares.sum(dim=1) / active.sum(dim=1).clamp(min=1)
-    student, teacher = torch.log1p(pooled.relu()) + SLOPE * pooled.clamp(max=0), torch.log1p(target)
-    squares = torch.where(active, student - teacher, 0.0).square()
-    return squares.sum(dim=1) / teacher.sum(dim=1).clamp(min=1)
+        return _sums((student - teacher).square(), terms) / terms.clamp(min=1)
+    student, teacher = torch.log1p(student.relu()) + SLOPE * student.clamp(max=0), torch.log1p(teacher)
+    return _sums((student - teacher).square(), terms) / _sums(teacher, terms).clamp(min=1)
+
+
+def _sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums of runs of so many neighbouring values."""
+    return torch.segment_reduce(values, "sum", lengths=lengths)
 
 
 def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:

@@ -413,17 +413,13 @@ class MilcoModel(PreTrainedModel):
 
     def sparse_rows(self, views: Views, input_ids: Tensor) -> scipy.sparse.csr_array:
         """`Views` of a batch → CSR rows B×(V_e+V_m); a source id that occurs several times has its weights summed."""
-        pivot = views.pivot
-        rows, columns = pivot.nonzero(as_tuple=True)
-        values = pivot[rows, columns]
+        rows, columns, values = pivot_cells(views.pooled)
         if views.source is not None:
             at, position = views.source.nonzero(as_tuple=True)
             rows = torch.cat([rows, at])
             columns = torch.cat([columns, self.config.pivot_vocab_size + input_ids[at, position]])
             values = torch.cat([values, views.source[at, position]])
-        coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
-        shape = (len(pivot), self.width)
-        return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
+        return as_rows(rows, columns, values, (len(input_ids), self.width))
 
     def decode(self, rows: scipy.sparse.csr_array) -> list[dict[str, float]]:
         """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first.
@@ -440,6 +436,18 @@ class MilcoModel(PreTrainedModel):
         if column < self.config.pivot_vocab_size:
             return f"e_{self.pivot_tokenizer.convert_ids_to_tokens(column)}"
         return f"m_{self.tokenizer.convert_ids_to_tokens(column - self.config.pivot_vocab_size)}"
+
+
+def pivot_cells(pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """B×V_e raw pooled logits → text, term and weight of each cell of the pivot view that is not 0, text by text."""
+    rows, columns = (~(pooled <= 0)).nonzero(as_tuple=True)  # so that what is no number stays, for someone to see
+    return rows, columns, torch.log1p(pooled[rows, columns].float())
+
+
+def as_rows(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Cells of a matrix as sparse rows in float32; what stands in the same place is summed."""
+    coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
+    return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
 
 
 def padded_batches(

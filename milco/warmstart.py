@@ -41,6 +41,7 @@ def fit_connector(model: MilcoModel, teacher: Path, texts: list[str], max_length
     assert connector is not None  # no Stage 1 without one
     backbone = load(AutoModelForMaskedLM, teacher, trust).base_model.eval()
     model.eval()
+    texts = sorted(texts, key=len)  # so that they need few pads
     parts = []
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         part = texts[start : start + TEXTS_AT_A_TIME]

@@ -238,3 +238,15 @@ def test_states_in_bfloat16_give_logits_in_bfloat16_and_float32_gradients_of_the
     assert {gradient.dtype for gradient in found} == {torch.float32}
     wanted = torch.autograd.grad(naive(*leaves, mask).sum(), leaves[2])[0]
     torch.testing.assert_close(found[2].double(), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("terms", "tokens"), [(2, 7), (23, 14), (1000, 1000)])
+@pytest.mark.parametrize("pads", [0.0, 0.6, 1.0])
+def test_inference_in_bfloat16_finds_the_same_maxima(monkeypatch, terms, tokens, pads):
+    for name, size in {"TILE_TERMS": terms, "TILE_TOKENS": tokens}.items():
+        monkeypatch.setattr(milco.head, name, size)
+    leaves, _ = draw()
+    hidden, weight, bias = (leaf.detach().mul(4).round().bfloat16() for leaf in leaves)  # small integers: exact
+    mask = torch.rand(5, 7, generator=torch.Generator().manual_seed(3)) >= pads
+    mask[1] = False
+    assert torch.equal(pooled_logits(hidden, weight, bias, mask), naive(hidden, weight, bias, mask))

@@ -62,7 +62,7 @@ def loss(config: Config) -> Loss:
 
     def terms(views: Views, part: Part) -> dict[str, Tensor]:
         place = part["english"]
-        other, english = views.pooled[: len(place)], views.pooled[len(place) :]
+        other, english = views.pooled.tensor_split([len(place)])
         target = torch.zeros_like(english, dtype=torch.float32)
         target[part["row"], part["term"]] = part["weight"].expm1()
         kind = config.align.alignment_loss

@@ -113,7 +113,7 @@ def loss(config: Config) -> Loss:
 
     def terms(views: Views, part: Part) -> dict[str, Tensor]:
         ids, queries = part["input_ids"], len(part["scores"])
-        query, document = views.pivot[:queries], views.pivot[queries:]
+        query, document = views.pivot.tensor_split([queries])
         # Negatives are the documents of all processes: how many share a batch changes nothing.
         together = from_all_processes if settings.contrastive_weight else lambda rows: rows
         mine = torch.arange(len(document), device=ids.device)

@@ -23,7 +23,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from milco.checkpoints import load
 from milco.data.shards import Convert, Shards, write_shards
 from milco.files import finished_folder, write_json
-from milco.model import PivotHead, in_text_order, padded_batches
+from milco.model import PivotHead, as_rows, in_text_order, padded_batches, pivot_cells
 
 
 class Teacher:
@@ -50,14 +50,7 @@ class Teacher:
             batch = {name: values.to(self.encoder.device) for name, values in batch.items()}
             states = self.encoder(**batch).last_hidden_state
             pooled = self.head(states, batch["attention_mask"].bool())
-            yield places, to_csr(torch.log1p(pooled.float().relu()))
-
-
-def to_csr(dense: torch.Tensor) -> scipy.sparse.csr_array:
-    """A dense tensor with few values that are not 0 as CSR."""
-    sparse = dense.to_sparse_csr()
-    parts = [part.cpu().numpy() for part in (sparse.values(), sparse.col_indices(), sparse.crow_indices())]
-    return scipy.sparse.csr_array(tuple(parts), shape=tuple(dense.shape))
+            yield places, as_rows(*pivot_cells(pooled), pooled.shape)
 
 
 def write_targets(

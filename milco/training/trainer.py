@@ -231,7 +231,8 @@ class Progress(TrainerCallback):
         if state.is_world_process_zero:
             self.bar.update(self.settings.global_batch_size)
             if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
-                found = self.look()
+                with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+                    found = self.look()
                 self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
                 if found:
                     self._write({"step": state.global_step, **found})
