@@ -14,6 +14,7 @@ rule align:
         "logs/align/{key}.log",
     benchmark:
         "logs/align/{key}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 16

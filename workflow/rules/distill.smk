@@ -13,6 +13,7 @@ rule distill:
         "logs/distill/{key}.log",
     benchmark:
         "logs/distill/{key}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 16

@@ -11,6 +11,8 @@ rule encode:
         "logs/encode/{system}-{key}.{shard}.log",
     benchmark:
         "logs/encode/{system}-{key}.{shard}.tsv"
+    # What takes the whole machine goes first: what takes one core can share it afterwards.
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 8
