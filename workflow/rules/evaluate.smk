@@ -95,6 +95,7 @@ rule prune:
         "logs/prune/{key}.log",
     benchmark:
         "logs/prune/{key}.tsv"
+    priority: 1  # the longest of the jobs on one core, beside which the others find their place
     conda:
         ENVIRONMENT
     params:
