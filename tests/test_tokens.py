@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import milco.data.shards
-from milco.data.shards import write_parquet
+from milco.data.shards import write_parquet, write_shards
 from milco.data.tokens import TokenCache, build
 from milco.errors import MilcoError
 
@@ -105,12 +105,25 @@ def test_texts_are_cut_with_both_markers_in_place(cache, tokenizer):
     assert english[ENGLISH.index("")] == [start, end]
 
 
-def test_several_workers_write_the_same_files(corpora, encoder_checkpoint, tmp_path):
+def test_several_workers_write_the_same_files(monkeypatch, corpora, encoder_checkpoint, tmp_path):
+    monkeypatch.setattr(milco.data.shards, "FILE_ROWS", 2)
+    build_again(corpora, None)
     for workers in (1, 2):
         build(corpora, encoder_checkpoint, 6, workers, tmp_path / str(workers))
     one, two = (sorted((tmp_path / name).iterdir()) for name in "12")
-    assert [path.name for path in one] == [path.name for path in two] and len(one) == 3
+    assert [path.name for path in one] == [path.name for path in two] and len(one) > 3
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_workers_without_work_keep_no_threads_from_the_others(corpora, tmp_path):
+    asked = []
+
+    def make(worker, workers):
+        asked.append(workers)
+        return lambda batch: batch
+
+    write_shards(corpora / "english.parquet", tmp_path, "texts", make, 8)
+    assert asked == [1]
 
 
 def test_a_finished_cache_is_replaced_as_a_whole(corpora, encoder_checkpoint, tmp_path):

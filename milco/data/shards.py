@@ -47,7 +47,7 @@ def write_shards(source: Path, folder: Path, name: str, make: Make, workers: int
         source: what `write_parquet` wrote.
         make: called once in each worker, (its number, how many there are) → what turns a batch of rows into as many
             others.
-        workers: processes; 1 works in this one.
+        workers: processes, no more of them than there are row groups; a single one works in this process.
 
     Raises:
         MilcoError: the row groups are of other sizes, or a worker was killed.
@@ -57,8 +57,9 @@ def write_shards(source: Path, folder: Path, name: str, make: Make, workers: int
     if any(size != FILE_ROWS for size in sizes[:-1]) or (sizes and sizes[-1] > FILE_ROWS):
         raise MilcoError(f"{source}: its row groups do not have {FILE_ROWS:,} rows each; make it anew")
     jobs = [(source, group, folder / f"{name}-{group:05}.arrow") for group in range(len(sizes))]
+    workers = min(workers, len(jobs))  # who has nothing to do would keep its share of the threads from the others
     with tqdm(total=meta.num_rows, desc=name, unit="text", mininterval=2) as bar:
-        if workers == 1:
+        if workers <= 1:
             convert = make(0, 1)
             for job, size in zip(jobs, sizes, strict=True):
                 _write_file(convert, *job)
