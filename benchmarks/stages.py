@@ -164,7 +164,7 @@ STAGES = {"Stage 1": stage_1, "Stage 2": stage_2}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each case")
+    parser.add_argument("--repeats", type=int, default=2, help="pairs of runs for each case")
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)  # stage, bf16, which
     options = parser.parse_args()
     experiment = Experiment()
