@@ -24,9 +24,10 @@ tokens, the demo's tokenizer and teacher. Memory is that of all processes togeth
 columns extrapolate the row to 594 million pairs of such texts; the paper's are longer, its teacher is larger, and a GPU
 is quicker.
 
-A worker takes 200,000 texts at a time. The English texts of a million pairs are fewer: their targets are the work of one
-process, those of 4 million pairs are dealt out to two, unequally. Compare the memory of a process there, not the sum.
-For `corpora` DuckDB was allowed 500 MB instead of 4 GB; that its peak grows beyond them all the same is an open question.
+A worker takes 200,000 texts at a time. The English texts of a million pairs are fewer: their targets are the work of
+one process, those of 4 million pairs are dealt out to two, unequally. Compare the memory of a process there, not the
+sum. For `corpora` DuckDB was allowed 500 MB instead of 4 GB; that its peak grows beyond them all the same is an open
+question.
 """
 # What each part should gain, written down before it was built.
 EXPECTED = {
