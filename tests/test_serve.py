@@ -144,6 +144,21 @@ def test_two_servers_cannot_have_one_port(answers, server):
         Server(answers, "127.0.0.1", server.server_port)
 
 
+def test_no_thread_outlives_the_server_though_a_browser_keeps_its_connection_open(answers):
+    before = set(threading.enumerate())
+    with Server(answers, "127.0.0.1", 0) as server:
+        loop = threading.Thread(target=server.serve_forever)
+        loop.start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        connection.request("GET", "/api/about")
+        assert connection.getresponse().read()
+        assert len(set(threading.enumerate()) - before) == 2
+        server.shutdown()
+        loop.join()
+    assert set(threading.enumerate()) == before
+    connection.close()
+
+
 def test_the_command_serves_a_collection_until_it_is_interrupted(tmp_path, model_folder):
     rows = [json.dumps({"_id": name, "text": text}) for name, text in DOCUMENTS.items()]
     write_lines(tmp_path / "corpus.jsonl", rows)

@@ -14,10 +14,12 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -268,10 +270,12 @@ class Server(ThreadingHTTPServer):
         MilcoError: it cannot listen there.
     """
 
-    daemon_threads = True
+    # A thread that outlives the interpreter and drops the last reference to the model ends the process with an abort.
+    daemon_threads = False
 
     def __init__(self, answers: Answers, host: str, port: int):
         self.host = host
+        self.connections: set[socket.socket] = set()
         try:
             super().__init__((host, port), partial(Handler, answers))
         except OSError as error:
@@ -280,3 +284,18 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.server_port}/"
+
+    def process_request(self, request, client_address) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Begun answers are sent; a browser that only keeps its connection open is not waited for."""
+        for connection in list(self.connections):
+            with suppress(OSError):  # it ended by itself meanwhile
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()
