@@ -17,7 +17,7 @@ from measure import additional_memory, compare, in_own_process, save
 from milco.data.beir import read_collection
 from milco.model import MilcoModel, in_text_order
 
-DOCUMENTS, BATCH = 512, 64
+DOCUMENTS, BATCH = 384, 64
 
 
 class Encoder:

@@ -11,7 +11,6 @@ import pytest
 from miniature import read_pairs
 
 from milco.data import pairs
-from milco.data.shards import write_parquet
 from milco.errors import MilcoError
 
 CHANCE = random.Random(0)
@@ -91,22 +90,11 @@ def test_too_little_memory_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_a_table_is_cut_into_row_groups_of_one_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("milco.data.shards.FILE_ROWS", 7)
-    table = pairs.pa.table({"n": range(31)})
-    reader = pairs.pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=4))
-    for rows in (table, reader):
-        write_parquet(rows, tmp_path / "a.parquet")
-        file = pairs.pq.ParquetFile(tmp_path / "a.parquet")
-        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [7, 7, 7, 7, 3]
-        assert file.read().equals(table)
-
-
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from milco.data import pairs, shards
-pairs.MEMORY, pairs.THREADS, pairs.STAGED_ROWS, shards.FILE_ROWS = "100MB", 1, 5000, 5000
+from milco.data import pairs
+pairs.MEMORY, pairs.THREADS, pairs.STAGED_ROWS = "100MB", 1, 5000
 count, words = int(sys.argv[1]), "word " * 60
 made = ((f"{n % (count // 4)} {words}", f"{n} {words}", "de") for n in range(count))
 pairs.write_pairs({"made": made}, {}, [], 0, Path(sys.argv[2]))

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import milco.data.shards
-from milco.data.shards import write_parquet
 from milco.losses import alignment_loss
 from milco.model import in_text_order
 from milco.training.teacher import Targets, Teacher, write_targets
@@ -73,7 +73,7 @@ def test_texts_are_cut_at_the_length(teacher_checkpoint, plain):
 def targets(request, monkeypatch, teacher_checkpoint, tmp_path):
     for size in ("ROWS", "FILE_ROWS"):
         monkeypatch.setattr(milco.data.shards, size, 3)  # two files, one for each worker
-    write_parquet(pa.table({"english": TEXTS}), tmp_path / "english.parquet")
+    pq.write_table(pa.table({"english": TEXTS}), tmp_path / "english.parquet")
     write_targets(tmp_path, teacher_checkpoint, 64, 2, request.param, tmp_path / "targets")
     return Targets(tmp_path / "targets")
 

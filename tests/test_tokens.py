@@ -1,14 +1,18 @@
 """The token cache: what goes into it as text comes out as the tokenizer's ids."""
 
 import json
+import multiprocessing
+import os
+import resource
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
 import milco.data.shards
-from milco.data.shards import write_parquet, write_shards
+from milco.data.shards import Shards, write_shards
 from milco.data.tokens import TokenCache, build
 from milco.errors import MilcoError
 
@@ -30,10 +34,10 @@ FAMILIES = [(1, 3), (2, 1), (3, 1)]
 def corpora(tmp_path):
     folder = tmp_path / "corpora"
     folder.mkdir()
-    write_parquet(pa.table({"english": ENGLISH}), folder / "english.parquet")
+    pq.write_table(pa.table({"english": ENGLISH}), folder / "english.parquet", row_group_size=2)
     ids, texts = zip(*PAIRS, strict=True)
     table = pa.table({"english_id": pa.array(ids, pa.uint32()), "non_english": texts, "language": ["xx"] * len(PAIRS)})
-    write_parquet(table, folder / "parallel.parquet")
+    pq.write_table(table, folder / "parallel.parquet", row_group_size=3)
     (folder / "statistics.json").write_text(json.dumps({"families": FAMILIES}))
     return folder
 
@@ -53,16 +57,8 @@ def rows(request, monkeypatch):
 
 @pytest.fixture
 def cache(rows, corpora, encoder_checkpoint, tmp_path):
-    build_again(corpora, rows)
     build(corpora, encoder_checkpoint, 6, 1, tmp_path / "cache")
     return TokenCache(tmp_path / "cache")
-
-
-def build_again(corpora, rows):
-    """Row groups of the size that files have."""
-    for name in ("english", "parallel"):
-        path = corpora / f"{name}.parquet"
-        write_parquet(pa.parquet.read_table(path), path)
 
 
 def ids_of(cache, pair):
@@ -106,8 +102,8 @@ def test_texts_are_cut_with_both_markers_in_place(cache, tokenizer):
 
 
 def test_several_workers_write_the_same_files(monkeypatch, corpora, encoder_checkpoint, tmp_path):
+    monkeypatch.setattr(milco.data.shards, "ROWS", 1)
     monkeypatch.setattr(milco.data.shards, "FILE_ROWS", 2)
-    build_again(corpora, None)
     for workers in (1, 2):
         build(corpora, encoder_checkpoint, 6, workers, tmp_path / str(workers))
     one, two = (sorted((tmp_path / name).iterdir()) for name in "12")
@@ -136,8 +132,33 @@ def test_a_finished_cache_is_replaced_as_a_whole(corpora, encoder_checkpoint, tm
     assert len(TokenCache(output)) == len(PAIRS)
 
 
-def test_row_groups_of_another_size_are_an_error(monkeypatch, corpora, encoder_checkpoint, tmp_path):
-    monkeypatch.setattr(milco.data.shards, "FILE_ROWS", 2)
-    with pytest.raises(MilcoError, match=r"english.parquet: its row groups do not have 2 rows each"):
-        build(corpora, encoder_checkpoint, 6, 1, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+def test_a_table_of_more_files_than_a_process_may_open_is_read(monkeypatch, tmp_path):
+    for name in ("ROWS", "FILE_ROWS"):
+        monkeypatch.setattr(milco.data.shards, name, 1)
+    numbers = pa.table({"number": range(100)})
+    pq.write_table(numbers, tmp_path / "numbers.parquet")
+    write_shards(tmp_path / "numbers.parquet", tmp_path, "numbers", lambda worker, workers: lambda batch: batch, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 50, hard))
+    try:
+        assert Shards(tmp_path, "numbers").numbers("number", np.arange(100)).tolist() == list(range(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_goes_wrong_in_a_worker_is_told_and_ends_all(monkeypatch, corpora, tmp_path):
+    monkeypatch.setattr(milco.data.shards, "ROWS", 1)
+    with pytest.raises(KeyError, match="no_such_column"):
+        write_shards(corpora / "english.parquet", tmp_path, "texts", _failing, 2)
+    with pytest.raises(MilcoError, match="texts: a worker died, mostly of lack of memory"):
+        write_shards(corpora / "english.parquet", tmp_path, "texts", _dying, 2)
+    assert not multiprocessing.active_children()
+
+
+def _failing(worker, workers):
+    return lambda batch: batch.column("no_such_column")
+
+
+def _dying(worker, workers):
+    return lambda batch: os._exit(9)

@@ -99,7 +99,7 @@ def _check_values(path: Path, before: int, table: pd.DataFrame) -> None:
 
 def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it stays in memory until its end
             yield file.schema_arrow.empty_table().to_pandas()  # its columns are looked at even if it has no row
             for batch in file.iter_batches(ROWS):
                 yield batch.to_pandas()

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from milco.data.shards import ROWS, write_parquet
+from milco.data.shards import ROWS
 from milco.data.text import comparable
 from milco.errors import MilcoError
 
@@ -24,6 +24,7 @@ Pair = tuple[str, str, str]
 MEMORY = "4GB"  # of DuckDB; what does not fit goes to disk
 THREADS = min(8, os.cpu_count() or 1)  # each of them wants memory of its own
 STAGED_ROWS = 5 * ROWS
+GROUP_ROWS = 20_480  # of a file that is written: each thread holds a group
 STAGED = pa.schema(
     {"row": pa.int64(), "english": pa.string(), "non_english": pa.string(), "language": pa.string(),
      "form": pa.binary(16)}
@@ -120,7 +121,7 @@ def _order(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:
     """Write both files, and count the pairs of each language."""
     english = output / "english.parquet"
     listed = database.sql("SELECT english FROM pairs UNION SELECT english FROM texts ORDER BY english")
-    write_parquet(listed.to_arrow_reader(ROWS), english)
+    listed.write_parquet(str(english), row_group_size=GROUP_ROWS)
     database.read_parquet(str(english), file_row_number=True).create_view("english")
     database.execute("""
         CREATE TABLE numbered AS SELECT file_row_number::UINTEGER AS english_id, non_english, language, row
@@ -130,7 +131,7 @@ def _order(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:
     ordered = database.sql("""
         SELECT english_id, non_english, language FROM numbered JOIN families USING (english_id)
         ORDER BY size, english_id, language, row""")
-    write_parquet(ordered.to_arrow_reader(ROWS), output / "parallel.parquet")
+    ordered.write_parquet(str(output / "parallel.parquet"), row_group_size=GROUP_ROWS)
     counts = "SELECT language, count(*) FROM numbered GROUP BY language ORDER BY count(*) DESC, language"
     return dict(database.execute(counts).fetchall())
 

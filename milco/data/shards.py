@@ -5,9 +5,11 @@ A table NAME is a row of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_
 """
 
 import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -18,63 +20,53 @@ from tqdm import tqdm
 from milco.errors import MilcoError
 
 ROWS = 10_000
-FILE_ROWS = 20 * ROWS  # also the rows of a row group of the Parquet file that a table is made from
+FILE_ROWS = 100 * ROWS
 
 Convert = Callable[[pa.RecordBatch], pa.RecordBatch]
 Make = Callable[[int, int], Convert]
 _convert: Convert
 
 
-def write_parquet(rows: pa.Table | pa.RecordBatchReader, path: Path) -> None:
-    """Write rows in row groups that `write_shards` can deal out to its workers."""
-    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
-    waiting = rows.schema.empty_table()
-    with pq.ParquetWriter(path, rows.schema) as writer:
-        for batch in batches:
-            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-            whole = len(waiting) // FILE_ROWS * FILE_ROWS
-            if whole:
-                writer.write_table(waiting[:whole], FILE_ROWS)
-                waiting = waiting[whole:]
-        if len(waiting):
-            writer.write_table(waiting, FILE_ROWS)
-
-
 def write_shards(source: Path, folder: Path, name: str, make: Make, workers: int) -> None:
     """Turn the rows of a Parquet file into the table `name` in `folder`.
 
     Args:
-        source: what `write_parquet` wrote.
         make: called once in each worker, (its number, how many there are) → what turns a batch of rows into as many
             others.
-        workers: processes, no more of them than there are row groups; a single one works in this process.
+        workers: processes, no more of them than there are batches; a single one works in this process.
 
     Raises:
-        MilcoError: the row groups are of other sizes, or a worker was killed.
+        MilcoError: a worker was killed.
     """
-    meta = pq.ParquetFile(source).metadata
-    sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-    if any(size != FILE_ROWS for size in sizes[:-1]) or (sizes and sizes[-1] > FILE_ROWS):
-        raise MilcoError(f"{source}: its row groups do not have {FILE_ROWS:,} rows each; make it anew")
-    jobs = [(source, group, folder / f"{name}-{group:05}.arrow") for group in range(len(sizes))]
-    workers = min(workers, len(jobs))  # who has nothing to do would keep its share of the threads from the others
-    with tqdm(total=meta.num_rows, desc=name, unit="text", mininterval=2) as bar:
-        if workers <= 1:
-            convert = make(0, 1)
-            for job, size in zip(jobs, sizes, strict=True):
-                _write_file(convert, *job)
-                bar.update(size)
-            return
-        context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
-        numbers = context.Queue()
-        for number in range(workers):
-            numbers.put(number)
+    with pq.ParquetFile(source, pre_buffer=False) as file:  # else all of it stays in memory until its end
+        rows, batches = file.metadata.num_rows, file.iter_batches(ROWS)
+        # Who has nothing to do would keep its share of the threads from the others.
+        workers = min(workers, -(-rows // ROWS))
+        made = map(make(0, 1), batches) if workers <= 1 else _by_workers(batches, make, workers)
         try:
-            with ProcessPoolExecutor(workers, context, _start, (make, numbers, workers)) as pool:
-                for size, _ in zip(sizes, pool.map(_work, jobs), strict=True):
-                    bar.update(size)
+            with tqdm(total=rows, desc=name, unit="text", mininterval=2) as bar:
+                _write_files(made, folder, name, bar.update)
         except BrokenProcessPool as error:
             raise MilcoError(f"{name}: a worker died, mostly of lack of memory: take fewer workers") from error
+
+
+def _by_workers(batches: Iterable[pa.RecordBatch], make: Make, workers: int) -> Iterator[pa.RecordBatch]:
+    """The converted batches in order; a few for each worker are under way at a time."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
+    numbers = context.Queue()
+    for number in range(workers):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(workers, context, _start, (make, numbers, workers))
+    try:
+        waiting: deque[Future] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(_work, batch))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start(make: Make, numbers, workers: int) -> None:
@@ -82,19 +74,17 @@ def _start(make: Make, numbers, workers: int) -> None:
     _convert = make(numbers.get(), workers)
 
 
-def _work(job: tuple[Path, int, Path]) -> None:
-    _write_file(_convert, *job)
+def _work(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return _convert(batch)
 
 
-def _write_file(convert: Convert, source: Path, group: int, path: Path) -> None:
-    with pq.ParquetFile(source) as file, pa.OSFile(str(path), "wb") as sink:
-        writer = None
-        for batch in file.iter_batches(ROWS, [group]):
-            made = convert(batch)
-            writer = writer or pa.ipc.new_file(sink, made.schema)
-            writer.write_batch(made)
-        if writer:
-            writer.close()
+def _write_files(batches: Iterator[pa.RecordBatch], folder: Path, name: str, progress: Callable[[int], object]) -> None:
+    for number, first in enumerate(batches):
+        path = folder / f"{name}-{number:05}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+            for batch in chain([first], islice(batches, FILE_ROWS // ROWS - 1)):
+                writer.write_batch(batch)
+                progress(len(batch))
 
 
 class Shards:
@@ -102,13 +92,12 @@ class Shards:
 
     def __init__(self, folder: Path, name: str):
         self.paths = sorted(folder.glob(f"{name}-*.arrow"))
-        self._files: dict[int, pa.ipc.RecordBatchFileReader] = {}
-        self._batches: dict[int, pa.RecordBatch] = {}
+        self._files: dict[int, list[pa.RecordBatch]] = {}
         self._rows = 0
         if self.paths:
             last = self._file(len(self.paths) - 1)
-            whole = (len(self.paths) - 1) * FILE_ROWS + (last.num_record_batches - 1) * ROWS
-            self._rows = whole + last.get_batch(last.num_record_batches - 1).num_rows
+            self._batches_per_file = len(self._file(0))
+            self._rows = ((len(self.paths) - 1) * self._batches_per_file + len(last) - 1) * ROWS + len(last[-1])
 
     def __len__(self) -> int:
         return self._rows
@@ -140,12 +129,12 @@ class Shards:
         return found
 
     def _batch(self, number: int) -> pa.RecordBatch:
-        if number not in self._batches:
-            file, batch = divmod(number, FILE_ROWS // ROWS)
-            self._batches[number] = self._file(file).get_batch(batch)
-        return self._batches[number]
+        file, batch = divmod(number, self._batches_per_file)
+        return self._file(file)[batch]
 
-    def _file(self, number: int) -> pa.ipc.RecordBatchFileReader:
+    def _file(self, number: int) -> list[pa.RecordBatch]:
         if number not in self._files:
-            self._files[number] = pa.ipc.open_file(pa.memory_map(str(self.paths[number])))
+            # Batches keep the map, but a descriptor for each of many files would be too many.
+            with pa.memory_map(str(self.paths[number])) as source, pa.ipc.open_file(source) as file:
+                self._files[number] = [file.get_batch(batch) for batch in range(file.num_record_batches)]
         return self._files[number]

@@ -99,7 +99,7 @@ def _tsv(path: Path) -> Texts:
 def _parquet(path: Path, id_key: str | None, text_key: str) -> Iterator[tuple[int, dict]]:
     """Rows of a Parquet file with their numbers from 1."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)  # else all of it stays in memory until its end
     except pa.ArrowInvalid as error:
         raise MilcoError(f"{path}: no complete Parquet file ({error})") from None
     wanted = {*([id_key] if id_key else IDS), text_key, "title"}
