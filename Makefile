@@ -1,6 +1,7 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-slurm does so on a private SLURM cluster of two nodes
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
+#              (TSV=FOLDER: the pads of your own parallel text too)
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
@@ -22,7 +23,8 @@ demo: $(VENV)/installed
 	$(LOCK) env $(SNAKEMAKE) --nolock all
 
 bench: $(VENV)/installed-for-tests
-	for part in padding head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
+	$(ACTIVE) python benchmarks/padding.py $(if $(TSV),--tsv "$(TSV)")
+	for part in head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all

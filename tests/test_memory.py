@@ -35,7 +35,7 @@ def by_texts(path, seen):
 
 
 def by_shards(path, seen):
-    write_shards(path, path.parent, "ids", lambda *worker: lambda batch: seen(len(batch)) or batch.select(["id"]), 1)
+    write_shards({"ids": path}, path.parent, lambda *worker: lambda batch: seen(len(batch)) or batch.select(["id"]), 1)
 
 
 @pytest.mark.parametrize("read", [by_batches, by_texts, by_shards])

@@ -118,7 +118,7 @@ def test_workers_without_work_keep_no_threads_from_the_others(corpora, tmp_path)
         asked.append(workers)
         return lambda batch: batch
 
-    write_shards(corpora / "english.parquet", tmp_path, "texts", make, 8)
+    write_shards({"texts": corpora / "english.parquet"}, tmp_path, make, 8)
     assert asked == [1]
 
 
@@ -137,7 +137,7 @@ def test_a_table_of_more_files_than_a_process_may_open_is_read(monkeypatch, tmp_
         monkeypatch.setattr(milco.data.shards, name, 1)
     numbers = pa.table({"number": range(100)})
     pq.write_table(numbers, tmp_path / "numbers.parquet")
-    write_shards(tmp_path / "numbers.parquet", tmp_path, "numbers", lambda worker, workers: lambda batch: batch, 1)
+    write_shards({"numbers": tmp_path / "numbers.parquet"}, tmp_path, lambda *worker: lambda batch: batch, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = len(os.listdir("/dev/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 50, hard))
@@ -150,9 +150,9 @@ def test_a_table_of_more_files_than_a_process_may_open_is_read(monkeypatch, tmp_
 def test_what_goes_wrong_in_a_worker_is_told_and_ends_all(monkeypatch, corpora, tmp_path):
     monkeypatch.setattr(milco.data.shards, "ROWS", 1)
     with pytest.raises(KeyError, match="no_such_column"):
-        write_shards(corpora / "english.parquet", tmp_path, "texts", _failing, 2)
-    with pytest.raises(MilcoError, match="texts: a worker died, mostly of lack of memory"):
-        write_shards(corpora / "english.parquet", tmp_path, "texts", _dying, 2)
+        write_shards({"texts": corpora / "english.parquet"}, tmp_path, _failing, 2)
+    with pytest.raises(MilcoError, match="a worker died, mostly of lack of memory"):
+        write_shards({"texts": corpora / "english.parquet"}, tmp_path, _dying, 2)
     assert not multiprocessing.active_children()
 
 

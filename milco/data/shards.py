@@ -6,9 +6,11 @@ A table NAME is a row of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -24,49 +26,60 @@ FILE_ROWS = 100 * ROWS
 
 Convert = Callable[[pa.RecordBatch], pa.RecordBatch]
 Make = Callable[[int, int], Convert]
+Batches = Iterable[pa.RecordBatch]
 _convert: Convert
 
 
-def write_shards(source: Path, folder: Path, name: str, make: Make, workers: int) -> None:
-    """Turn the rows of a Parquet file into the table `name` in `folder`.
+def write_shards(sources: Mapping[str, Path], folder: Path, make: Make, workers: int) -> None:
+    """Turn the rows of each Parquet file into a table in `folder`.
 
     Args:
-        make: called once in each worker, (its number, how many there are) → what turns a batch of rows into as many
-            others.
-        workers: processes, no more of them than there are batches; a single one works in this process.
+        sources: by the name of the table.
+        make: called once in each worker, (its number, how many there are) → what turns a batch of rows of any of the
+            files into as many others.
+        workers: processes, no more of them than a file has batches; a single one works in this process.
 
     Raises:
         MilcoError: a worker was killed.
     """
-    with pq.ParquetFile(source, pre_buffer=False) as file:  # else all of it stays in memory until its end
-        rows, batches = file.metadata.num_rows, file.iter_batches(ROWS)
-        # Who has nothing to do would keep its share of the threads from the others.
-        workers = min(workers, -(-rows // ROWS))
-        made = map(make(0, 1), batches) if workers <= 1 else _by_workers(batches, make, workers)
-        try:
-            with tqdm(total=rows, desc=name, unit="text", mininterval=2) as bar:
-                _write_files(made, folder, name, bar.update)
-        except BrokenProcessPool as error:
-            raise MilcoError(f"{name}: a worker died, mostly of lack of memory: take fewer workers") from error
+    most = max(pq.read_metadata(source).num_rows for source in sources.values())
+    # Who has nothing to do would keep its share of the threads from the others.
+    with _conversion(make, min(workers, -(-most // ROWS))) as convert:
+        for name, source in sources.items():
+            with (
+                pq.ParquetFile(source, pre_buffer=False) as file,  # else all of it stays in memory until its end
+                tqdm(total=file.metadata.num_rows, desc=name, unit="text", mininterval=2) as bar,
+            ):
+                _write_files(convert(file.iter_batches(ROWS)), folder, name, bar)
 
 
-def _by_workers(batches: Iterable[pa.RecordBatch], make: Make, workers: int) -> Iterator[pa.RecordBatch]:
-    """The converted batches in order; a few for each worker are under way at a time."""
+@contextmanager
+def _conversion(make: Make, workers: int) -> Iterator[Callable[[Batches], Iterator[pa.RecordBatch]]]:
+    """What converts batches, in order, for as long as the workers live."""
+    if workers <= 1:
+        yield partial(map, make(0, 1))
+        return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
     numbers = context.Queue()
     for number in range(workers):
         numbers.put(number)
     pool = ProcessPoolExecutor(workers, context, _start, (make, numbers, workers))
     try:
-        waiting: deque[Future] = deque()
-        for batch in batches:
-            waiting.append(pool.submit(_work, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield partial(_in_order, pool, 2 * workers)
+    except BrokenProcessPool as error:
+        raise MilcoError("a worker died, mostly of lack of memory: take fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, ahead: int, batches: Batches) -> Iterator[pa.RecordBatch]:
+    waiting: deque[Future] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(_work, batch))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _start(make: Make, numbers, workers: int) -> None:
@@ -78,13 +91,13 @@ def _work(batch: pa.RecordBatch) -> pa.RecordBatch:
     return _convert(batch)
 
 
-def _write_files(batches: Iterator[pa.RecordBatch], folder: Path, name: str, progress: Callable[[int], object]) -> None:
+def _write_files(batches: Iterator[pa.RecordBatch], folder: Path, name: str, bar: tqdm) -> None:
     for number, first in enumerate(batches):
         path = folder / f"{name}-{number:05}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
             for batch in chain([first], islice(batches, FILE_ROWS // ROWS - 1)):
                 writer.write_batch(batch)
-                progress(len(batch))
+                bar.update(len(batch))
 
 
 class Shards:

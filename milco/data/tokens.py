@@ -36,22 +36,22 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
     """
     families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
     with finished_folder(output) as folder:
-        for name, file, text in (("english", "english", "english"), ("pairs", "parallel", "non_english")):
-            make = partial(_tokenizer, encoder, trust, max_length, text)
-            write_shards(corpora / f"{file}.parquet", folder, name, make, workers)
+        sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
+        write_shards(sources, folder, partial(_tokenizer, encoder, trust, max_length), workers)
         write_json(folder / "families.json", families)
 
 
-def _tokenizer(encoder: Path, trust: bool, max_length: int, text: str, worker: int, workers: int) -> Convert:
+def _tokenizer(encoder: Path, trust: bool, max_length: int, worker: int, workers: int) -> Convert:
     if workers > 1:  # else each of them starts a thread for every processor
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = load(AutoTokenizer, encoder, trust)
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
-        texts = batch.column(text).to_pylist()
+        paired = "english_id" in batch.schema.names
+        texts = batch.column("non_english" if paired else "english").to_pylist()
         ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
         made = {"input_ids": pa.array(ids, IDS)}
-        if "english_id" in batch.schema.names:
+        if paired:
             made["english_id"] = batch.column("english_id")
         return pa.record_batch(made)
 

@@ -70,7 +70,7 @@ def write_targets(
     """
     make = partial(_encoder, checkpoint, trust, max_length, batch_size)
     with finished_folder(output) as folder:
-        write_shards(corpora / "english.parquet", folder, "targets", make, workers)
+        write_shards({"targets": corpora / "english.parquet"}, folder, make, workers)
         write_json(folder / "columns.json", len(load(AutoTokenizer, checkpoint, trust)))
 
 
