@@ -21,17 +21,11 @@ import pyarrow.parquet as pq
 from experiment import Experiment
 from measure import MIB, save
 
-import milco.data.pairs
-from milco.config import Source
-from milco.data import tokens
-from milco.data.corpora import PAIR_COLUMNS, parallel_pairs, read_batches
-from milco.data.pairs import write_pairs
 from milco.data.shards import ROWS
-from milco.training import teacher
 
 LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
-milco.data.pairs.MEMORY = "500MB"  # so little that a million pairs go to disk, as hundreds of millions do
+MEMORY = "500MB"  # of DuckDB: so little that a million pairs go to disk, as hundreds of millions do
 
 
 def write_source(path: Path, words: list[str], english: int) -> None:
@@ -53,11 +47,16 @@ def write_source(path: Path, words: list[str], english: int) -> None:
 
 def build_corpora(source: Path, output: Path) -> None:
     """What rule `corpora` does with parallel text."""
+    from milco.config import Source
+    from milco.data import pairs as parallel
+    from milco.data.corpora import PAIR_COLUMNS, parallel_pairs, read_batches
+
+    parallel.MEMORY = MEMORY
     output.mkdir()
     batches = read_batches(source, Source(uri=f"file:{source}", format="pairs", language="de"), "made", PAIR_COLUMNS)
     candidates = (row for batch in batches for row in batch.itertuples(index=False, name=None))
     pairs = parallel_pairs(candidates, {"de"}, set(), Counter())
-    (output / "statistics.json").write_text(json.dumps(write_pairs({"made": pairs}, {}, [], 0, output)))
+    (output / "statistics.json").write_text(json.dumps(parallel.write_pairs({"made": pairs}, {}, [], 0, output)))
 
 
 def watched(work: Callable[[], None]) -> tuple[float, float]:
@@ -91,6 +90,9 @@ def held(process: psutil.Process) -> int:
 
 def measure(folder: Path, encoder: Path, lsr: Path, pairs: int, workers: int) -> list[dict]:
     """A row for each stage."""
+    from milco.data import tokens  # here, since each worker reads this file first
+    from milco.training import teacher
+
     english, corpora, output, rows = pairs // LANGUAGES, folder / "corpora", folder / "out", []
     works = {
         "corpora": (pairs, corpora, lambda: build_corpora(folder / "source.parquet", corpora)),
