@@ -56,12 +56,12 @@ def main() -> None:
         print(additional_memory(work))
         return
     difference = abs(encoder.plain() - encoder.milco(False)).max()
+    baseline = round(in_own_process(__file__, "--memory", "plain"))
     rows = []
     for bf16 in (True, False):
         row = {"benchmark": "encoding", "case": f"{'bfloat16' if bf16 else 'float32'}, {len(encoder.texts)} documents"}
         row |= compare(encoder.plain, lambda bf16=bf16: encoder.milco(bf16), options.repeats)
-        row["baseline_mb"] = round(in_own_process(__file__, "--memory", "plain"))
-        row["milco_mb"] = round(in_own_process(__file__, "--memory", str(bf16)))
+        row |= {"baseline_mb": baseline, "milco_mb": round(in_own_process(__file__, "--memory", str(bf16)))}
         row["documents_per_second"] = round(len(encoder.texts) / row["milco_s"])
         rows.append(row | {"largest_difference_in_float32": float(difference)})
     save("encoding", rows)

@@ -28,7 +28,7 @@ from milco.training.batching import Steps
 from milco.training.teacher import Targets
 from milco.training.trainer import Shares, freeze
 
-STEPS = {"Stage 1": 20, "Stage 2": 2}
+STEPS = {"Stage 1": 15, "Stage 2": 2}
 PLAIN_STEPS = 3  # of Stage 1
 
 
@@ -180,11 +180,15 @@ def main() -> None:
 def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dict:
     """One row."""
     plainly, ours, ours_again, recipe = STAGES[stage](experiment, bf16)
+    losses = {}
 
-    def loss_of(work: Callable[[], None]) -> float:
-        recipe.losses = []
-        work()
-        return round(float(np.mean(recipe.losses)), 4)
+    def told(name: str, work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            recipe.losses = []
+            work()
+            losses[name] = round(float(np.mean(recipe.losses)), 4)
+
+        return run
 
     settings, unit = (
         (experiment.config.align, "pairs") if stage == "Stage 1" else (experiment.config.distill, "queries")
@@ -192,12 +196,13 @@ def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dic
     examples = STEPS[stage] * settings.global_batch_size
     row = {"benchmark": "stages", "case": f"{stage}, {'bfloat16' if bf16 else 'float32'}, {examples} {unit}"}
     share = PLAIN_STEPS / STEPS[stage] if stage == "Stage 1" else 1.0
-    row |= compare(plainly, ours, repeats, share)
+    row |= compare(told("loss_plain", plainly), ours, repeats, share)
     if bf16:  # what experiments train in; more processes would cost more time than they tell
         for column, which in (("baseline_mb", "plain"), ("milco_mb", "milco")):
             row[column] = round(in_own_process(__file__, "--memory", stage, str(bf16), which))
     row["examples_per_second"] = round(examples / row["milco_s"], 1)
-    return row | {"loss_plain": loss_of(plainly), "loss_milco": loss_of(ours_again)}
+    told("loss_milco", ours_again)()
+    return row | losses
 
 
 if __name__ == "__main__":

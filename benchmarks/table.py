@@ -16,18 +16,16 @@ ratios carry over.
 SCALE = """# Scale
 
 What grows with the corpus, and what does not. `corpora` puts on disk what does not fit into its memory. Token cache and
-teacher targets are written by several workers, each of which holds one batch of rows. Training maps the files into
-memory and finds any step of any epoch directly (`milco/training/batching.py`), so that start and resume cost the same
-for a thousand pairs and for 594 million, those of the paper's Stage 1. Written by `python benchmarks/scale.py` and
+teacher targets are written by several workers, to whom 10,000 texts are dealt out at a time. Training maps the files
+into memory and finds any step of any epoch directly (`milco/training/batching.py`), so that start and resume cost the
+same for a thousand pairs and for 594 million, those of the paper's Stage 1. Written by `python benchmarks/scale.py` and
 `python benchmarks/table.py`: synthetic texts of 5 to 30 English words, 13 pairs for each English text, at most 64
 tokens, the demo's tokenizer and teacher. Memory is that of all processes together, without mapped files. The last two
 columns extrapolate the row to 594 million pairs of such texts; the paper's are longer, its teacher is larger, and a GPU
 is quicker.
 
-A worker takes 200,000 texts at a time. The English texts of a million pairs are fewer: their targets are the work of
-one process, those of 4 million pairs are dealt out to two, unequally. Compare the memory of a process there, not the
-sum. For `corpora` DuckDB was allowed 500 MB instead of 4 GB; that its peak grows beyond them all the same is an open
-question.
+Seconds include the start of the workers, which weighs more where there is less to do. For `corpora` DuckDB was allowed
+500 MB instead of 4 GB: a million pairs do not fill them, 4 million do.
 """
 # What each part should gain, written down before it was built.
 EXPECTED = {
