@@ -1,9 +1,9 @@
 """Both stages as a whole, on the demo's model, text and precision: the plain recipe against this project's.
 
 With forward and backward pass and optimizer, at a rate of 0, so that the losses of both can be compared. Stage 2 takes
-the same queries in both. In Stage 1 the plain recipe takes a random part of the same pairs, in batches as mixed as a
-whole corpus makes them, and its time is scaled up; the losses are those of that part. Read by `make bench`; run
-`make demo` first.
+the same queries in both. In Stage 1 each recipe takes steps of its own, which stand for all that the corpus makes: the
+plain one fewer, its time is scaled up. The losses are those of the plain recipe's pairs in both. Read by `make bench`;
+run `make demo` first.
 
 python benchmarks/stages.py
 """
@@ -30,6 +30,7 @@ from milco.training.trainer import Shares, freeze
 
 STEPS = {"Stage 1": 15, "Stage 2": 2}
 PLAIN_STEPS = 3  # of Stage 1
+DRAWN = 100  # random batches, of which they are taken
 
 
 class Recipe:
@@ -56,11 +57,16 @@ class Recipe:
         self.losses.append(total)
 
 
+def evenly(sizes, count: int) -> np.ndarray:
+    """Places of some sizes, evenly spread from smallest to largest: a few of them have nearly the mean of all."""
+    return np.argsort(sizes)[((np.arange(count) + 0.5) / count * len(sizes)).astype(int)]
+
+
 Works = tuple[Callable[[], None], Callable[[], None], Callable[[], None], Recipe]
 
 
 def stage_1(experiment: Experiment, bf16: bool) -> Works:
-    """The plain recipe, ours, ours on the examples of the plain one, and the model that they train."""
+    """The plain recipe, ours, ours on the pairs of the plain one, and the model that they train."""
     config, settings = experiment.config, experiment.config.align
     recipe = Recipe(experiment, experiment["align"], bf16)
     lsr = experiment["lsr"]
@@ -71,9 +77,13 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
     steps = Steps(
         cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
     )
-    chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 1"], replace=False)
-    examples = np.random.default_rng(1).permutation(np.concatenate([steps[step] for step in chosen]))
-    examples = examples[: PLAIN_STEPS * settings.global_batch_size]
+    every = np.arange(len(cache))
+    sides = np.stack(
+        [cache.english.lengths("input_ids", cache.english_ids(every)), cache.pairs.lengths("input_ids", every)]
+    )
+    chosen = evenly([sides[:, steps[step]].sum() for step in range(len(steps))], STEPS["Stage 1"])
+    drawn = np.random.default_rng(0).permutation(every)[: DRAWN * settings.global_batch_size].reshape(DRAWN, -1)
+    batches = drawn[evenly(sides[:, drawn].max(axis=2).sum(axis=0), PLAIN_STEPS)]
     loss = align.loss(config)
 
     def ours() -> None:
@@ -82,7 +92,7 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
             recipe.step([as_part(part, loss) for part in shares[step]])
 
     def plainly() -> None:
-        for batch in examples.reshape(PLAIN_STEPS, -1):
+        for batch in batches:
             ids = cache.english_ids(batch)
 
             def part(model: MilcoModel, batch=batch, ids=ids) -> torch.Tensor:
@@ -100,7 +110,7 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
             recipe.step([part])
 
     def ours_again() -> None:
-        recipe.step([as_part(part, loss) for part in pairs(np.sort(examples), 0)])
+        recipe.step([as_part(part, loss) for part in pairs(np.sort(batches, axis=None), 0)])
 
     return plainly, ours, ours_again, recipe
 
@@ -123,7 +133,7 @@ def stage_2(experiment: Experiment, bf16: bool) -> Works:
     recipe = Recipe(experiment, experiment["distill"], bf16, echo=config.model.echo)
     groups = distill.Groups(pq.read_table(experiment["triples"]), recipe.model, config)
     steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
-    chosen = np.random.default_rng(0).choice(len(steps), STEPS["Stage 2"], replace=False)
+    chosen = evenly([groups.lengths[steps[step]].sum() for step in range(len(steps))], STEPS["Stage 2"])
     loss = distill.loss(config)
     lengths = config.model.query_max_length, config.model.passage_max_length
 
