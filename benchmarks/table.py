@@ -36,7 +36,7 @@ EXPECTED = {
     "head": "At least 3 times as fast, forward and backward, with 1 % of the cells active, in a quarter of the "
     "memory, and 1.2 times forward alone: logits live in tiles that fit the cache, the gradient goes to "
     "the winning cells. Where every cell has a gradient, at most 10 % slower.",
-    "padding": "Under 6 % of pads; random batches of the same pairs waste about half.",
+    "padding": "Under 6 % of pads; random batches of the same pairs were expected to waste about half.",
     "search": "Exact search reads all documents that share a term, Seismic the blocks that may hold a result: the "
     "curve of its settings, of pruning by mass, and BM25 beside them.",
     "stages": "Stage 1 at least 4 times, Stage 2 at least 3 times the examples per second with the same loss: half "
