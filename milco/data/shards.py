@@ -1,8 +1,8 @@
 """Tables with a list in each row, of any size: written by several workers at constant memory, read through memory maps.
 
 A table NAME is a row of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_ROWS` rows each, in record batches of
-`ROWS` rows; only the last of each may be shorter. So a row's place is a division, and opening a table reads no more than
-where the batches of two files lie.
+`ROWS` rows; only the last of each may be shorter. So a row's place is a division, and opening a table reads no more
+than where the batches of two files lie.
 """
 
 import multiprocessing
