@@ -40,8 +40,8 @@ EXPECTED = {
     "padding": "Under 6 % of pads; random batches of the same pairs were expected to waste about half.",
     "search": "Exact search reads all documents that share a term, Seismic the blocks that may hold a result: the "
     "curve of its settings, of pruning by mass, and BM25 beside them.",
-    "stages": "Expected: Stage 1 at least 4 times, Stage 2 at least 3 times the examples per second with the same loss: "
-    "half of the slots were pads, most of the time went into the head, and Stage 1 asked the teacher again for "
+    "stages": "Expected: Stage 1 at least 4 times, Stage 2 at least 3 times the examples per second with the same "
+    "loss: half of the slots were pads, most of the time went into the head, and Stage 1 asked the teacher again for "
     "every pair. In Stage 1 both take steps of the same corpus, evenly spread over their sizes, not the same pairs. "
     "How they are taken matters much: with 15 steps drawn by chance, and the plain recipe's batches made of their "
     "pairs, Stage 1 gave 4.4 in bfloat16 and 5.0 in float32 (commit 0325d0e), with 20 such steps 6.8 and 6.1 "
