@@ -155,7 +155,7 @@ def test_no_thread_outlives_the_server_though_a_browser_keeps_its_connection_ope
         assert len(set(threading.enumerate()) - before) == 2
         server.shutdown()
         loop.join()
-    assert set(threading.enumerate()) == before
+    assert not set(threading.enumerate()) - before  # those of other tests may end meanwhile
     connection.close()
 
 
