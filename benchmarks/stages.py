@@ -1,9 +1,9 @@
 """Both stages as a whole, on the demo's model, text and precision: the plain recipe against this project's.
 
-With forward and backward pass and optimizer, at a rate of 0, so that the losses of both can be compared. Stage 2 takes
-the same queries in both. In Stage 1 each recipe takes steps of its own, which stand for all that the corpus makes: the
-plain one fewer, its time is scaled up. The losses are those of the plain recipe's pairs in both. Read by `make bench`;
-run `make demo` first.
+With forward and backward pass and optimizer, at a rate of 0, so that the losses of both can be compared. In Stage 2
+both take the same steps. In Stage 1 each makes steps of the same 3,200 pairs (a pool of `Steps`) in its own way, and
+takes some of them, evenly spread over their sizes: the plain recipe fewer, its time is scaled up. The losses are those
+of the plain recipe's steps in both. Read by `make bench`; run `make demo` first.
 
 python benchmarks/stages.py
 """
@@ -24,13 +24,12 @@ from milco.data.tokens import TokenCache
 from milco.losses import alignment_loss
 from milco.model import MilcoModel, Views
 from milco.training import align, distill
-from milco.training.batching import Steps
+from milco.training.batching import POOL, Steps
 from milco.training.teacher import Targets
 from milco.training.trainer import Shares, freeze
 
 STEPS = {"Stage 1": 15, "Stage 2": 2}
 PLAIN_STEPS = 3  # of Stage 1
-DRAWN = 100  # random batches, of which they are taken
 
 
 class Recipe:
@@ -77,13 +76,17 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
     steps = Steps(
         cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
     )
-    every = np.arange(len(cache))
-    sides = np.stack(
-        [cache.english.lengths("input_ids", cache.english_ids(every)), cache.pairs.lengths("input_ids", every)]
-    )
-    chosen = evenly([sides[:, steps[step]].sum() for step in range(len(steps))], STEPS["Stage 1"])
-    drawn = np.random.default_rng(0).permutation(every)[: DRAWN * settings.global_batch_size].reshape(DRAWN, -1)
-    batches = drawn[evenly(sides[:, drawn].max(axis=2).sum(axis=0), PLAIN_STEPS)]
+    pool = np.stack([steps[step] for step in range(POOL)])
+    drawn = np.random.default_rng(0).permutation(pool.ravel()).reshape(pool.shape)
+
+    def sides(batches: np.ndarray) -> np.ndarray:
+        """Tokens of both texts of each pair."""
+        flat = batches.ravel()
+        rows = (cache.pairs, flat), (cache.english, cache.english_ids(flat))
+        return np.stack([table.lengths("input_ids", found).reshape(batches.shape) for table, found in rows])
+
+    chosen = evenly(sides(pool).sum(axis=(0, 2)), STEPS["Stage 1"])
+    batches = drawn[evenly(sides(drawn).max(axis=2).sum(axis=0), PLAIN_STEPS)]
     loss = align.loss(config)
 
     def ours() -> None:
