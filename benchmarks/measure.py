@@ -28,13 +28,20 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def compare(baseline: Callable[[], object], milco: Callable[[], object], repeats: int = 5, share: float = 1.0) -> dict:
+def compare(
+    baseline: Callable[[], object],
+    milco: Callable[[], object],
+    repeats: int = 5,
+    share: float = 1.0,
+    warm_up: Callable[[], object] | None = None,
+) -> dict:
     """Median times of both, the median ratio of neighbouring pairs and the spread of the ratios.
 
     Args:
         share: of the work of `milco` that `baseline` does; its times are scaled up.
+        warm_up: what compiles, allocates and reads before; both once if it is missing.
     """
-    baseline(), milco()  # the first call compiles, allocates and reads
+    (warm_up or (lambda: (baseline(), milco())))()
     pairs = [(seconds(baseline) / share, seconds(milco)) for _ in range(repeats)]
     ratios = [one / other for one, other in pairs]
     return {

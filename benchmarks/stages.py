@@ -10,6 +10,7 @@ python benchmarks/stages.py
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -61,11 +62,12 @@ def evenly(sizes, count: int) -> np.ndarray:
     return np.argsort(sizes)[((np.arange(count) + 0.5) / count * len(sizes)).astype(int)]
 
 
-Works = tuple[Callable[[], None], Callable[[], None], Callable[[], None], Recipe]
+Work = list[Callable[[], None]]  # a call for each optimizer step
+Works = tuple[Work, Work, Callable[[], None], Recipe]
 
 
 def stage_1(experiment: Experiment, bf16: bool) -> Works:
-    """The plain recipe, ours, ours on the pairs of the plain one, and the model that they train."""
+    """The plain recipe's steps, ours, one of ours on all pairs of the plain ones, and the model that they train."""
     config, settings = experiment.config, experiment.config.align
     recipe = Recipe(experiment, experiment["align"], bf16)
     lsr = experiment["lsr"]
@@ -89,33 +91,33 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
     batches = drawn[evenly(sides(drawn).max(axis=2).sum(axis=0), PLAIN_STEPS)]
     loss = align.loss(config)
 
-    def ours() -> None:
-        shares = Shares(steps, 1, pairs)
-        for step in chosen:
-            recipe.step([as_part(part, loss) for part in shares[step]])
-
-    def plainly() -> None:
-        for batch in batches:
-            ids = cache.english_ids(batch)
-
-            def part(model: MilcoModel, batch=batch, ids=ids) -> torch.Tensor:
-                texts = words(english[ids].tolist(), truncation=True, max_length=settings.max_length, padding=True,
-                              return_tensors="pt")  # fmt: skip
-                with torch.no_grad():
-                    logits = teacher(**texts).logits.float()
-                    target = logits.masked_fill(texts["attention_mask"][:, :, None] == 0, -torch.inf).amax(dim=1).relu()
-                total = torch.zeros(())
-                for table, rows in ((cache.pairs, batch), (cache.english, ids)):
-                    found = plain.views(model, *plain.padded(table.lists("input_ids", rows), pairs.pad))
-                    total = total + alignment_loss(found.pooled, target, settings.alignment_loss).mean()
-                return total
-
-            recipe.step([part])
+    def plain_loss(model: MilcoModel, batch: np.ndarray) -> torch.Tensor:
+        ids = cache.english_ids(batch)
+        texts = words(english[ids].tolist(), truncation=True, max_length=settings.max_length, padding=True,
+                      return_tensors="pt")  # fmt: skip
+        with torch.no_grad():
+            logits = teacher(**texts).logits.float()
+            target = logits.masked_fill(texts["attention_mask"][:, :, None] == 0, -torch.inf).amax(dim=1).relu()
+        total = torch.zeros(())
+        for table, rows in ((cache.pairs, batch), (cache.english, ids)):
+            found = plain.views(model, *plain.padded(table.lists("input_ids", rows), pairs.pad))
+            total = total + alignment_loss(found.pooled, target, settings.alignment_loss).mean()
+        return total
 
     def ours_again() -> None:
         recipe.step([as_part(part, loss) for part in pairs(np.sort(batches, axis=None), 0)])
 
-    return plainly, ours, ours_again, recipe
+    plainly = [partial(recipe.step, [partial(plain_loss, batch=batch)]) for batch in batches]
+    return plainly, our_steps(recipe, Shares(steps, 1, pairs), chosen, loss), ours_again, recipe
+
+
+def our_steps(recipe: Recipe, shares: Shares, chosen: np.ndarray, loss) -> Work:
+    """Some steps as the trainings take them."""
+
+    def take(step: int) -> None:
+        recipe.step([as_part(part, loss) for part in shares[step]])
+
+    return [partial(take, step) for step in chosen]
 
 
 def as_part(part: dict, loss) -> Callable[[MilcoModel], torch.Tensor]:
@@ -139,37 +141,36 @@ def stage_2(experiment: Experiment, bf16: bool) -> Works:
     chosen = evenly([groups.lengths[steps[step]].sum() for step in range(len(steps))], STEPS["Stage 2"])
     loss = distill.loss(config)
     lengths = config.model.query_max_length, config.model.passage_max_length
+    shares = Shares(steps, 1, groups)
 
-    def ours() -> None:
-        shares = Shares(steps, 1, groups)
-        for step in chosen:
-            recipe.step([as_part(part, loss) for part in shares[step]])
+    def plain_loss(model: MilcoModel, whole: dict) -> torch.Tensor:
+        queries = len(whole["scores"])
+        found = []
+        longest = max(lengths)
+        for rows, length in ((slice(0, queries), lengths[0]), (slice(queries, None), lengths[1])):
+            ids, mask = (widened(whole[name][rows], length, fill)
+                         for name, fill in (("input_ids", groups.pad), ("attention_mask", 0)))  # fmt: skip
+            found.append(plain.views(model, ids, mask))
+        source = [widened(view.source, longest, 0.0) for view in found if view.source is not None]
+        views = Views(torch.cat([view.pooled for view in found]), torch.cat(source) if source else None)
+        return weighted(loss, views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)})
 
-    def plainly() -> None:
-        shares = Shares(steps, 1, groups)
-        for step in chosen:
-            (whole,) = shares[step]
+    def take(step: int) -> None:
+        (whole,) = shares[step]
+        recipe.step([partial(plain_loss, whole=whole)])
 
-            def part(model: MilcoModel, whole=whole) -> torch.Tensor:
-                queries = len(whole["scores"])
-                found = []
-                longest = max(lengths)
-                for rows, length in ((slice(0, queries), lengths[0]), (slice(queries, None), lengths[1])):
-                    ids, mask = (widened(whole[name][rows], length, fill)
-                                 for name, fill in (("input_ids", groups.pad), ("attention_mask", 0)))  # fmt: skip
-                    found.append(plain.views(model, ids, mask))
-                source = [widened(view.source, longest, 0.0) for view in found if view.source is not None]
-                views = Views(torch.cat([view.pooled for view in found]), torch.cat(source) if source else None)
-                return weighted(loss, views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)})
-
-            recipe.step([part])
-
-    return plainly, ours, ours, recipe
+    ours = our_steps(recipe, shares, chosen, loss)
+    return [partial(take, step) for step in chosen], ours, partial(run, ours), recipe
 
 
 def widened(values: torch.Tensor, length: int, fill) -> torch.Tensor:
     """Rows cut or filled up to a length; a query has nothing but pads behind its own length."""
     return torch.nn.functional.pad(values[:, :length], (0, max(0, length - values.shape[1])), value=fill)
+
+
+def run(work: Work) -> None:
+    for step in work:
+        step()
 
 
 STAGES = {"Stage 1": stage_1, "Stage 2": stage_2}
@@ -184,7 +185,7 @@ def main() -> None:
     if options.memory:
         stage, bf16, which = options.memory
         plainly, ours, *_ = STAGES[stage](experiment, bf16 == "True")
-        print(additional_memory(plainly if which == "plain" else ours))
+        print(additional_memory(partial(run, plainly if which == "plain" else ours)))
         return
     rows = [measure(experiment, stage, bf16, options.repeats) for stage in STAGES for bf16 in (True, False)]
     save("stages", rows)
@@ -195,13 +196,10 @@ def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dic
     plainly, ours, ours_again, recipe = STAGES[stage](experiment, bf16)
     losses = {}
 
-    def told(name: str, work: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            recipe.losses = []
-            work()
-            losses[name] = round(float(np.mean(recipe.losses)), 4)
-
-        return run
+    def tell(name: str, work: Callable[[], None]) -> None:
+        recipe.losses = []
+        work()
+        losses[name] = round(float(np.mean(recipe.losses)), 4)
 
     settings, unit = (
         (experiment.config.align, "pairs") if stage == "Stage 1" else (experiment.config.distill, "queries")
@@ -209,12 +207,13 @@ def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dic
     examples = STEPS[stage] * settings.global_batch_size
     row = {"benchmark": "stages", "case": f"{stage}, {'bfloat16' if bf16 else 'float32'}, {examples} {unit}"}
     share = PLAIN_STEPS / STEPS[stage] if stage == "Stage 1" else 1.0
-    row |= compare(told("loss_plain", plainly), ours, repeats, share)
+    warm_up = partial(run, [work[len(work) // 2] for work in (plainly, ours)])
+    row |= compare(partial(tell, "loss_plain", partial(run, plainly)), partial(run, ours), repeats, share, warm_up)
     if bf16:  # what experiments train in; more processes would cost more time than they tell
         for column, which in (("baseline_mb", "plain"), ("milco_mb", "milco")):
             row[column] = round(in_own_process(__file__, "--memory", stage, str(bf16), which))
     row["examples_per_second"] = round(examples / row["milco_s"], 1)
-    told("loss_milco", ours_again)()
+    tell("loss_milco", ours_again)
     return row | losses
 
 
