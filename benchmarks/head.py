@@ -44,7 +44,7 @@ HEADS = {"plain": plain_pooled_logits, "milco": pooled_logits}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", action="store_true", help="run on CUDA")
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each case")
+    parser.add_argument("--repeats", type=int, help="pairs of runs for each case (3, on CUDA 50)")
     parser.add_argument("--memory", nargs=5, help=argparse.SUPPRESS)  # head, terms, width, density, kind
     options = parser.parse_args()
     device = "cuda" if options.gpu else "cpu"
@@ -53,12 +53,13 @@ def main() -> None:
         case = Case(int(terms), int(width), float(density), getattr(torch, kind), device)
         print(additional_memory(lambda: case.run(HEADS[head])))
         return
+    repeats = options.repeats or (50 if options.gpu else 3)
     rows = []
     for terms in (30522, 250002) if options.gpu else (30522,):
         for width in (384, 768, 1024) if options.gpu else (768,):
             for kind in ("float32", "bfloat16"):
                 for name, density in DENSITIES.items():
-                    rows.append(measure(terms, width, kind, name, density, device, options.repeats))
+                    rows.append(measure(terms, width, kind, name, density, device, repeats))
     save("head-gpu" if options.gpu else "head", rows)
 
 

@@ -44,6 +44,13 @@ def test_two_ways_are_timed_in_turns():
     assert calls == ["plain", "milco"] * 3
 
 
+def test_what_is_dear_warms_up_in_a_way_of_its_own():
+    calls = []
+    one, other = (lambda: calls.append("plain")), (lambda: calls.append("milco"))
+    measure.compare(one, other, repeats=1, warm_up=lambda: calls.append("warm"))
+    assert calls == ["warm", "plain", "milco"]
+
+
 def test_saved_rows_become_a_table(tmp_path, monkeypatch):
     row = {"benchmark": "b", "case": "c", "baseline_s": 2.0, "milco_s": 1.0, "speedup": 2.0, "spread": [1.5, 2.5]}
     measure.save("b", [row | {"baseline_mb": 10, "milco_mb": 1}])
