@@ -14,7 +14,8 @@ try:  # in a block of its own: of a model's code on the Hub, transformers wants 
 except ImportError:
     raise
 
-TOKENS, TERMS, DEPTH = 64, 128, 64  # tile of one program, and how much of the width it multiplies at a time
+TOKENS, TERMS, DEPTH = 64, 128, 128  # tile of one program, and how many bytes of the width it multiplies at a time
+WARPS = 8  # among whose registers the tile has room; four would keep a part of it in memory
 
 
 @triton.jit
@@ -24,8 +25,8 @@ def _best_kernel(
     SUM: tl.constexpr,
 ):  # fmt: skip
     """One text and TERMS terms: walks over the text's tokens, keeps the maxima and the positions that made them."""
-    text = tl.program_id(1).to(tl.int64)
-    term = tl.program_id(0) * TERMS + tl.arange(0, TERMS)
+    text = tl.program_id(0).to(tl.int64)
+    term = tl.program_id(1) * TERMS + tl.arange(0, TERMS)
     inside = term < terms
     best = tl.full((TERMS,), float("-inf"), SUM)
     where = tl.zeros((TERMS,), tl.int32)
@@ -74,11 +75,13 @@ def _best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Ten
     allowed = torch.backends.cuda.matmul.allow_tf32 and hidden.dtype == torch.float32
     if not hidden.is_cuda and hidden.dtype == torch.bfloat16:  # Triton's interpreter takes them for integers
         hidden, weight = hidden.float(), weight.float()
-    grid = (triton.cdiv(len(weight), TERMS), texts)
+    # Neighbours share their terms: the large weight is read once, the states of all texts stay in the L2 cache.
+    grid = (texts, triton.cdiv(len(weight), TERMS))
     _best_kernel[grid](
         hidden.contiguous(), weight.contiguous(), mask.to(torch.int8).contiguous(), pooled,
         pooled if winners is None else winners, length, len(weight), width,
-        TOKENS, TERMS, DEPTH, "tf32" if allowed else "ieee", keep, _sum_type(hidden),
+        TOKENS, TERMS, DEPTH // hidden.element_size(), "tf32" if allowed else "ieee", keep, _sum_type(hidden),
+        num_warps=WARPS,
     )  # fmt: skip
     return pooled, winners
 
