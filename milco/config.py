@@ -5,6 +5,7 @@ job starts, and every program reads the same resolved file. `Config.keys` names 
 experiments that agree on it share the stage's artifacts.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Set
@@ -668,10 +669,24 @@ def _merge(values: Any, changes: Any) -> Any:
 def _explain(origin: str, problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{origin}: {key}: unknown key"
+        return f"{origin}: {key}: unknown key; {_meant(problem['loc'])}"
     message = problem["msg"].removeprefix("Value error, ")
     got = f" (got {problem['input']!r})" if problem["type"] not in ("missing", "value_error") else ""
     return f"{origin}: {key + ': ' if key else ''}{message}{got}"
+
+
+def _meant(wrong: tuple[str | int, ...]) -> str:
+    """Which key an unknown one was meant to be: of the same name in another section, or of nearly the same."""
+    sections: dict[str, type[Strict]] = {"": Config}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
+            sections[name] = field.annotation
+    if wrong[0] == "sources":
+        sections = {f"sources.{wrong[1]}": Source}
+    known = [f"{place}.{key}".lstrip(".") for place, section in sections.items() for key in section.model_fields]
+    same = [key for key in known if key.rpartition(".")[2] == wrong[-1]]
+    near = same or difflib.get_close_matches(".".join(map(str, wrong)), known, n=1, cutoff=0.8)
+    return f"did you mean {near[0]}?" if near else "config/README.md has all keys"
 
 
 def load(path: Path) -> Config:

@@ -67,9 +67,17 @@ def test_demo_configuration_is_valid():
 
 
 REFUSALS = {
-    "unknown key at top level": ({"langauges": ["de"]}, "langauges: unknown key"),
-    "unknown key in a section": ({"align/learning_rat": 1e-4}, "align.learning_rat: unknown key"),
-    "unknown key of a source": ({"sources/e5-small/url": "x"}, "sources.e5-small.url: unknown key"),
+    "unknown key at top level": ({"langauges": ["de"]}, "langauges: unknown key; did you mean languages?"),
+    "unknown key in a section": (
+        {"align/learning_rat": 1e-4},
+        "align.learning_rat: unknown key; did you mean align.learning_rate?",
+    ),
+    "key of another section": ({"align/lambda_d": 1.0}, "align.lambda_d: unknown key; did you mean distill.lambda_d?"),
+    "key of nothing": ({"align/colour": "red"}, "align.colour: unknown key; config/README.md has all keys"),
+    "unknown key of a source": (
+        {"sources/e5-small/url": "x"},
+        "sources.e5-small.url: unknown key; did you mean sources.e5-small.uri?",
+    ),
     "missing key": ({"experiment": MISSING}, "experiment: Field required"),
     "missing section": ({"evaluate": MISSING}, "evaluate: Field required"),
     "missing key in a section": (
