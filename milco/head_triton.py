@@ -75,7 +75,7 @@ def _best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Ten
     allowed = torch.backends.cuda.matmul.allow_tf32 and hidden.dtype == torch.float32
     if not hidden.is_cuda and hidden.dtype == torch.bfloat16:  # Triton's interpreter takes them for integers
         hidden, weight = hidden.float(), weight.float()
-    # Neighbours share their terms: the large weight is read once, the states of all texts stay in the L2 cache.
+    # Neighbours share their terms, so that the large weight need not be read again for each text.
     grid = (texts, triton.cdiv(len(weight), TERMS))
     _best_kernel[grid](
         hidden.contiguous(), weight.contiguous(), mask.to(torch.int8).contiguous(), pooled,
