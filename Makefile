@@ -30,7 +30,7 @@ dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all
 
 dag: $(VENV)/installed
-	$(SNAKEMAKE) --rulegraph dot all | "$(VENV)/bin/python" -m milco dag --output dag.svg
+	$(SNAKEMAKE) --rulegraph dot all | "$(VENV)/bin/python" -m milco.stages dag --output dag.svg
 
 install: $(VENV)/installed
 

@@ -16,15 +16,16 @@ from experiment import Experiment
 from measure import additional_memory, compare, in_own_process, save
 
 from milco.data.beir import read_collection
-from milco.model import MilcoModel, in_text_order
+from milco.modeling.model import MilcoModel
+from milco.modeling.rows import in_text_order
 
 DOCUMENTS, BATCH = 256, 64
 
 
 class Encoder:
     def __init__(self, experiment: Experiment):
-        self.model = MilcoModel.from_pretrained(experiment["distill"]).eval()
-        collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
+        self.model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()
+        collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
         self.texts = list(collection.documents.values())[:DOCUMENTS]
         self.length = self.model.config.passage_max_length
 

@@ -18,6 +18,6 @@ class Experiment(experiments.Experiment):
             sys.exit(f"{settings.parent} is not there: run `make demo` first, its model and text are measured here")
         super().__init__(load(settings))
 
-    def __getitem__(self, name: str) -> Path:
-        """Where something of it lies, by its name in `places`."""
-        return ROOT / self.places[name]
+    def at(self, path: str) -> Path:
+        """Where something of it lies, from wherever the benchmark is run."""
+        return ROOT / path

@@ -16,7 +16,8 @@ from experiment import Experiment
 from measure import compare, save
 
 from milco.data.beir import read_collection
-from milco.model import MilcoModel, padded_batches
+from milco.modeling.model import MilcoModel
+from milco.modeling.rows import padded_batches
 from milco.tools.export import write_onnx
 
 QUERIES, DOCUMENTS, BATCH = 64, 256, 32
@@ -55,9 +56,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs for each case")
     repeats = parser.parse_args().repeats
     experiment = Experiment()
-    model = MilcoModel.from_pretrained(experiment["distill"]).eval()
+    model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()
     session = session_for(model)
-    collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
+    collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
     queries = list(collection.queries.values())[:QUERIES]
     documents = list(collection.documents.values())[:DOCUMENTS]
     cases = {

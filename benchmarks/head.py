@@ -9,7 +9,7 @@ import argparse
 import torch
 from measure import additional_memory, compare, in_own_process, save
 
-from milco.head import plain_pooled_logits, pooled_logits
+from milco.modeling.head import plain_pooled_logits, pooled_logits
 
 BATCH, LENGTH = 32, 256
 # What a loss leaves of the gradient: none (inference), the active terms of a sparse model, everything.

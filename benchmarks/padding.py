@@ -64,7 +64,7 @@ def cache_of(folder: Path, experiment: Experiment, output: Path) -> TokenCache:
     statistics = write_pairs({"own": found}, {}, [], 0, output)
     (output / "statistics.json").write_text(json.dumps(statistics), encoding="utf-8")
     config = experiment.config
-    encoder = experiment["encoder"]
+    encoder = experiment.at(experiment.encoder)
     tokens.build(output, encoder, config.align.max_length, 1, output / "tokens")
     return TokenCache(output / "tokens")
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--tsv", type=Path, help="measure the files of this folder too")
     options = parser.parse_args()
     experiment = Experiment()
-    rows = [measure("demo", TokenCache(experiment["tokens"]), experiment)]
+    rows = [measure("demo", TokenCache(experiment.at(experiment.tokens.path)), experiment)]
     if options.tsv:
         with tempfile.TemporaryDirectory() as name:
             rows.append(measure(options.tsv.name, cache_of(options.tsv, experiment, Path(name)), experiment))

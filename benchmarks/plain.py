@@ -7,8 +7,8 @@ at once, the teacher on the fly.
 import torch
 from torch import Tensor, nn
 
-from milco.head import plain_pooled_logits
-from milco.model import MilcoModel, Views
+from milco.modeling.head import plain_pooled_logits
+from milco.modeling.model import MilcoModel, Views
 
 
 def views(model: MilcoModel, ids: Tensor, mask: Tensor) -> Views:

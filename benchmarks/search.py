@@ -26,8 +26,8 @@ from milco.evaluation.encode import Vectors
 from milco.evaluation.evaluate import DEPTH, as_run, mean_ndcg
 from milco.evaluation.index import Index, recall
 from milco.evaluation.search import Ranking, top_k
-from milco.model import MilcoModel
-from milco.pruning import prune_mass
+from milco.modeling.model import MilcoModel
+from milco.modeling.pruning import prune_mass
 
 TEXTS, REPEATS = 8000, 5
 SETTINGS = [(cut, factor) for cut in (8, 16, 64) for factor in (0.9, 0.7)]
@@ -36,11 +36,15 @@ SETTINGS = [(cut, factor) for cut in (8, 16, 64) for factor in (0.9, 0.7)]
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     experiment = Experiment()
-    collection = read_collection(experiment["corpora"] / "collections" / "test" / "de-en")
-    vectors = Vectors(experiment["vectors-distill"])
+    collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
+    vectors = Vectors(experiment.at(experiment.vectors["distill"].path))
     queries = vectors.of("queries", collection.queries.values())
-    model = MilcoModel.from_pretrained(experiment["distill"]).eval()
-    more = pd.read_parquet(experiment["corpora"] / "english.parquet").english.sample(TEXTS, random_state=0).tolist()
+    model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()
+    more = (
+        pd.read_parquet(experiment.at(experiment.corpora.path) / "english.parquet")
+        .english.sample(TEXTS, random_state=0)
+        .tolist()
+    )
     with torch.autocast("cpu", torch.bfloat16):
         others = model.encode_document(more)
     documents = scipy.sparse.vstack([vectors.of("documents", collection.documents.values()), others], format="csr")

@@ -22,8 +22,8 @@ from measure import additional_memory, compare, in_own_process, save
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from milco.data.tokens import TokenCache
-from milco.losses import alignment_loss
-from milco.model import MilcoModel, Views
+from milco.modeling.losses import alignment_loss
+from milco.modeling.model import MilcoModel, Views
 from milco.training import align, distill
 from milco.training.batching import POOL, Steps
 from milco.training.teacher import Targets
@@ -69,12 +69,14 @@ Works = tuple[Work, Work, Callable[[], None], Recipe]
 def stage_1(experiment: Experiment, bf16: bool) -> Works:
     """The plain recipe's steps, ours, one of ours on all pairs of the plain ones, and the model that they train."""
     config, settings = experiment.config, experiment.config.align
-    recipe = Recipe(experiment, experiment["align"], bf16)
-    lsr = experiment["lsr"]
+    recipe = Recipe(experiment, experiment.at(experiment.align.path), bf16)
+    lsr = experiment.at(experiment.lsr)
     teacher, words = AutoModelForMaskedLM.from_pretrained(lsr).eval(), AutoTokenizer.from_pretrained(lsr)
-    english = pd.read_parquet(experiment["corpora"] / "english.parquet").english
-    cache = TokenCache(experiment["tokens"])
-    pairs = align.Pairs(cache, Targets(experiment["teacher"]), recipe.model.tokenizer.pad_token_id, settings)
+    english = pd.read_parquet(experiment.at(experiment.corpora.path) / "english.parquet").english
+    cache = TokenCache(experiment.at(experiment.tokens.path))
+    pairs = align.Pairs(
+        cache, Targets(experiment.at(experiment.targets.path)), recipe.model.tokenizer.pad_token_id, settings
+    )
     steps = Steps(
         cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
     )
@@ -135,8 +137,8 @@ def weighted(loss, views: Views, part: dict) -> torch.Tensor:
 def stage_2(experiment: Experiment, bf16: bool) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
-    recipe = Recipe(experiment, experiment["distill"], bf16, echo=config.model.echo)
-    groups = distill.Groups(pq.read_table(experiment["triples"]), recipe.model, config)
+    recipe = Recipe(experiment, experiment.at(experiment.distill.path), bf16, echo=config.model.echo)
+    groups = distill.Groups(pq.read_table(experiment.at(experiment.triples.path)), recipe.model, config)
     steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
     chosen = evenly([groups.lengths[steps[step]].sum() for step in range(len(steps))], STEPS["Stage 2"])
     loss = distill.loss(config)

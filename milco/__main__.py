@@ -1,3 +1,5 @@
-from milco.cli import main
+"""`python -m milco` is `milco`."""
+
+from milco.tools.command import main
 
 main()

@@ -21,7 +21,7 @@ def environment() -> dict:
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ["milco", *PACKAGES]},
+        "packages": {name: _version(name) for name in ["milco-lsr", *PACKAGES]},
         "code": _code(),
         "commit": _commit(),
         "processor": _processor(),

@@ -1,15 +1,17 @@
-"""Where everything of an experiment lies.
+"""What an experiment is made of: its nodes, what decides each of them, and where each lies.
 
-An artifact lies under a key made of all settings that decide it (`milco.config.Config.keys`), so that experiments
-share what they have in common and a changed setting never meets an old checkpoint.
+A node lies under a key, a hash of all settings that decide it, so that experiments share what they have in common and
+a changed setting never meets an old checkpoint. Layout keys of the configuration have no part in it.
 """
 
+import hashlib
+import json
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from milco.config import Config
-from milco.data.sources import local_path
 
+MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
 SYSTEM_NAMES = {
     "bm25": "BM25",
     "teacher": "English teacher",
@@ -26,32 +28,220 @@ def system_names(config: Config) -> dict[str, str]:
     return SYSTEM_NAMES | mixes
 
 
-class Experiment:
-    """One experiment, with the keys and paths of its nodes.
+class Node(NamedTuple):
+    """What one job makes.
 
-    Attributes:
-        keys: stage → key, as in `Config.keys`, and `source-NAME` → key of a download.
+    rule: the rule that makes it.
+    key: hash of everything that decides it.
+    path: file or folder that it is; of a training its model.
+    name: source or system, where a rule makes one for each.
     """
+
+    rule: str
+    key: str
+    path: str
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a reader calls it."""
+        return f"{self.rule} {self.name}".strip()
+
+    @property
+    def times(self) -> str:
+        """Where Snakemake writes how long its jobs took; a pattern, where several share the work."""
+        made = f"{self.name}-{self.key}" if self.name else self.key
+        return f"logs/{self.rule}/{made}{'.*' if self.rule == 'encode' else ''}.tsv"
+
+
+class Experiment:
+    """One experiment with its nodes. Each property of a node says what it hangs on."""
 
     def __init__(self, config: Config):
         self.config, self.name = config, config.experiment
-        downloads = {f"source-{name}": config.source_key(name) for name in config.sources}
-        self.keys = {**config.keys(), **downloads}
+        self.results = f"results/{self.name}"
+        self.settings = f"{self.results}/config.yaml"
+        self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All that this experiment wants made, in the order of the work."""
+        systems = [system for system in self.config.systems() if system in self.vectors]
+        encoded = dict.fromkeys(self.vectors[system] for system in systems)
+        trainings = {"align": self.align, "distill": self.distill}
+        return [
+            *self.downloads.values(),
+            *self.converted.values(),
+            self.corpora,
+            self.tokens,
+            self.targets,
+            self.triples,
+            *(trainings[stage] for stage in self.stages),
+            *encoded,
+            *(self.runs[system] for system in self.config.systems()),
+            self.index,
+            self.pruning,
+        ]
+
+    @property
+    def stages(self) -> list[str]:
+        """The trainings that it makes."""
+        return [stage for stage in ("align", "distill") if stage in self.config.systems()]
+
+    @cached_property
+    def downloads(self) -> dict[str, Node]:
+        """Source → what rule `fetch` makes of it; the user's own files are no nodes."""
+        keys = {name: self._key_of(name) for name, source in self.config.sources.items() if not source.local_path}
+        return {name: Node("fetch", key, f"resources/{name}-{key}", name) for name, key in keys.items()}
+
+    @cached_property
+    def converted(self) -> dict[str, Node]:
+        """Source → the transformers checkpoint that rule `convert` makes of it."""
+        keys = {name: self._key_of(name) for name, source in self.config.sources.items() if source.tokenizer}
+        return {name: Node("convert", key, f"artifacts/checkpoint/{name}-{key}", name) for name, key in keys.items()}
 
     def source(self, name: str) -> str:
         """Where a source lies on this machine, fetched or the user's own."""
-        local = local_path(self.config.sources[name].uri)
-        return str(local) if local else f"resources/{name}-{self.keys[f'source-{name}']}"
-
-    def checkpoint(self, name: str) -> str:
-        """A transformers checkpoint: the source itself, or what is converted from it."""
-        if self.config.sources[name].format == "transformers":
-            return self.source(name)
-        return f"artifacts/checkpoint/{name}-{self.keys[f'source-{name}']}"
+        local = self.config.sources[name].local_path
+        return str(local) if local else self.downloads[name].path
 
     def sources(self, names: list[str]) -> dict[str, str]:
         """Name → place of some sources."""
         return {name: self.source(name) for name in names}
+
+    def checkpoint(self, name: str) -> str:
+        """A transformers checkpoint: the source itself, or what is converted from it."""
+        return self.converted[name].path if name in self.converted else self.source(name)
+
+    @property
+    def encoder(self) -> str:
+        """The multilingual encoder's checkpoint."""
+        return self.checkpoint(self.config.model.multilingual_encoder_checkpoint)
+
+    @property
+    def lsr(self) -> str:
+        """The English retriever's checkpoint."""
+        return self.checkpoint(self.config.model.lsr_encoder_checkpoint)
+
+    @property
+    def cutter(self) -> str | None:
+        """The checkpoint by whose tokens documents are cut, if some are."""
+        return self.encoder if self._cuts else None
+
+    @cached_property
+    def corpora(self) -> Node:
+        """Parallel text, known items and test collections."""
+        config = self.config
+        used = config.used_datasets()
+        return _node(
+            "corpora",
+            "artifacts/corpora/{}",
+            {name: config.sources[name].result(but={"measures"}) for name in used},
+            self._encoder if self._cuts else None,
+            [config.languages, config.eval_languages, config.corpora.model_dump(), config.seed],
+            [config.align.train_datasets, config.evaluate.test_collections, config.evaluate.development_collections],
+        )
+
+    @cached_property
+    def tokens(self) -> Node:
+        """The token cache of the parallel text."""
+        return _node("tokenize", "artifacts/tokens/{}", self.corpora.key, self._encoder, self.config.align.max_length)
+
+    @cached_property
+    def targets(self) -> Node:
+        """The teacher's sparse targets of every English text."""
+        return _node("teacher", "artifacts/teacher/{}", self.corpora.key, self._teacher, self.config.align.max_length)
+
+    @cached_property
+    def align(self) -> Node:
+        """Stage 1."""
+        model = self.config.model.result(but={"connector", "echo", "echo_scale", *self._lengths})  # it has no choice
+        return _node(
+            "align",
+            "artifacts/align/{}/model",
+            self.tokens.key,
+            self.targets.key,
+            model,
+            self._lengths,
+            self.config.align.result(),
+            self._looks,
+            self.config.seed,
+        )
+
+    @cached_property
+    def triples(self) -> Node:
+        """Distillation triples."""
+        settings = self.config.distill
+        mining: dict[str, Any] = settings.model_dump(include=MINING)
+        reading = [self._lengths, self.config.evaluate.bf16]
+        if settings.miner != "teacher":
+            mining["miner"] = [self._miner, reading]
+        if settings.scorer != "teacher":
+            mining["scorer"] = [self._made_of(settings.scorer), reading]
+        return _node("mine", "artifacts/triples/{}.parquet", self.targets.key, mining, self.config.seed)
+
+    @cached_property
+    def distill(self) -> Node:
+        """Stage 2."""
+        settings, model = self.config.distill, self.config.model.result(but=self._lengths.keys())
+        echo = {name: model.pop(name) for name in ("connector", "echo", "echo_scale")}
+        start: Any = self.align.key
+        if settings.pretrained_alignment_checkpoint != "align":
+            named = settings.pretrained_alignment_checkpoint
+            start = [self.corpora.key, self._encoder, self._teacher, None if named == "none" else self._made_of(named)]
+        return _node(
+            "distill",
+            "artifacts/distill/{}/model",
+            start,
+            self.triples.key,
+            model,
+            echo,
+            self._lengths,
+            settings.result(but=MINING),
+            self._looks,
+            self.config.seed,
+        )
+
+    @cached_property
+    def vectors(self) -> dict[str, Node]:
+        """System → vectors of the test collections; the mixtures of views are made of those of Stage 2."""
+        evaluate = self.config.evaluate
+        decided: dict[str, list] = {
+            "teacher": [self._teacher],
+            "dense": [self._encoder, [evaluate.dense_query_prefix, evaluate.dense_passage_prefix]],
+            "align": [self.align.key],
+            "distill": [self.distill.key],
+        }
+        found = {
+            system: _node("encode", f"artifacts/vectors/{system}-{{}}", self._how, *parts, name=system)
+            for system, parts in decided.items()
+        }
+        return found | dict.fromkeys(self.config.mixes(), found["distill"])
+
+    @cached_property
+    def runs(self) -> dict[str, Node]:
+        """System → its runs on the test collections, and their measures."""
+        tests = self.config.evaluate.test_collections
+        measures = {name: self.config.sources[name].measures for name in tests}
+        decided: dict[str, list] = {system: [node.key] for system, node in self.vectors.items()}
+        decided["bm25"] = [self._how, self._encoder]
+        return {
+            system: _node("evaluate", f"artifacts/runs/{system}-{{}}", *parts, measures, name=system)
+            for system, parts in decided.items()
+        }
+
+    @property
+    def index(self) -> Node:
+        """Seismic indexes of the documents of Stage 2."""
+        key = self.vectors["distill"].key
+        return Node("index", key, f"artifacts/index/{key}")
+
+    @cached_property
+    def pruning(self) -> Node:
+        """What each pruning budget costs and saves."""
+        settings = self.config.evaluate
+        budgets = [settings.top_k, settings.mass, settings.query_top_k, settings.query_mass]
+        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, budgets)
 
     @cached_property
     def first_round(self) -> "Experiment | None":
@@ -59,54 +249,82 @@ class Experiment:
         first = self.config.first_round()
         return Experiment(first.model_copy(update={"experiment": f"{self.name}-first-round"})) if first else None
 
-    @cached_property
-    def places(self) -> dict[str, Any]:
-        """Name → path, or list of paths, of everything that one node makes and another reads."""
-        config, keys = self.config, self.keys
-        model = config.model
-        systems = [name.removeprefix("runs-") for name in keys if name.startswith("runs-")]
-        places = {
-            "results": f"results/{self.name}",
-            "settings": f"results/{self.name}/config.yaml",
-            "encoder": self.checkpoint(model.multilingual_encoder_checkpoint),
-            "lsr": self.checkpoint(model.lsr_encoder_checkpoint),
-            "texts": list(self.sources(config.used_datasets()).values()),
-            "triple-texts": list(self.sources(config.distill.train_datasets).values()),
-            **{name: f"artifacts/{name}/{keys[name]}" for name in ("corpora", "tokens", "teacher", "index")},
-            **{name: f"artifacts/{name}/{keys[name]}.parquet" for name in ("triples", "prune")},
-            **{stage: f"artifacts/{stage}/{keys[stage]}/model" for stage in ("align", "distill")},
-            **{f"runs-{system}": f"artifacts/runs/{system}-{keys[f'runs-{system}']}" for system in systems},
-        }
-        for system in (name.removeprefix("vectors-") for name in keys if name.startswith("vectors-")):
-            made = "distill" if system.startswith("distill-") else system
-            places[f"vectors-{system}"] = f"artifacts/vectors/{made}-{keys[f'vectors-{made}']}"
-        for name, source in config.sources.items():
-            if source.tokenizer:
-                places |= {f"binary-{name}": self.source(name), f"tokenizer-{name}": self.source(source.tokenizer)}
-        said = {"align": places["align"], "none": places["encoder"], "teacher": []}
+    @property
+    def start(self) -> str:
+        """The model or checkpoint that Stage 2 starts from."""
+        said = self.config.distill.pretrained_alignment_checkpoint
+        return {"align": self.align.path, "none": self.encoder}.get(said) or self.checkpoint(said)
+
+    @property
+    def miner(self) -> str | None:
+        """The MILCO model that mines; None: the English retriever does."""
         if self.first_round:
-            said["distill"] = self.first_round.places["distill"]
+            return self.first_round.distill.path
+        said = self.config.distill.miner
+        return self.align.path if said == "align" else None if said == "teacher" else self.checkpoint(said)
 
-        def named(name: str) -> Any:
-            return said[name] if name in said else self.checkpoint(name)
+    @property
+    def scorer(self) -> str | None:
+        """The cross-encoder that scores; None: the English retriever does."""
+        said = self.config.distill.scorer
+        return None if said == "teacher" else self.checkpoint(said)
 
-        cut = any(config.sources[name].chunk_tokens for name in config.used_datasets())
-        return {
-            **places,
-            "cutter": places["encoder"] if cut else [],
-            "start": named(config.distill.pretrained_alignment_checkpoint),
-            "miner": named(config.distill.miner),
-            "scorer": named(config.distill.scorer),
-            "vectors-bm25": [],
-            "model-align": places["align"],
-            "model-distill": places["distill"],
-            "model-teacher": places["lsr"],
-            "model-dense": places["encoder"],
-        }
+    def model(self, system: str) -> str:
+        """The model that encodes for a system."""
+        return {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}[
+            system
+        ]
 
-    def folder(self, stage: str) -> str:
-        """Folder of a training stage, in which checkpoints and metrics lie beside its model."""
-        return self.places[stage].removesuffix("/model")
+    @property
+    def _miner(self) -> Any:
+        """What decides the model that mines."""
+        if self.first_round:
+            return self.first_round.distill.key
+        said = self.config.distill.miner
+        return self.align.key if said == "align" else self._made_of(said)
+
+    @property
+    def _cuts(self) -> bool:
+        return any(self.config.sources[name].chunk_tokens for name in self.config.used_datasets())
+
+    @property
+    def _encoder(self) -> list:
+        return self._made_of(self.config.model.multilingual_encoder_checkpoint)
+
+    @property
+    def _teacher(self) -> list:
+        return self._made_of(self.config.model.lsr_encoder_checkpoint)
+
+    @property
+    def _looks(self) -> list:
+        """What is looked at during a training."""
+        evaluate = self.config.evaluate
+        return [evaluate.development_collections, evaluate.development_queries, evaluate.examples]
+
+    @property
+    def _how(self) -> list:
+        """How texts are read."""
+        return [self.corpora.key, self._lengths, self.config.evaluate.bf16]
+
+    def _made_of(self, name: str) -> list:
+        """What decides a checkpoint."""
+        source = self.config.sources[name]
+        return [source.result(), *([self._made_of(source.tokenizer)] if source.tokenizer else [])]
+
+    def _key_of(self, name: str) -> str:
+        """Hash of what a source is downloaded from."""
+        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "max_pairs"}  # made of it once it is there
+        return _hash(self.config.sources[name].result(but=later))
+
+
+def _node(rule: str, path: str, *decided: Any, name: str = "") -> Node:
+    """The node that is decided by some values; `{}` in its path stands for the key."""
+    key = _hash(*decided)
+    return Node(rule, key, path.format(key), name)
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
 def compared(experiments: list[Experiment]) -> dict[str, tuple[Experiment, str]]:
@@ -121,6 +339,6 @@ def compared(experiments: list[Experiment]) -> dict[str, tuple[Experiment, str]]
     for variant in variants:
         name = variant.name.removeprefix(f"{base.name}-")
         lines[name] = (variant, "distill")
-        if "align" in variant.config.systems() and variant.keys["align"] != base.keys["align"]:
+        if "align" in variant.config.systems() and variant.align != base.align:
             lines[f"{name}: Stage 1"] = (variant, "align")
     return lines

@@ -23,7 +23,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from milco.config import parse
 from milco.data import corpora
-from milco.model import MilcoModel
+from milco.modeling.model import MilcoModel
 from milco.training import mine
 
 torch.set_num_threads(1)

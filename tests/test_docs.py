@@ -19,7 +19,7 @@ def test_the_commands_of_a_page_work(name, tmp_path, model_folder):
     assert any("milco " in block for _, block in blocks)
     (tmp_path / "results" / "demo").mkdir(parents=True)
     (tmp_path / "results" / "demo" / "model").symlink_to(model_folder)
-    script = [f'set -euo pipefail\nmilco() {{ "{sys.executable}" -m milco.tools.command "$@"; }}\n']
+    script = [f'set -euo pipefail\nmilco() {{ "{sys.executable}" -m milco "$@"; }}\n']
     for language, block in blocks:
         script.append(block if language == "sh" else f'"{sys.executable}" - <<"PYTHON"\n{block}PYTHON\n')
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

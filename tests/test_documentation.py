@@ -1,4 +1,4 @@
-"""What is generated from milco/config.py is up to date and complete."""
+"""What is generated from milco/config/ is up to date and complete."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from milco import config, documentation
+from milco import config
+from milco.config import documentation
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = [
@@ -33,7 +34,7 @@ def is_section(field) -> bool:
 @pytest.mark.parametrize("name", ["schema.json", "README.md"])
 def test_generated_file_has_not_drifted_from_the_settings(name):
     found = (ROOT / "config" / name).read_text(encoding="utf-8")
-    assert found == documentation.documents()[name], "run `python -m milco.documentation` from the repository root"
+    assert found == documentation.documents()[name], "run python -m milco.config.documentation"
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
@@ -98,7 +99,7 @@ def test_schema_allows_no_unknown_keys():
 
 def test_program_writes_both_files(tmp_path):
     (tmp_path / "config").mkdir()
-    command = [sys.executable, "-m", "milco.documentation"]
+    command = [sys.executable, "-m", "milco.config.documentation"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "config").iterdir()}

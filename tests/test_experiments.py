@@ -1,10 +1,16 @@
 """Experiments, their variants and what they share."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from miniature import ROOT
+from test_config import DEMO, USER_FILES, demo
 
 from milco.config import parse, parse_all
 from milco.errors import MilcoError
-from milco.experiments import Experiment
+from milco.experiments import Experiment, Node
 
 
 def variants(values: dict, **experiments: dict) -> list[Experiment]:
@@ -29,10 +35,11 @@ def test_what_a_variant_does_not_change_lies_where_the_experiment_has_it(values)
     base, no_echo, longer = variants(
         values, **{"no-echo": {"model": {"echo": False}}, "longer": {"align": {"num_train_epochs": 3}}}
     )
-    shared = {name for name in base.places if base.places[name] == no_echo.places.get(name)}
-    assert {"corpora", "tokens", "teacher", "triples", "align", "runs-align", "runs-bm25", "encoder"} <= shared
-    assert {"distill", "runs-distill", "index", "prune", "results", "settings"} & shared == set()
-    assert base.places["tokens"] == longer.places["tokens"] and base.places["align"] != longer.places["align"]
+    shared = {node.label for node in set(base.nodes) & set(no_echo.nodes)}
+    assert {"corpora", "tokenize", "teacher", "mine", "align", "evaluate align", "evaluate bm25"} <= shared
+    assert {"distill", "evaluate distill", "index", "prune"} & shared == set()
+    assert base.encoder == no_echo.encoder and base.results != no_echo.results and base.settings != no_echo.settings
+    assert base.tokens == longer.tokens and base.align != longer.align
 
 
 def test_without_an_echo_there_is_no_source_view_to_weigh(values):
@@ -40,8 +47,8 @@ def test_without_an_echo_there_is_no_source_view_to_weigh(values):
     base, no_echo = variants(weighed, **{"no-echo": {"model": {"echo": False}}})
     assert base.config.systems()[-3:] == ["distill", "distill-pivot", "distill-source-0.5"]
     assert no_echo.config.systems()[-1] == "distill"
-    assert base.places["vectors-distill-source-0.5"] == base.places["vectors-distill"]
-    assert base.places["runs-distill-source-0.5"] != base.places["runs-distill"]
+    assert base.vectors["distill-source-0.5"] == base.vectors["distill"]
+    assert base.runs["distill-source-0.5"] != base.runs["distill"]
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,148 @@ def test_without_an_echo_there_is_no_source_view_to_weigh(values):
 def test_a_wrong_variant_is_named(values, experiments, message):
     with pytest.raises(MilcoError, match=message):
         parse_all({**values, "experiments": experiments})
+
+
+def keys(changes: dict | None = None) -> dict[str, str]:
+    """Label of every node → its key."""
+    found = Experiment(parse(demo(changes)))
+    nodes = [found.corpora, found.tokens, found.targets, found.align, found.triples, found.distill]
+    nodes += [*found.vectors.values(), *found.runs.values(), found.index, found.pruning]
+    return {node.label: node.key for node in nodes}
+
+
+def stages_that_change(changes: dict) -> set[str]:
+    before, after = ({s: k for s, k in found.items() if " distill-" not in s} for found in (keys(), keys(changes)))
+    assert before.keys() == after.keys()
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+AFTER_DISTILL = {"distill", "encode distill", "evaluate distill", "index", "prune"}
+AFTER_ALIGN = {"align", "encode align", "evaluate align"} | AFTER_DISTILL
+DENSE = {"encode dense", "evaluate dense"}
+ENCODER = {"tokenize", "evaluate bm25"} | DENSE | AFTER_ALIGN
+TEACHER = {"teacher", "mine", "encode teacher", "evaluate teacher"} | AFTER_ALIGN
+EVERYTHING = {"corpora"} | ENCODER | TEACHER
+CHANGES = {
+    "name of the experiment": ({"experiment": "other"}, set()),
+    "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
+    "group size": ({"distill/train_group_size": 8}, AFTER_DISTILL),
+    "LexEcho": ({"model/echo": False}, AFTER_DISTILL),
+    "InfoNCE instead of distillation": (
+        {"distill/distillation_weight": 0, "distill/contrastive_weight": 1.0},
+        AFTER_DISTILL,
+    ),
+    "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
+    "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
+    "mined negatives": ({"distill/hard_negatives": 2}, {"mine"} | AFTER_DISTILL),
+    "a first round that mines": ({"distill/miner": "distill"}, {"mine"} | AFTER_DISTILL),
+    "cross-encoder": (
+        {"sources/reranker": USER_FILES["reranker"], "distill/scorer": "reranker"},
+        {"mine"} | AFTER_DISTILL,
+    ),
+    "length in Stage 1": ({"align/max_length": 16}, {"tokenize", "teacher", "mine"} | AFTER_ALIGN),
+    "length of a document": (
+        {"model/passage_max_length": 16},
+        {"encode teacher", "evaluate teacher", "evaluate bm25"} | DENSE | AFTER_ALIGN,
+    ),
+    "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, DENSE),
+    "measures": (
+        {"sources/home-assistant/measures": ["nDCG@20"]},
+        {f"evaluate {system}" for system in ("bm25", "teacher", "dense", "align", "distill")},
+    ),
+    "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
+    "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),
+    "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
+    "budgets of queries": ({"evaluate/query_mass": [0.6]}, {"prune"}),
+    "what is exported and published": (
+        {"export": {"prune_documents": "auto"}, "publish": {"repo": "owner/name", "vectors": True}},
+        set(),
+    ),
+    "baselines": ({"evaluate/baselines": ["bm25"]}, set()),
+    "encoder": ({"sources/e5-small/sha256": "0" * 64}, ENCODER),
+    "tokenizer": ({"sources/e5-tokenizer/sha256": "0" * 64}, ENCODER),
+    "teacher": ({"sources/splade-tiny/sha256": "0" * 64}, TEACHER),
+    "text": ({"sources/home-assistant/sha256": "0" * 64}, EVERYTHING),
+    "languages": ({"languages": ["de", "ja"], "eval_languages": ["de"]}, EVERYTHING),
+    "source that nothing uses": ({"sources/pairs": USER_FILES["pairs"]}, set()),
+    "memory of one process in Stage 1": (
+        {"align/max_tokens_per_device": 8, "align/gradient_checkpointing": True, "align/dataloader_num_workers": 1},
+        set(),
+    ),
+    "attention": ({"model/attn_implementation": "sdpa"}, set()),
+    "checkpoints and log": ({"align/save_steps": 7, "distill/logging_steps": 7}, set()),
+    "tracking": ({"tracking": "tensorboard"}, set()),
+    "batch of the evaluation": ({"evaluate/batch_size": 8}, set()),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_change_runs_exactly_the_stages_again_that_it_decides(case):
+    changes, stages = CHANGES[case]
+    assert stages_that_change(changes) == stages
+
+
+def test_a_connector_is_part_of_stage_2_alone():
+    bare = {"distill/pretrained_alignment_checkpoint": "none", "model/echo": False, "model/freeze_pivot_head": False}
+    with_one, without = keys(bare), keys({**bare, "model/connector": False})
+    assert {stage for stage in without if without[stage] != with_one[stage]} == AFTER_DISTILL
+
+
+def test_without_stage_1_its_settings_do_not_matter_to_stage_2():
+    bare = {"distill/pretrained_alignment_checkpoint": "none"}
+    assert keys(bare)["distill"] == keys({**bare, "align/learning_rate": 0.5})["distill"]
+
+
+def test_without_stage_1_its_kept_start_still_matters_to_stage_2():
+    starts = {"none": {}, "kept": {"sources/kept": {"uri": "file:kept", "format": "transformers"}}}
+    found = {
+        keys({**source, "distill/pretrained_alignment_checkpoint": start})["distill"]
+        for start, source in starts.items()
+    }
+    assert len(found | {keys()["distill"]}) == 3
+
+
+def test_without_stage_1_the_encoder_still_matters_to_stage_2():
+    bare = {"distill/pretrained_alignment_checkpoint": "none"}
+    assert keys(bare)["distill"] != keys({**bare, "sources/e5-small/sha256": "0" * 64})["distill"]
+
+
+def download(**changes) -> Node:
+    source = {f"sources/home-assistant/{key}": value for key, value in changes.items()}
+    return Experiment(parse(demo(source))).downloads["home-assistant"]
+
+
+def test_what_is_made_of_a_source_does_not_fetch_it_again():
+    before = download()
+    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True, "max_pairs": 1000}
+    assert download(**later) == before
+    assert download(language="de") != before
+
+
+def test_keys_are_the_same_in_another_process():
+    program = (
+        "import sys; from milco.config import load; from milco.experiments import Experiment; from pathlib import "
+    )
+    program += "Path; found = Experiment(load(Path(sys.argv[1]))); print(found.distill.key, found.pruning.key)"
+    command = [sys.executable, "-c", program, str(DEMO)]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == [keys()["distill"], keys()["prune"]]
+
+
+@pytest.mark.parametrize(
+    ("miner", "change", "again"),
+    [
+        ("align", {"align/learning_rate": 0.5}, True),
+        ("distill", {"distill/lambda_q": 0.5}, True),
+        ("kept", {"sources/kept/uri": "file:other"}, True),
+        ("kept", {"evaluate/bf16": False}, True),
+        ("kept", {"model/passage_max_length": 64}, True),
+        ("kept", {"distill/lambda_q": 0.5}, False),
+        ("teacher", {"evaluate/bf16": False}, False),
+        ("teacher", {"model/passage_max_length": 64}, False),
+    ],
+)
+def test_triples_are_mined_again_when_their_miner_changes(miner, change, again):
+    settings = {"sources/kept": {"uri": "file:kept", "format": "transformers"}, "distill/miner": miner}
+    assert (keys(settings)["mine"] != keys(settings | change)["mine"]) == again

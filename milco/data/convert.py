@@ -4,7 +4,7 @@ The file holds a header, the tokenizer's pieces (skipped here: tokenizer.json is
 tensors, and the tensors: float32, or Q4_0 blocks, which are 32 weights as nibbles with one float16 scale;
 byte j of a block holds weight j in its low nibble and weight j+16 in its high one, each stored plus 8.
 
-Run by rule `convert`:  python -m milco convert --binary FOLDER --tokenizer FOLDER --output FOLDER
+Run by rule `convert`:  python -m milco.stages convert --binary FOLDER --tokenizer FOLDER --output FOLDER
 """
 
 import struct

@@ -10,7 +10,8 @@ What it writes into its output folder:
     statistics.json       how many pairs each dataset gave, why others were dropped, and (size, how many) of the
                           families: pairs that share an English text
 
-Run by rule `corpora`:  python -m milco corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
+Run by rule `corpora`:
+    python -m milco.stages corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
 """
 
 from collections import Counter
@@ -23,7 +24,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from milco.checkpoints import load
 from milco.config import Config, Source
 from milco.data import home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
@@ -31,6 +31,7 @@ from milco.data.pairs import Pair, write_pairs
 from milco.data.shards import ROWS
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
+from milco.modeling.checkpoints import load
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
 TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]

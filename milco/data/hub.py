@@ -229,7 +229,9 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
     if "auto_map" in settings and not source.trust_remote_code:
         from transformers import CONFIG_MAPPING
 
-        from milco.model import MilcoConfig  # a published model of ours brings a copy of code that is here
+        from milco.modeling.milco_config import (
+            MilcoConfig,  # a published model of ours brings a copy of code that is here
+        )
 
         if settings.get("model_type") not in [*CONFIG_MAPPING, MilcoConfig.model_type]:
             raise MilcoError(

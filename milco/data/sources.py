@@ -7,7 +7,7 @@
     file:PATH            the user's own file or folder, used where it lies
 
 Run by rule `fetch`, the only one that needs a network:
-    python -m milco fetch --config FILE --name NAME --output FOLDER
+    python -m milco.stages fetch --config FILE --name NAME --output FOLDER
 """
 
 import hashlib
@@ -25,11 +25,6 @@ from milco.config import Source
 from milco.data import mteb_tasks
 from milco.errors import MilcoError
 from milco.files import finished_folder
-
-
-def local_path(uri: str) -> Path | None:
-    """Where a `file:` source lies; None for every other kind."""
-    return Path(uri.removeprefix("file:")) if uri.startswith("file:") else None
 
 
 def fetch(name: str, source: Source, output: Path) -> None:

@@ -8,7 +8,7 @@
 Arrow files are memory-mapped: every process of a machine shares one copy, and none of it is read before it is wanted.
 
 Run by rule `tokenize`:
-    python -m milco tokenize --config FILE --corpora FOLDER --encoder FOLDER --workers N --output FOLDER
+    python -m milco.stages tokenize --config FILE --corpora FOLDER --encoder FOLDER --workers N --output FOLDER
 """
 
 import json
@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 from transformers import AutoTokenizer
 
-from milco.checkpoints import load
 from milco.data.shards import Convert, Shards, write_shards
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
+from milco.modeling.checkpoints import load
 
 IDS = pa.list_(pa.uint32())
 

@@ -1,6 +1,5 @@
 """Vectors on disk: CSR as three arrays, or one dense array, in safetensors, with ids in a text file beside them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,7 @@ def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot
     pivot = rows.shape[1] if pivot_columns is None else pivot_columns
     metadata = {"columns": str(rows.shape[1]), "pivot_columns": str(pivot)}
     save_file(arrays, path, metadata=metadata)
-    _sort_header(path)
     _write_ids(path, ids)
-
-
-def _sort_header(path: Path) -> None:
-    """The library writes the metadata in any order: the same vectors shall be the same bytes."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.dumps(json.loads(file.read(length)), sort_keys=True, separators=(",", ":"))
-        file.seek(8)
-        file.write(header.encode().ljust(length))
 
 
 def save_dense(path: Path, vectors: np.ndarray, ids: list[str]) -> None:

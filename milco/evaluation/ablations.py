@@ -1,7 +1,7 @@
 """Experiments compared: one experiment, its own simpler systems, and its variants, on the same queries.
 
 Run by rule `ablations`:
-    python -m milco ablations --experiment FILE --experiment FILE … --published FILE --page FILE --table FILE
+    python -m milco.stages ablations --experiment FILE --experiment FILE … --published FILE --page FILE --table FILE
         --summary FILE
 where each FILE of an experiment is its settings, the first those of the experiment that the others vary.
 """
@@ -24,9 +24,9 @@ from milco.files import finished_file
 LEVEL = 0.05
 STAGES = {
     "corpora": "corpora",
-    "tokens": "token cache",
+    "tokenize": "token cache",
     "teacher": "teacher",
-    "triples": "triples",
+    "mine": "triples",
     "align": "Stage 1",
     "distill": "Stage 2",
 }
@@ -53,9 +53,10 @@ class Row:
     @classmethod
     def read(cls, name: str, base: Experiment, experiment: Experiment, system: str) -> "Row":
         """Read what rule `evaluate` wrote for a system of an experiment."""
-        runs = Path(experiment.places[f"runs-{system}"])
+        runs = Path(experiment.runs[system].path)
         statistics = pd.DataFrame(json.loads((runs / "statistics.json").read_text(encoding="utf-8")))
-        made = [label for stage, label in STAGES.items() if experiment.keys[stage] != base.keys[stage]]
+        shared = set(base.nodes)
+        made = [STAGES[node.rule] for node in experiment.nodes if node.rule in STAGES and node not in shared]
         return cls(
             name,
             differences(base.config, experiment.config),

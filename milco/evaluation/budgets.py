@@ -1,6 +1,6 @@
 """What fewer terms per text cost and save, and the smallest budget that costs next to nothing.
 
-Run by rule `prune`:  python -m milco prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
+Run by rule `prune`:  python -m milco.stages prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
 """
 
 import tempfile
@@ -18,7 +18,7 @@ from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.index import Index
 from milco.evaluation.search import rank_exactly
 from milco.files import finished_file
-from milco.pruning import ALL, prune
+from milco.modeling.pruning import ALL, prune
 
 LOSS = 0.01  # share of nDCG@10 that a budget may cost
 LANGUAGES = {"documents": "document_language", "queries": "query_language"}

@@ -10,8 +10,9 @@ A text that stands in several collections is encoded once: vectors hang on `text
 `WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection.
 
 Run by rules `encode`, one job for each shard of the texts, and `merge`:
-    python -m milco encode --config FILE --system NAME --shard 2-of-8 --model FOLDER --corpora FOLDER --output FOLDER
-    python -m milco merge --shard FOLDER --shard FOLDER … --output FOLDER
+    python -m milco.stages encode --config FILE --system NAME --shard 2-of-8 --model FOLDER --corpora FOLDER
+        --output FOLDER
+    python -m milco.stages merge --shard FOLDER --shard FOLDER … --output FOLDER
 """
 
 import hashlib
@@ -27,14 +28,15 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from milco.checkpoints import load
 from milco.config import Config
 from milco.data.beir import Collection, iter_documents, read_about, read_collection, read_queries
 from milco.data.vectors import load_vectors, pivot_columns, save_dense, save_vectors
 from milco.errors import MilcoError
 from milco.files import finished_folder
-from milco.model import MilcoModel, in_text_order, padded_batches
-from milco.training.teacher import Teacher
+from milco.modeling.checkpoints import load
+from milco.modeling.model import MilcoModel
+from milco.modeling.rows import in_text_order, padded_batches
+from milco.modeling.teacher import Teacher
 
 SIDES = ("queries", "documents")
 WINDOW = 16_384

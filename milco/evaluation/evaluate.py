@@ -5,7 +5,7 @@
 fails stops the rule: there is no average over those that happened to work.
 
 Run by rule `evaluate`:
-    python -m milco evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
+    python -m milco.stages evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
         --output FOLDER
 """
 
@@ -22,7 +22,6 @@ from ir_measures import nDCG
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from milco.checkpoints import load
 from milco.config import Config
 from milco.data.beir import Collection
 from milco.data.trec import Run, write_run
@@ -30,6 +29,7 @@ from milco.errors import MilcoError
 from milco.evaluation.encode import Vectors, collections_of
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder, write_json
+from milco.modeling.checkpoints import load
 
 MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
 WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC

@@ -2,7 +2,7 @@
 
 Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
 
-Run by rule `index`:  python -m milco index --corpora FOLDER --vectors FOLDER --output FOLDER
+Run by rule `index`:  python -m milco.stages index --corpora FOLDER --vectors FOLDER --output FOLDER
 """
 
 import time

@@ -1,6 +1,6 @@
 """One HTML page and one tidy table from everything that an experiment measured.
 
-Run by rule `report`; see `python -m milco report --help`.
+Run by rule `report`; see `python -m milco.stages report --help`.
 """
 
 import io
@@ -290,8 +290,4 @@ def _svg(figure) -> str:
     drawing = io.StringIO()
     figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
-    return (
-        drawing.getvalue().split("?>", 1)[1].split(">", 1)[1]
-        if "<!DOCTYPE" in drawing.getvalue()
-        else drawing.getvalue()
-    )
+    return "<svg" + drawing.getvalue().partition("<svg")[2]  # a page has no place for the head of an XML file

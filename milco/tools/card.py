@@ -1,7 +1,7 @@
 """The model card of an experiment, with the metadata that the Hugging Face Hub reads.
 
 Run by rule `card`:
-    python -m milco card --config FILE --corpora FOLDER --model FOLDER --metrics FILE --summary FILE --prune FILE
+    python -m milco.stages card --config FILE --corpora FOLDER --model FOLDER --metrics FILE --summary FILE --prune FILE
         --citation CITATION.cff --output FILE
 """
 
@@ -20,7 +20,7 @@ from milco.evaluation import budgets
 from milco.evaluation.report import markdown_table
 from milco.experiments import Experiment
 from milco.files import finished_file
-from milco.pruning import IN_CONFIG
+from milco.modeling.pruning import IN_CONFIG
 
 # Names of the Hub, the most restrictive last.
 LICENCES = [

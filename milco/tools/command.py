@@ -1,6 +1,6 @@
 """Use a trained model: look at what it makes of a text, encode, prune, index, search, measure, show.
 
-The programs that the rules of the workflow call are another thing: `python -m milco --help`.
+The programs that the rules of the workflow call are another thing: `python -m milco.stages --help`.
 """
 
 import json
@@ -10,14 +10,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from milco.cli import Trust, export, plan, start
+from milco.program import start
 
 # Heavy packages are imported inside the commands: `milco --help` and the shell's completion stay quick.
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-app.command()(export)
-app.command()(plan)
 
+Budget = Annotated[str | None, typer.Option(help="none, auto, top-k 100, mass 0.9; without it that of --model.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the code of the encoder that lies in the model."),
+]
 ModelFolder = Annotated[Path, typer.Option("--model", envvar="MILCO_MODEL", help="Folder of a trained model.")]
 AsQuery = Annotated[bool, typer.Option("--query", help="Texts are queries; by default they are documents.")]
 Form = Annotated[
@@ -361,10 +364,41 @@ def serve(
             print()
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
+    prune_documents: Budget = None,
+    prune_queries: Budget = None,
+    measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
+
+    \b
+    milco export --model artifacts/distill/KEY/model --output my-model --onnx
+    """
+    from milco.tools.export import budgets, export
+
+    said = {"documents": prune_documents, "queries": prune_queries}
+    chosen = {side: budgets(budget, side, measured) for side, budget in said.items() if budget is not None}
+    export(model, output, onnx, chosen, trust_remote_code)
+
+
+@app.command()
+def plan(config: Annotated[Path, typer.Option(help="Settings, as YAML.")]) -> None:
+    """Print what an experiment will take: examples, steps, disk, device hours.
+
+    \b
+    milco plan --config config/milco.yaml
+    """
+    from milco.config import load
+    from milco.tools.plan import as_text, plan
+
+    print(as_text(plan(load(config))))
+
+
 def main() -> None:
     """Entry point of `milco`."""
     start(app)
-
-
-if __name__ == "__main__":
-    main()

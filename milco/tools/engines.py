@@ -260,7 +260,9 @@ class _Database(Engine):
         try:
             return importlib.import_module(name)
         except ImportError as error:
-            raise MilcoError(f"{self.address}: needs {error.name or name}; pip install 'milco[{extra}]'") from error
+            raise MilcoError(
+                f"{self.address}: needs {error.name or name}; pip install '.[{extra}]' in milco's checkout"
+            ) from error
 
     @abstractmethod
     def _open(self) -> Any: ...

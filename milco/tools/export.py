@@ -1,7 +1,7 @@
 """A model as others load it: `AutoModel` without this package, `SparseEncoder`, onnxruntime.
 
     model.safetensors config.json tokenizer.json … pivot_tokenizer/   what `MilcoModel.from_pretrained` reads
-    modeling_milco.py milco_….py    copies of the modules of this package that the model needs
+    model.py milco_config.py …    copies of the modules of this package that the model needs (`MODULES`)
     modules.json config_sentence_transformers.json    the same for sentence-transformers
     onnx/model.onnx model.onnx.data    ids and mask (B×L) → `pivot` (B×V_e) and `source` (B×L, absent without LexEcho)
 
@@ -13,7 +13,6 @@ Run by rule `export`:
 import importlib.util
 import json
 import logging
-import re
 import warnings
 from pathlib import Path
 
@@ -22,13 +21,21 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from milco import errors
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
-from milco.head import TILE_TERMS, plain_pooled_logits
-from milco.model import MilcoModel, PivotHead
-from milco.pruning import ALL, IN_CONFIG, prune
+from milco.modeling import model as model_module
+from milco.modeling.head import TILE_TERMS, plain_pooled_logits
+from milco.modeling.model import MilcoModel
+from milco.modeling.pivot_head import PivotHead
+from milco.modeling.pruning import ALL, IN_CONFIG, prune
 
-OWN_IMPORT = re.compile(r"from milco\.(\w+) import")
+MODELING = Path(model_module.__file__).parent
+MODULES = [
+    "checkpoints", "errors", "head", "kernels", "milco_config", "model", "pivot_head", "pruning", "rows",
+    "sparse_encoder",
+]  # fmt: skip
+LICENCE = "# SPDX-License-Identifier: Apache-2.0; a module of milco\n"
 ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs
 
 
@@ -45,7 +52,7 @@ def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
         prune(scipy.sparse.csr_array((0, 1)), budget)
         return {} if budget == "none" else {ALL: budget}
     if measured is None:
-        raise MilcoError(f"--prune-{side} auto: add --measured, the file that `prune` wrote")
+        raise MilcoError(f"--prune-{side} auto: add --measured, the file that rule `prune` wrote")
     from milco.evaluation.budgets import choices
 
     return choices(pd.read_parquet(measured), side).budget.to_dict()
@@ -70,7 +77,7 @@ def export(
     """
     missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]
     if missing:
-        raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install 'milco[onnx]'")
+        raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install '.[onnx]' in milco's checkout")
     if output.exists() and not _is_milco(output):
         raise MilcoError(f"--output {output}: exists and is no MILCO model; name a new folder")
     loaded = _load(model, trust_remote_code)
@@ -78,10 +85,10 @@ def export(
         setattr(loaded.config, IN_CONFIG[side], chosen)
     with finished_folder(output) as folder:
         loaded.config.encoder.pop("_name_or_path", None)  # where the encoder lay on this machine
-        loaded.config.auto_map = {"AutoConfig": "modeling_milco.MilcoConfig", "AutoModel": "modeling_milco.MilcoModel"}
+        loaded.config.auto_map = {"AutoConfig": "milco_config.MilcoConfig", "AutoModel": "model.MilcoModel"}
         loaded.save_pretrained(folder)
         write_code(folder)
-        module = {"idx": 0, "name": "0", "path": "", "type": "milco_sparse_encoder.MilcoEncoder"}
+        module = {"idx": 0, "name": "0", "path": "", "type": "sparse_encoder.MilcoEncoder"}
         write_json(folder / "modules.json", [module])
         settings = {"model_type": "SparseEncoder", "similarity_fn_name": "dot"}
         write_json(folder / "config_sentence_transformers.json", settings)
@@ -109,19 +116,18 @@ def _load(folder: Path, trust: bool) -> MilcoModel:
 
 
 def write_code(folder: Path) -> None:
-    """Copy model.py, sparse_encoder.py and what they import of this package, with imports that transformers' loader
-    of remote code follows: relative, and all files in one folder."""
-    names = ["model", "sparse_encoder"]
-    for name in names:
-        code = (Path(__file__).parents[1] / f"{name}.py").read_text(encoding="utf-8")
-        names += [other for other in dict.fromkeys(OWN_IMPORT.findall(code)) if other not in names]
-        code = OWN_IMPORT.sub(lambda found: f"from .{_copy_of(found[1])} import", code)
-        head = f"# SPDX-License-Identifier: Apache-2.0; milco/{name}.py, copied by `milco export`\n"
-        (folder / f"{_copy_of(name)}.py").write_text(head + code, encoding="utf-8")
+    """Put the modules that a model needs beside it, as they are: they import each other relatively, as transformers'
+    loader of remote code wants it. milco/errors.py takes the place of the module that stands for it among them.
 
-
-def _copy_of(module: str) -> str:
-    return "modeling_milco" if module == "model" else f"milco_{module}"
+    Raises:
+        MilcoError: the model's encoder brought a file of such a name.
+    """
+    for name in MODULES:
+        copy = folder / f"{name}.py"
+        if copy.exists():
+            raise MilcoError(f"{copy.name}: the code of the encoder has a file of this name, and so has milco")
+        original = Path(errors.__file__ if name == "errors" else MODELING / f"{name}.py")
+        copy.write_text(LICENCE + original.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def write_onnx(model: MilcoModel, path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from milco.errors import MilcoError
-from milco.model import MilcoModel
+from milco.modeling.model import MilcoModel
 
 VIEWS = {"pivot": "e_", "source": "m_"}  # what the names of their tokens begin with, see `MilcoModel.decode`
 BAR = 12  # characters of the longest bar

@@ -4,7 +4,7 @@ What is there already is not sent again, and nothing new makes no commit; files 
 token is the user's own: HF_TOKEN, or what `hf auth login` keeps.
 
 Run by rule `publish`, on request only:
-    python -m milco publish --config FILE --model FOLDER --card FILE [--vectors FOLDER] --output FILE
+    python -m milco.stages publish --config FILE --model FOLDER --card FILE [--vectors FOLDER] --output FILE
 """
 
 import json
@@ -21,7 +21,7 @@ from milco.data.hub import BUSY, patiently
 from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
 from milco.files import write_json
-from milco.pruning import IN_CONFIG, budget_of, prune
+from milco.modeling.pruning import IN_CONFIG, budget_of, prune
 
 
 def publish(config: Config, model: Path, card: Path, vectors: Path | None, output: Path) -> None:

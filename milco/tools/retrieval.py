@@ -28,8 +28,8 @@ from milco.errors import MilcoError
 from milco.evaluation.index import Index
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder, write_json
-from milco.model import MilcoModel
-from milco.pruning import prune_top_k
+from milco.modeling.model import MilcoModel
+from milco.modeling.pruning import prune_top_k
 from milco.tools.engines import engine_at
 from milco.tools.streams import VOCABULARY, Texts, read_vectors, refuse_doubles, vocabulary_of, windows
 

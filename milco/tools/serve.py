@@ -33,7 +33,7 @@ import scipy.sparse
 
 from milco.errors import MilcoError
 from milco.evaluation.search import Ranking
-from milco.model import MilcoModel
+from milco.modeling.model import MilcoModel
 from milco.tools.inspection import inspect, split_views
 from milco.tools.retrieval import Retriever, quiet
 

@@ -34,9 +34,10 @@ from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
 from milco.evaluation.encode import refuse_broken
 from milco.files import write_json
-from milco.model import MilcoModel, in_text_order
-from milco.pruning import budget_of, prune_mass, prune_top_k
-from milco.pruning import prune as prune_to
+from milco.modeling.model import MilcoModel
+from milco.modeling.pruning import budget_of, prune_mass, prune_top_k
+from milco.modeling.pruning import prune as prune_to
+from milco.modeling.rows import in_text_order
 
 WINDOW = 4096  # texts that are in memory at a time; the encoder takes them in the order of their length
 STDIN = Path("/dev/stdin")

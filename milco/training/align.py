@@ -1,7 +1,7 @@
 """Stage 1, sparse alignment: text in any language learns to speak the English retriever's vocabulary.
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
-    torchrun -m milco align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
+    torchrun -m milco.stages align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
         --lsr FOLDER --output FOLDER
 """
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from milco.config import Align, Config
 from milco.data.tokens import TokenCache
-from milco.losses import alignment_loss
-from milco.model import Views
+from milco.modeling.losses import alignment_loss
+from milco.modeling.model import Views
+from milco.modeling.warmstart import fit_connector
 from milco.training.batching import Steps, parts_within
 from milco.training.development import Development
 from milco.training.teacher import Targets
 from milco.training.trainer import Loss, Part, collate_texts, new_model, train
-from milco.warmstart import fit_connector
 
 
 class Pairs:

@@ -8,7 +8,7 @@ from milco.config import Config
 from milco.data.beir import read_collection
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.search import rank_exactly
-from milco.model import MilcoModel
+from milco.modeling.model import MilcoModel
 
 WORDS = 10  # weighted words of each view of a sample text
 

@@ -1,7 +1,7 @@
 """Stage 2, distillation: the aligned model learns to rank as the teacher does, sparsely, with LexEcho beside it.
 
 Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
-    torchrun -m milco distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
+    torchrun -m milco.stages distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
         --output FOLDER
 """
 
@@ -18,8 +18,8 @@ from transformers import set_seed
 
 from milco.config import Config
 from milco.data.shards import ROWS
-from milco.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
-from milco.model import MilcoModel, Views
+from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
+from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Steps, parts_within
 from milco.training.development import Development
 from milco.training.trainer import Loss, Part, collate_texts, freeze, from_all_processes, new_model, train

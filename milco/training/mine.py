@@ -12,7 +12,7 @@ the documents with a grade above 0. A MILCO model mines, a cross-encoder scores.
 A user's triples are taken as they are.
 
 Run by rule `mine`:
-    python -m milco mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … [--miner FOLDER]
+    python -m milco.stages mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … [--miner FOLDER]
         [--scorer FOLDER] --output FILE
 """
 
@@ -30,7 +30,6 @@ import scipy.sparse
 from tqdm import tqdm
 from transformers import AutoConfig
 
-from milco.checkpoints import load
 from milco.config import Config
 from milco.data.beir import read_collection, read_jsonl
 from milco.data.corpora import TRIPLE_COLUMNS, read_batches
@@ -40,7 +39,8 @@ from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
 from milco.evaluation.search import top_k
 from milco.files import finished_file
-from milco.model import MilcoConfig
+from milco.modeling.checkpoints import load
+from milco.modeling.milco_config import MilcoConfig
 from milco.training.score import CrossEncoder, scored
 from milco.training.teacher import Targets
 

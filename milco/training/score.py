@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from milco.checkpoints import load
 from milco.config import Config
 from milco.errors import MilcoError
 from milco.evaluation.encode import WINDOW
+from milco.modeling.checkpoints import load
 
 
 class CrossEncoder:

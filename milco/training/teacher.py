@@ -1,16 +1,13 @@
-"""The English sparse retriever: targets of Stage 1, scores of Stage 2, and a baseline of the evaluation.
+"""Sparse targets: what the English retriever says of every English text, computed once.
 
-Always in evaluation mode, and a pad never enters the maximum: the target of a text depends on that text alone.
-
-Its targets on disk, `targets-*.arrow`, hold for each English text the terms with a positive logit (uint16, where the
-vocabulary allows it) and their pivot weights (float16).
+On disk, `targets-*.arrow`, they hold for each text the terms with a positive logit (uint16, where the vocabulary
+allows it) and their pivot weights (float16).
 
 Run by rule `teacher`:
-    python -m milco teacher --config FILE --corpora FOLDER --teacher FOLDER --workers N --output FOLDER
+    python -m milco.stages teacher --config FILE --corpora FOLDER --teacher FOLDER --workers N --output FOLDER
 """
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,39 +15,13 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from milco.checkpoints import load
 from milco.data.shards import Convert, Shards, write_shards
 from milco.files import finished_folder, write_json
-from milco.model import PivotHead, as_rows, in_text_order, padded_batches, pivot_cells
-
-
-class Teacher:
-    """A SPLADE model: text → raw pooled logits of the English vocabulary, where they are positive.
-
-    Args:
-        trust: whether the checkpoint's own code may be run.
-    """
-
-    def __init__(self, checkpoint: str | Path, device: str = "cpu", trust: bool = False):
-        self.tokenizer = load(AutoTokenizer, checkpoint, trust)
-        self.encoder = load(AutoModelForMaskedLM, checkpoint, trust).base_model.eval().to(device)
-        self.head = PivotHead.from_teacher(checkpoint, trust).eval().to(device)
-
-    @torch.no_grad()
-    def iter_rows(
-        self, texts: list[str], max_length: int, batch_size: int
-    ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """Encode texts from short to long, batch by batch: (their places in `texts`, CSR rows of V_e columns).
-
-        The values are pivot weights log1p(relu(t)); `np.expm1` of them gives back the raw positive logits t.
-        """
-        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
-            batch = {name: values.to(self.encoder.device) for name, values in batch.items()}
-            states = self.encoder(**batch).last_hidden_state
-            pooled = self.head(states, batch["attention_mask"].bool())
-            yield places, as_rows(*pivot_cells(pooled), pooled.shape)
+from milco.modeling.checkpoints import load
+from milco.modeling.rows import in_text_order
+from milco.modeling.teacher import Teacher
 
 
 def write_targets(

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from milco.config import Config, Training
-from milco.embedding import add_gradients_in_place
 from milco.environment import environment
 from milco.files import write_json
-from milco.model import MilcoModel, Views
+from milco.modeling.embedding import add_gradients_in_place
+from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Steps, passes
 from milco.training.guard import Guard, refuse_if_stopped
 from milco.training.recovery import (

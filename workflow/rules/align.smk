@@ -3,11 +3,11 @@
 
 rule align:
     input:
-        corpora=needs("align", "corpora"),
-        tokens=needs("align", "tokens"),
-        targets=needs("align", "teacher"),
-        encoder=needs("align", "encoder"),
-        lsr=needs("align", "lsr"),
+        corpora=needs("align", lambda e: e.corpora.path),
+        tokens=needs("align", lambda e: e.tokens.path),
+        targets=needs("align", lambda e: e.targets.path),
+        encoder=needs("align", lambda e: e.encoder),
+        lsr=needs("align", lambda e: e.lsr),
     output:
         directory("artifacts/align/{key}/model"),
     log:

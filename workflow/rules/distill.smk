@@ -3,10 +3,10 @@
 
 rule distill:
     input:
-        corpora=needs("distill", "corpora"),
-        triples=needs("distill", "triples"),
-        start=needs("distill", "start"),
-        lsr=needs("distill", "lsr"),
+        corpora=needs("distill", lambda e: e.corpora.path),
+        triples=needs("distill", lambda e: e.triples.path),
+        start=needs("distill", lambda e: e.start),
+        lsr=needs("distill", lambda e: e.lsr),
     output:
         directory("artifacts/distill/{key}/model"),
     log:

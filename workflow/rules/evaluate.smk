@@ -1,10 +1,22 @@
 # Vectors, searches and measures of every system on every test collection.
 
 
+def shards_of_vectors(wildcards):
+    """What the encode jobs of a system write, one for each shard."""
+    shards = owner("encode", wildcards).config.evaluate.encode_shards
+    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
+
+
+def vectors_of_system(wildcards):
+    """What a system is searched by; BM25 has no vectors."""
+    vectors = owner("evaluate", wildcards).vectors
+    return vectors[wildcards.system].path if wildcards.system in vectors else []
+
+
 rule encode:
     input:
-        corpora=needs("vectors-{system}", "corpora"),
-        model=needs("vectors-{system}", "model-{system}"),
+        corpora=needs("encode", lambda e: e.corpora.path),
+        model=lambda wildcards: owner("encode", wildcards).model(wildcards.system),
     output:
         temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
     log:
@@ -17,11 +29,11 @@ rule encode:
         ENVIRONMENT
     threads: 8
     params:
-        config=settings("vectors-{system}"),
+        config=settings("encode"),
     message:
         "encode the test collections with {wildcards.system}, {wildcards.shard}"
     shell:
-        "python -m milco encode --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
+        "python -m milco.stages encode --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
         " --model {input.model} --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
 
 
@@ -41,14 +53,14 @@ rule merge:
     message:
         "all vectors of {wildcards.system}"
     shell:
-        "python -m milco merge {params.shards} --output {output} 2>&1 | tee {log}"
+        "python -m milco.stages merge {params.shards} --output {output} 2>&1 | tee {log}"
 
 
 rule evaluate:
     input:
-        corpora=needs("runs-{system}", "corpora"),
-        encoder=needs("runs-{system}", "encoder"),
-        vectors=needs("runs-{system}", "vectors-{system}"),
+        corpora=needs("evaluate", lambda e: e.corpora.path),
+        encoder=needs("evaluate", lambda e: e.encoder),
+        vectors=vectors_of_system,
     output:
         directory("artifacts/runs/{system}-{key}"),
     log:
@@ -58,19 +70,19 @@ rule evaluate:
     conda:
         ENVIRONMENT
     params:
-        config=settings("runs-{system}"),
+        config=settings("evaluate"),
         vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     message:
         "measure {wildcards.system}"
     shell:
-        "python -m milco evaluate --config {params.config} --system {wildcards.system} --corpora {input.corpora}"
+        "python -m milco.stages evaluate --config {params.config} --system {wildcards.system} --corpora {input.corpora}"
         " --encoder {input.encoder} {params.vectors} --output {output} 2>&1 | tee {log}"
 
 
 rule index:
     input:
-        corpora=needs("index", "corpora"),
-        vectors=needs("index", "vectors-distill"),
+        corpora=needs("index", lambda e: e.corpora.path),
+        vectors=needs("index", lambda e: e.vectors["distill"].path),
     output:
         directory("artifacts/index/{key}"),
     log:
@@ -82,13 +94,13 @@ rule index:
     message:
         "Seismic index of every test collection"
     shell:
-        "python -m milco index --corpora {input.corpora} --vectors {input.vectors} --output {output} > {log} 2>&1"
+        "python -m milco.stages index --corpora {input.corpora} --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 rule prune:
     input:
-        corpora=needs("prune", "corpora"),
-        vectors=needs("prune", "vectors-distill"),
+        corpora=needs("prune", lambda e: e.corpora.path),
+        vectors=needs("prune", lambda e: e.vectors["distill"].path),
     output:
         "artifacts/prune/{key}.parquet",
     log:
@@ -103,5 +115,5 @@ rule prune:
     message:
         "what fewer terms per text cost and save"
     shell:
-        "python -m milco prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
+        "python -m milco.stages prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " --output {output} > {log} 2>&1"

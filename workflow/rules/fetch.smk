@@ -1,6 +1,17 @@
 # The only rule that touches a network, and what turns its files into checkpoints and text.
 
 
+def tokenizer_of_source(wildcards):
+    """Where the tokenizer of a converted source lies."""
+    experiment = owner("convert", wildcards)
+    return experiment.source(experiment.config.sources[wildcards.name].tokenizer)
+
+
+def texts(experiment):
+    """Sources of text, with their places."""
+    return experiment.sources(experiment.config.used_datasets())
+
+
 rule fetch:
     output:
         directory("resources/{name}-{key}"),
@@ -11,18 +22,18 @@ rule fetch:
     conda:
         ENVIRONMENT
     params:
-        config=settings("source-{name}"),
-        uri=lambda wildcards: owner("source-{name}", wildcards).config.sources[wildcards.name].uri,
+        config=settings("fetch"),
+        uri=lambda wildcards: owner("fetch", wildcards).config.sources[wildcards.name].uri,
     message:
         "fetch {wildcards.name} from {params.uri}"
     shell:
-        "python -m milco fetch --config {params.config} --name {wildcards.name} --output {output} 2>&1 | tee {log}"
+        "python -m milco.stages fetch --config {params.config} --name {wildcards.name} --output {output} 2>&1 | tee {log}"
 
 
 rule convert:
     input:
-        binary=needs("source-{name}", "binary-{name}"),
-        tokenizer=needs("source-{name}", "tokenizer-{name}"),
+        binary=lambda wildcards: owner("convert", wildcards).source(wildcards.name),
+        tokenizer=tokenizer_of_source,
     output:
         directory("artifacts/checkpoint/{name}-{key}"),
     log:
@@ -34,13 +45,13 @@ rule convert:
     message:
         "turn the 4-bit file of {wildcards.name} into a transformers checkpoint"
     shell:
-        "python -m milco convert --binary {input.binary} --tokenizer {input.tokenizer} --output {output} 2>&1 | tee {log}"
+        "python -m milco.stages convert --binary {input.binary} --tokenizer {input.tokenizer} --output {output} 2>&1 | tee {log}"
 
 
 rule corpora:
     input:
-        sources=needs("corpora", "texts"),
-        encoder=needs("corpora", "cutter"),
+        sources=lambda wildcards: texts(owner("corpora", wildcards)).values(),
+        encoder=needs("corpora", lambda e: e.cutter),
     output:
         directory("artifacts/corpora/{key}"),
     log:
@@ -51,10 +62,10 @@ rule corpora:
         ENVIRONMENT
     params:
         config=settings("corpora"),
-        sources=named("source", "corpora", lambda experiment: experiment.sources(experiment.config.used_datasets())),
+        sources=named("source", "corpora", texts),
         encoder=lambda wildcards, input: f"--encoder {input.encoder}" if input.encoder else "",
     message:
         "parallel text, known items and test collections"
     shell:
-        "python -m milco corpora --config {params.config} {params.sources} {params.encoder} --output {output}"
+        "python -m milco.stages corpora --config {params.config} {params.sources} {params.encoder} --output {output}"
         " 2>&1 | tee {log}"

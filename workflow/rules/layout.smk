@@ -1,12 +1,6 @@
 # Where jobs run. A profile or --set-resources names nodes, gpus_per_node and cpus_per_task of a rule; what follows
 # from them is derived here. None of it decides a result, so a change of it reruns nothing.
 
-import argparse
-import os
-
-from snakemake.cli import parse_args
-from snakemake.resources import Resource, Resources
-
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
 ONE_NODE = ["teacher", "mine", "encode"]  # those among them that work on one node
 
@@ -14,19 +8,6 @@ ONE_NODE = ["teacher", "mine", "encode"]  # those among them that work on one no
 def launcher(wildcards, output):
     """The program that starts processes. Where the project lies decides no result (see `settings`)."""
     return str(Path(workflow.basedir) / "scripts" / "launch.sh")
-
-
-def said_by_profiles():
-    """Rule → resources in the profile of this run, which Snakemake drops as soon as --set-resources is given."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--profile")
-    parser.add_argument("--set-resources", nargs="+")
-    said = parser.parse_known_args(sys.argv[1:])[0]
-    if not said.profile or not said.set_resources:
-        return {}
-    starts = [Path(os.environ.get("PWD", "")), Path(workflow.basedir).parent]  # --directory has changed the folder
-    found = [str(start / said.profile) for start in starts if (start / said.profile).exists()]
-    return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
 
 def derived(launched, said):
@@ -37,7 +18,7 @@ def derived(launched, said):
     """
 
     def number(name, default, least):
-        value = said[name].raw if name in said else default
+        value = said.get(name, default)
         if not isinstance(value, int) or value < least:
             raise WorkflowError(f"resources of {launched}: {name}={value} is not a number from {least} up")
         return value
@@ -57,7 +38,7 @@ def derived(launched, said):
             raise WorkflowError(
                 f"resources of {launched}: nodes={nodes}, {processes} processes each: {error}"
             ) from None
-    text = {name: str(said[name].raw).strip("'\"") for name in ("gpu_type", "slurm_extra") if name in said}
+    text = {name: str(said[name]).strip("'\"") for name in ("gpu_type", "slurm_extra") if name in said}
     kind = f"{text['gpu_type']}:" if "gpu_type" in text else ""
     extra = [text.get("slurm_extra"), "--ntasks-per-node=1", f"--gpus-per-node={kind}{gpus}" if gpus else ""]
     return {
@@ -70,17 +51,4 @@ def derived(launched, said):
     }
 
 
-def apply_layout(settings):
-    """Put the derived resources where Snakemake looks when it reads the rules."""
-    said = {rule: dict(resources) for rule, resources in said_by_profiles().items()}
-    for rule, resources in settings.overwrite_resources.items():
-        said[rule] = {**said.get(rule, {}), **resources}
-    for launched in LAUNCHED:
-        found = derived(launched, {**(settings.default_resources or {}), **said.get(launched, {})})
-        said[launched] = {**said.get(launched, {}), **{name: Resource(name, value) for name, value in found.items()}}
-    settings.overwrite_resources = {rule: Resources(resources) for rule, resources in said.items()}
-    cpus = {rule: resources["cpus_per_task"].raw for rule, resources in said.items() if "cpus_per_task" in resources}
-    settings.overwrite_threads = {**cpus, **settings.overwrite_threads}
-
-
-apply_layout(workflow.resource_settings)
+set_resources({launched: derived(launched, said_of(launched)) for launched in LAUNCHED})

@@ -1,13 +1,63 @@
 # What a reader wants: one page, one table, one model, and how experiments differ.
 
 
+FIGURES = (PROJECT / "config" / "published.yaml").read_text(encoding="utf-8")
+
+
+def own(file):
+    """A file of the project. Where the project lies decides nothing (see `settings`)."""
+    return lambda wildcards, output: str(PROJECT / file)
+
+
+def trainings(experiment):
+    """Training stages of an experiment, with their folders: metrics, and the model."""
+    return {stage: str(Path(getattr(experiment, stage).path).parent) for stage in experiment.stages}
+
+
+def runs(experiment):
+    """Systems of an experiment, with their runs and measures."""
+    return {system: experiment.runs[system].path for system in experiment.config.systems()}
+
+
+def times(experiment):
+    """Nodes of an experiment, with the files of their times."""
+    return {node.label: node.times for node in experiment.nodes}
+
+
+def sharing(experiments):
+    """How many of the nodes that some experiments need are made once for several of them."""
+    paths = [node.path for experiment in experiments for node in experiment.nodes]
+    return f"{len(paths)} nodes, of which {len(paths) - len(set(paths))} are shared"
+
+
+def measured(wildcards):
+    """What the smallest budgets are chosen from, where the exported model is to have them."""
+    export = owner("export", wildcards).config.export
+    wanted = "auto" in (export.prune_documents, export.prune_queries)
+    return owner("export", wildcards).pruning.path if wanted else []
+
+
+def repository(wildcards):
+    """Where the model of an experiment is published."""
+    repo = owner("publish", wildcards).config.publish.repo
+    if repo is None:
+        raise WorkflowError("publish.repo is not set: write OWNER/NAME of the Hugging Face Hub there")
+    return repo
+
+
+def published_vectors(wildcards):
+    """The vectors that go with a model, if they are asked for."""
+    experiment = owner("publish", wildcards)
+    return experiment.vectors["distill"].path if experiment.config.publish.vectors else []
+
+
 rule report:
     input:
-        corpora=needs("report", "corpora"),
+        corpora=needs("report", lambda e: e.corpora.path),
         runs=lambda wildcards: runs(owner("report", wildcards)).values(),
-        models=lambda wildcards: [f"{folder}/model" for folder in stages(owner("report", wildcards)).values()],
-        index=needs("report", "index"),
-        prune=needs("report", "prune"),
+        models=lambda wildcards: [f"{folder}/model" for folder in trainings(owner("report", wildcards)).values()],
+        index=needs("report", lambda e: e.index.path),
+        prune=needs("report", lambda e: e.pruning.path),
     output:
         report="results/{experiment}/report.html",
         metrics="results/{experiment}/metrics.csv",
@@ -24,12 +74,12 @@ rule report:
         figures=FIGURES,
         settings=lambda wildcards: owner("report", wildcards).config.to_yaml(),
         runs=named("runs", "report", runs),
-        stages=named("stage", "report", stages),
-        nodes=named("node", "report", nodes),
+        stages=named("stage", "report", trainings),
+        nodes=named("node", "report", times),
     message:
         "report of {wildcards.experiment}"
     shell:
-        "python -m milco report --config {params.config} --corpora {input.corpora} {params.runs}"
+        "python -m milco.stages report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
         " --published {params.published}"
         " --report {output.report} --metrics {output.metrics}"
@@ -38,12 +88,12 @@ rule report:
 
 rule ablations:
     input:
-        corpora=BASE.places["corpora"],
-        runs=[experiment.places[f"runs-{system}"] for experiment, system in compared([BASE, *VARIANTS]).values()],
+        corpora=BASE.corpora.path,
+        runs=[experiment.runs[system].path for experiment, system in compared([BASE, *VARIANTS]).values()],
     output:
-        page=f"{BASE.places['results']}/ablations.html",
-        table=f"{BASE.places['results']}/ablations.csv",
-        summary=f"{BASE.places['results']}/ablations.md",
+        page=f"{BASE.results}/ablations.html",
+        table=f"{BASE.results}/ablations.csv",
+        summary=f"{BASE.results}/ablations.md",
     log:
         f"logs/ablations/{BASE.name}.log",
     benchmark:
@@ -51,7 +101,7 @@ rule ablations:
     conda:
         ENVIRONMENT
     params:
-        experiments=[f"--experiment {experiment.places['settings']}" for experiment in [BASE, *VARIANTS]],
+        experiments=[f"--experiment {experiment.settings}" for experiment in [BASE, *VARIANTS]],
         settings=[experiment.config.to_yaml() for experiment in [BASE, *VARIANTS]],
         published=own("config/published.yaml"),
         figures=FIGURES,
@@ -59,13 +109,13 @@ rule ablations:
     message:
         "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
     shell:
-        "python -m milco ablations {params.experiments} --published {params.published}"
+        "python -m milco.stages ablations {params.experiments} --published {params.published}"
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
 
 
 rule export:
     input:
-        model=needs("export", "distill"),
+        model=needs("export", lambda e: e.distill.path),
         measured=measured,
     output:
         directory("results/{experiment}/model"),
@@ -89,11 +139,11 @@ rule export:
 
 rule card:
     input:
-        corpora=needs("card", "corpora"),
+        corpora=needs("card", lambda e: e.corpora.path),
         model="results/{experiment}/model",
         metrics="results/{experiment}/metrics.csv",
         summary="results/{experiment}/summary.md",
-        prune=needs("card", "prune"),
+        prune=needs("card", lambda e: e.pruning.path),
     output:
         "results/{experiment}/card.md",
     log:
@@ -109,7 +159,7 @@ rule card:
     message:
         "model card of {wildcards.experiment}: {output}"
     shell:
-        "python -m milco card --config {params.config} --corpora {input.corpora} --model {input.model}"
+        "python -m milco.stages card --config {params.config} --corpora {input.corpora} --model {input.model}"
         " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation}"
         " --output {output} 2>&1 | tee {log}"
 
@@ -134,7 +184,7 @@ rule publish:
     message:
         "put the model of {wildcards.experiment} into {params.repo}"
     shell:
-        "python -m milco publish --config {params.config} --model {input.model} --card {input.card} {params.vectors}"
+        "python -m milco.stages publish --config {params.config} --model {input.model} --card {input.card} {params.vectors}"
         " --output {output} 2>&1 | tee {log}"
 
 

@@ -1,10 +1,15 @@
 # What the English retriever says: targets of every English text once, and from them the triples of Stage 2.
 
 
+def triple_texts(experiment):
+    """Sources of triples and of known items, with their places."""
+    return experiment.sources(experiment.config.distill.train_datasets)
+
+
 rule teacher:
     input:
-        corpora=needs("teacher", "corpora"),
-        teacher=needs("teacher", "lsr"),
+        corpora=needs("teacher", lambda e: e.corpora.path),
+        teacher=needs("teacher", lambda e: e.lsr),
     output:
         directory("artifacts/teacher/{key}"),
     log:
@@ -21,17 +26,17 @@ rule teacher:
     message:
         "sparse teacher targets, once per English text"
     shell:
-        "python -m milco teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
+        "python -m milco.stages teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
         " --workers {resources.processes_per_node} --output {output} 2>&1 | tee {log}"
 
 
 rule mine:
     input:
-        corpora=needs("triples", "corpora"),
-        teacher=needs("triples", "teacher"),
-        sources=needs("triples", "triple-texts"),
-        miner=needs("triples", "miner"),
-        scorer=needs("triples", "scorer"),
+        corpora=needs("mine", lambda e: e.corpora.path),
+        teacher=needs("mine", lambda e: e.targets.path),
+        sources=lambda wildcards: triple_texts(owner("mine", wildcards)).values(),
+        miner=needs("mine", lambda e: e.miner),
+        scorer=needs("mine", lambda e: e.scorer),
     output:
         "artifacts/triples/{key}.parquet",
     log:
@@ -42,13 +47,11 @@ rule mine:
         ENVIRONMENT
     threads: 8
     params:
-        config=settings("triples"),
-        sources=named(
-            "source", "triples", lambda experiment: experiment.sources(experiment.config.distill.train_datasets)
-        ),
+        config=settings("mine"),
+        sources=named("source", "mine", triple_texts),
         models=lambda wildcards, input: [f"--{name} {input[name]}" for name in ("miner", "scorer") if input[name]],
     message:
         "distillation triples with hard negatives"
     shell:
-        "python -m milco mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
+        "python -m milco.stages mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
         " {params.sources} {params.models} --output {output} 2>&1 | tee {log}"

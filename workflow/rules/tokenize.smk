@@ -3,8 +3,8 @@
 
 rule tokenize:
     input:
-        corpora=needs("tokens", "corpora"),
-        encoder=needs("tokens", "encoder"),
+        corpora=needs("tokenize", lambda e: e.corpora.path),
+        encoder=needs("tokenize", lambda e: e.encoder),
     output:
         directory("artifacts/tokens/{key}"),
     log:
@@ -15,9 +15,9 @@ rule tokenize:
         ENVIRONMENT
     threads: 8
     params:
-        config=settings("tokens"),
+        config=settings("tokenize"),
     message:
         "token cache of the parallel text"
     shell:
-        "python -m milco tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
+        "python -m milco.stages tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
         " --workers {threads} --output {output} 2>&1 | tee {log}"

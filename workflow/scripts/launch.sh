@@ -21,7 +21,7 @@ export MILCO_LAST_WORDS=$PWD/$log.last # what the programs want to have said at 
 rm -f "$MILCO_LAST_WORDS"
 read -ra wrap <<<"${MILCO_WRAP:-}"
 torchrun=("${wrap[@]}" torchrun --nproc-per-node="$processes")
-program=(-m -- milco "$@")
+program=(-m -- milco.stages "$@")
 status=0
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then

@@ -1,0 +1,46 @@
+"""The one truth for settings: names, types, defaults, bounds and help of every key of a configuration.
+
+A YAML file holds values only. The workflow reads it when it is parsed, so that a wrong key stops a run before any
+job starts, and every program reads the same resolved file.
+
+    source.py       where text and weights come from
+    sections.py     what each stage may be told
+    experiment.py   all of it together, and what cannot be together
+    reading.py      from YAML to settings, and the words for every mistake
+    documentation.py writes config/README.md and config/schema.json
+"""
+
+from milco.config.base import Strict
+from milco.config.experiment import Config
+from milco.config.reading import load, parse, parse_all
+from milco.config.sections import (
+    Align,
+    Corpora,
+    Distill,
+    Evaluate,
+    Export,
+    Machine,
+    Model,
+    Publish,
+    Training,
+)
+from milco.config.source import PAIR_FORMATS, Source
+
+__all__ = [
+    "PAIR_FORMATS",
+    "Align",
+    "Config",
+    "Corpora",
+    "Distill",
+    "Evaluate",
+    "Export",
+    "Machine",
+    "Model",
+    "Publish",
+    "Source",
+    "Strict",
+    "Training",
+    "load",
+    "parse",
+    "parse_all",
+]

@@ -1,0 +1,216 @@
+"""One experiment: all its sections, and whether they go together."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from milco.config.base import Layout, Strict
+from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
+from milco.config.source import PAIR_FORMATS, Source
+from milco.errors import MilcoError
+
+
+class Config(Strict):
+    """One experiment."""
+
+    experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
+    seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
+    tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
+        "`pip install .[tracking]`.",
+        json_schema_extra=Layout,
+    )
+    languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
+    eval_languages: list[str] = Field([], description="Query languages of the known-item collections.")
+    sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
+    corpora: Corpora = Corpora()
+    model: Model
+    align: Align
+    distill: Distill
+    evaluate: Evaluate
+    export: Export = Export()
+    publish: Publish = Publish()
+    machine: Machine = Machine()
+    experiments: dict[str, dict[str, Any]] = Field(
+        {},
+        exclude=True,  # settings are resolved experiment by experiment
+        description="Variants of this experiment: the keys that each of them changes, in the form of this file. "
+        "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
+    )
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        checkpoints = {"transformers", "e5-q4"}
+        wanted = [
+            ("model.multilingual_encoder_checkpoint", self.model.multilingual_encoder_checkpoint, checkpoints),
+            ("model.lsr_encoder_checkpoint", self.model.lsr_encoder_checkpoint, {"transformers"}),
+        ]
+        wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
+        wanted += [
+            ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
+            for name in self.distill.train_datasets
+        ]
+        wanted += [
+            (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
+            for kind in ("test", "development")
+            for name in getattr(self.evaluate, f"{kind}_collections")
+        ]
+        stage_2 = {
+            "pretrained_alignment_checkpoint": ("align", "none"),
+            "miner": ("teacher", "align", "distill"),
+            "scorer": ("teacher",),
+        }
+        wanted += [
+            (f"distill.{key}", getattr(self.distill, key), {"transformers"})
+            for key, words in stage_2.items()
+            if getattr(self.distill, key) not in words
+        ]
+        wanted += [
+            (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
+        ]
+        for key, name, formats in wanted:
+            if name not in self.sources:
+                raise ValueError(f"{key}: no source {name!r} (there are: {', '.join(self.sources)})")
+            if self.sources[name].format not in formats:
+                raise ValueError(
+                    f"{key}: source {name!r} has format {self.sources[name].format}, "
+                    f"expected {' or '.join(sorted(formats))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_can_be_filled(self):
+        wanted, mined = self.distill.train_group_size - 1, self.distill.hard_negatives + self.distill.random_negatives
+        if mined < wanted:
+            raise ValueError(
+                f"distill.train_group_size: {wanted + 1} documents need {wanted} negatives, but hard_negatives and "
+                f"random_negatives make {mined}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _collections_can_be_mined(self):
+        settings = self.distill
+        for name in self._collections_to_mine():
+            if settings.miner == "teacher":
+                raise ValueError(
+                    f"distill.miner: the English retriever cannot search {name!r}; "
+                    "set it to align, distill or a source with a MILCO model"
+                )
+            if settings.miner == "distill" and settings.pretrained_alignment_checkpoint == "none":
+                raise ValueError(
+                    f"distill.miner: without Stage 1 no model can mine {name!r} for a first round; "
+                    "set it to a source with a MILCO model"
+                )
+            if settings.scorer == "teacher":
+                raise ValueError(
+                    f"distill.scorer: the English retriever cannot read the queries of {name!r}; "
+                    "set it to a source with a cross-encoder"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _own_vocabulary_stands_alone(self):
+        wanted = {
+            "distill.pretrained_alignment_checkpoint: none": self.distill.pretrained_alignment_checkpoint == "none",
+            "model.echo: false": not self.model.echo,
+            "model.freeze_pivot_head: false": not self.model.freeze_pivot_head,
+        }
+        missing = [key for key, there in wanted.items() if not there]
+        if missing and not self.model.connector:
+            raise ValueError(
+                "model.connector: without one the pivot view has no English words to align, to put a source view "
+                f"beside, or to keep; set {', '.join(missing)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _languages_exist(self):
+        for key in ("languages", "eval_languages"):
+            if "en" in getattr(self, key):
+                raise ValueError(f"{key}: leave en out, English is always there")
+        unread = [language for language in self.eval_languages if language not in self.languages]
+        if unread:
+            raise ValueError(f"eval_languages: {', '.join(unread)} must be among languages, or its text is not read")
+        return self
+
+    @model_validator(mode="after")
+    def _chunks_fit(self):
+        for name in self.used_datasets():
+            size, limit = self.sources[name].chunk_tokens, self.model.passage_max_length
+            if size and size > limit:
+                raise ValueError(f"sources.{name}.chunk_tokens: {size}, but model.passage_max_length cuts at {limit}")
+        return self
+
+    def used_datasets(self) -> list[str]:
+        """Sources of text that this experiment reads, each once."""
+        names = [
+            *self.align.train_datasets,
+            *self.distill.train_datasets,
+            *self.evaluate.test_collections,
+            *self.evaluate.development_collections,
+        ]
+        return list(dict.fromkeys(names))
+
+    def _collections_to_mine(self) -> list[str]:
+        return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
+
+    def first_round(self) -> "Config | None":
+        """The settings of the round of Stage 2 whose model mines for this one; None if `distill.miner` is another.
+
+        The English retriever mines for it, or, where there are collections, which it cannot read, the model that
+        Stage 2 starts from.
+        """
+        if self.distill.miner != "distill":
+            return None
+        miner = self.distill.pretrained_alignment_checkpoint if self._collections_to_mine() else "teacher"
+        return self.model_copy(update={"distill": self.distill.model_copy(update={"miner": miner})})
+
+    def check_processes(self, stage: str, processes: int) -> None:
+        """Whether so many processes can share the global batch of a stage.
+
+        Raises:
+            MilcoError: they cannot.
+        """
+        size = getattr(self, stage).global_batch_size
+        if size % processes:
+            raise MilcoError(
+                f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes; "
+                f"make it a multiple of {processes}"
+            )
+
+    def trusts(self, checkpoint: str) -> bool:
+        """Whether Python files of a checkpoint may be run.
+
+        Args:
+            checkpoint: a source, or the system whose model it is; those of our stages have what they started from.
+        """
+        encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
+        start = encoder if start in ("align", "none") else start
+        systems = {"dense": encoder, "align": encoder, "distill": start, "teacher": self.model.lsr_encoder_checkpoint}
+        return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
+
+    def compares_all_queries(self) -> bool:
+        """Whether Stage 2 has a loss that looks at all queries of the global batch at once."""
+        return self.distill.contrastive_weight > 0 or self.distill.sparse_reg == "flops"
+
+    def systems(self) -> list[str]:
+        """Systems that are measured, in the order in which a reader wants them."""
+        aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
+        return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    def mixes(self) -> dict[str, float]:
+        """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
+        weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
+        return {"distill-pivot": 0.0, **weighted} if self.model.echo else {}
+
+    def save(self, path: Path) -> None:
+        """Write the resolved settings beside a result."""
+        path.write_text(self.to_yaml(), encoding="utf-8")
+
+    def to_yaml(self) -> str:
+        """All settings, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

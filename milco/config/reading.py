@@ -1,0 +1,80 @@
+"""From YAML to settings, and from a mistake to one line that names the key."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from milco.config.base import Strict
+from milco.config.experiment import Config
+from milco.config.source import Source
+from milco.errors import MilcoError
+
+
+def parse(values: Any, origin: str = "configuration") -> Config:
+    """Validate values that were read from YAML.
+
+    Raises:
+        MilcoError: one line per wrong key, with its full name, what is wrong and where.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise MilcoError("\n".join(_explain(origin, problem) for problem in error.errors())) from None
+
+
+def parse_all(values: dict[str, Any], origin: str = "configuration") -> list[Config]:
+    """An experiment and its variants, each with its resolved settings.
+
+    Raises:
+        MilcoError: one of them is wrong; the message names it.
+    """
+    base = parse(values, origin)
+    found = [base]
+    for name, changes in base.experiments.items():
+        changed = _merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
+        found.append(parse(changed, f"{origin}: experiments.{name}"))
+    return found
+
+
+def _merge(values: Any, changes: Any) -> Any:
+    """`values` with `changes`: sections are merged, everything else is replaced."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return values | {name: _merge(values.get(name), change) for name, change in changes.items()}
+
+
+def _explain(origin: str, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: {key}: unknown key; {_meant(problem['loc'])}"
+    message = problem["msg"].removeprefix("Value error, ")
+    got = f" (got {problem['input']!r})" if problem["type"] not in ("missing", "value_error") else ""
+    return f"{origin}: {key + ': ' if key else ''}{message}{got}"
+
+
+def _meant(wrong: tuple[str | int, ...]) -> str:
+    """Which key an unknown one was meant to be: of the same name in another section, or of nearly the same."""
+    sections: dict[str, type[Strict]] = {"": Config}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
+            sections[name] = field.annotation
+    if wrong[0] == "sources":
+        sections = {f"sources.{wrong[1]}": Source}
+    known = [f"{place}.{key}".lstrip(".") for place, section in sections.items() for key in section.model_fields]
+    same = [key for key in known if key.rpartition(".")[2] == wrong[-1]]
+    near = same or difflib.get_close_matches(".".join(map(str, wrong)), known, n=1, cutoff=0.8)
+    return f"did you mean {near[0]}?" if near else "config/README.md has all keys"
+
+
+def load(path: Path) -> Config:
+    """Read a configuration from a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MilcoError(f"{path}: no such configuration") from None
+    except yaml.YAMLError as error:
+        raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(values, str(path))

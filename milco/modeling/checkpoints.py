@@ -1,0 +1,29 @@
+"""Loading what others have made, without running what others have written, unless the configuration trusts it."""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import MilcoError
+
+
+def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
+    """`kind.from_pretrained(checkpoint, **how)` of one of transformers' Auto classes.
+
+    Args:
+        trust: whether Python files that lie in the checkpoint may be run (`sources.NAME.trust_remote_code`). Where
+            transformers knows the type of the model itself, it does without them.
+
+    Raises:
+        MilcoError: they may not, and it cannot be loaded without them.
+    """
+    try:
+        return kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
+    except ValueError as error:
+        if trust or "trust_remote_code" not in str(error):
+            raise
+        raise refusal(checkpoint, "set trust_remote_code of its source to true, or choose another model") from None
+
+
+def refusal(checkpoint: str | Path, remedy: str) -> MilcoError:
+    """The error that a checkpoint wants code which is not trusted."""
+    return MilcoError(f"{checkpoint} cannot be loaded without running Python code in it; read that, then {remedy}")

@@ -1,0 +1,296 @@
+"""The MILCO model: multilingual encoder, connector, English pivot head and LexEcho head.
+
+    model = MilcoModel.from_pretrained("results/demo/model")
+    rows = model.encode_query(["Wie setze ich mein Passwort zurück?"])
+    model.decode(rows)  # [{"e_password": 1.9, "e_reset": 1.7, …, "m_▁Passwort": 0.4}]
+
+A representation is a sparse row of V_e + V_m columns: English vocabulary first, source vocabulary behind it. A model
+without a connector (the paper's ablation) has the source vocabulary in place of the English one, and no LexEcho.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
+
+from .checkpoints import load
+from .errors import MilcoError
+from .milco_config import MilcoConfig
+from .pivot_head import PivotHead
+from .pruning import budget_of, prune
+from .rows import as_rows, in_text_order, padded_batches, pivot_cells
+
+PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
+
+
+@dataclass
+class Views:
+    """What the model says of a batch of texts.
+
+    pooled: B×V_e raw pooled logits, before log1p∘relu (Stage 1 works on them).
+    source: B×L weights of the source tokens; 0 at pads and special tokens. None without LexEcho.
+    """
+
+    pooled: Tensor
+    source: Tensor | None
+
+    @property
+    def pivot(self) -> Tensor:
+        """B×V_e pivot view: log1p(relu(pooled))."""
+        return torch.log1p(torch.relu(self.pooled.float()))
+
+
+class MilcoModel(PreTrainedModel):
+    """Text in any language → weighted English words, and the source words that English would lose."""
+
+    config_class = MilcoConfig
+    base_model_prefix = "milco"
+    main_input_name = "input_ids"
+    config: MilcoConfig
+
+    def __init__(
+        self,
+        config: MilcoConfig,
+        encoder: PreTrainedModel | None = None,
+        head: PivotHead | None = None,
+        trust: bool = False,
+    ):
+        super().__init__(config)
+        self.trust = trust
+        if encoder is None:
+            encoder = AutoModel.from_config(config.encoder_config(trust), trust_remote_code=trust)
+        self.encoder = _without_pooler(encoder)
+        width = self.encoder.config.hidden_size
+        self.connector = nn.Linear(width, config.pivot_hidden_size) if config.connector else None
+        self.pivot_head = head or PivotHead(
+            config.pivot_vocab_size, config.pivot_hidden_size, config.pivot_layer_norm_eps
+        )
+        self.echo = nn.Linear(width, 1) if config.echo else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Only what no checkpoint brings: connector and LexEcho. The echo's bias starts above zero, so that every
+        source token has a small weight and with it a gradient."""
+        if module is self.connector or module is self.echo:
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.constant_(module.bias, 0.1 if module is self.echo else 0.0)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        encoder: str | Path,
+        teacher: str | Path | None,
+        encoder_layers: int | None = None,
+        dropout: float | None = None,
+        trust_encoder: bool = False,
+        trust_teacher: bool = False,
+        **settings,
+    ) -> "MilcoModel":
+        """A model that is ready for training: pretrained encoder and pivot head, random connector.
+
+        Args:
+            encoder: a transformers checkpoint of the multilingual encoder, tokenizer beside it.
+            teacher: a checkpoint of the English sparse retriever (its MLM head becomes the pivot head); None: no
+                connector, the pivot head is `PivotHead.from_encoder`'s.
+            encoder_layers: how many layers to keep, from the bottom; all of them by default.
+            dropout: dropout of the encoder; the checkpoint's own by default.
+            trust_encoder, trust_teacher: whether Python files that lie in the checkpoint may be run.
+            settings: further fields of `MilcoConfig`.
+        """
+        encoder_config = load(AutoConfig, encoder, trust_encoder)
+        if encoder_layers is not None:
+            if encoder_layers > encoder_config.num_hidden_layers:
+                raise MilcoError(
+                    f"encoder_layers: {encoder_layers}, but {encoder} has {encoder_config.num_hidden_layers} layers"
+                )
+            encoder_config.num_hidden_layers = encoder_layers
+        if dropout is not None:
+            encoder_config.hidden_dropout_prob = encoder_config.attention_probs_dropout_prob = dropout
+        backbone = load(AutoModel, encoder, trust_encoder, config=encoder_config, dtype=torch.float32)
+        if teacher:
+            head = PivotHead.from_teacher(teacher, trust_teacher)
+        else:
+            head = PivotHead.from_encoder(encoder, backbone, trust_encoder)
+        tokenizer = load(AutoTokenizer, encoder, trust_encoder)
+        shape = encoder_config.to_dict()
+        if not backbone.is_remote_code():
+            shape.pop("auto_map", None)  # names code that was not run
+        config = MilcoConfig(
+            encoder=shape,
+            pivot_vocab_size=head.decoder.out_features,
+            pivot_hidden_size=head.decoder.in_features,
+            pivot_layer_norm_eps=head.norm.eps,
+            connector=teacher is not None,
+            special_token_ids=sorted(tokenizer.all_special_ids),
+            **settings,
+        )
+        # Weights that came from a checkpoint must not be drawn anew by post_init.
+        for module in [*backbone.modules(), *head.modules()]:
+            module._is_hf_initialized = True
+        model = cls(config, backbone, head, trust_encoder)
+        model.tokenizer = tokenizer
+        model.pivot_tokenizer = load(AutoTokenizer, teacher, trust_teacher) if teacher else tokenizer
+        return model
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *arguments, trust_remote_code: bool | None = None, **settings):
+        """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed.
+
+        Args:
+            trust_remote_code: whether Python files that lie beside the weights may be run; only the model of an encoder
+                that transformers does not know needs some.
+        """
+        loaded = super().from_pretrained(path, *arguments, trust=bool(trust_remote_code), **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        hub = ("revision", "token", "cache_dir", "local_files_only")
+        model._origin = {name: settings[name] for name in hub if name in settings}
+        model._origin["config"] = model.config  # else it is read again, with a question whether to trust its code
+        return loaded
+
+    @cached_property
+    def tokenizer(self):
+        """The multilingual tokenizer, from where the model was loaded."""
+        return load(AutoTokenizer, self.name_or_path, self.trust, **self._origin)
+
+    @cached_property
+    def pivot_tokenizer(self):
+        """The tokenizer whose ids are the columns of the pivot view: the English one, if there is a connector."""
+        return load(AutoTokenizer, self.name_or_path, self.trust, subfolder=PIVOT_TOKENIZER, **self._origin)
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """Write weights (safetensors), configuration, both tokenizers, and the encoder's code if it brought some."""
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            for part in (self.encoder, self.encoder.config):
+                if part._auto_class is not None:
+                    custom_object_save(part, save_directory)
+            self.tokenizer.save_pretrained(save_directory)
+            self.pivot_tokenizer.save_pretrained(Path(save_directory) / PIVOT_TOKENIZER)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        passes: list[tuple[Tensor, int]] | None = None,
+        recompute: bool = False,
+    ) -> Views:
+        """B×L ids and mask → `Views` with raw pooled logits and source weights.
+
+        Args:
+            passes: (rows, their longest length) of texts that go through the encoder together
+                (`batching.passes`); all rows at once by default. Texts must be padded on the right.
+            recompute: keep nothing of a pass but its views, and encode it again in the backward pass, one pass after
+                the other: the gradient cache of Gao et al. 2021, for losses that compare more texts than fit at once.
+        """
+        if passes is None:
+            return self._views(input_ids, attention_mask)
+        parts = []
+        for rows, length in passes:
+            batch = input_ids[rows, :length], attention_mask[rows, :length]
+            parts.append(checkpoint(self._views, *batch, use_reentrant=False) if recompute else self._views(*batch))
+        back = torch.cat([rows for rows, _ in passes]).argsort()
+        pooled = torch.cat([views.pooled for views in parts])[back]
+        if self.echo is None:
+            return Views(pooled, None)
+        longest = input_ids.shape[1]
+        source = [views.source for views in parts if views.source is not None]
+        padded = [nn.functional.pad(weights, (0, longest - weights.shape[1])) for weights in source]
+        return Views(pooled, torch.cat(padded)[back])
+
+    def _views(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.bool()
+        connected = states if self.connector is None else nn.functional.gelu(self.connector(states))
+        pooled = self.pivot_head(connected, mask)
+        if self.echo is None:
+            return Views(pooled, None)
+        weights = self.config.echo_scale * torch.relu(self.echo(states).squeeze(-1).float())
+        for special in self.config.special_token_ids:
+            mask = mask & (input_ids != special)
+        return Views(pooled, torch.where(mask, weights, 0.0))
+
+    encode = forward
+
+    def encode_query(
+        self, texts: list[str], batch_size: int = 64, language: str | None = None
+    ) -> scipy.sparse.csr_array:
+        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
+        return self._encode_texts(texts, self.config.query_max_length, batch_size, self.config.query_budgets, language)
+
+    def encode_document(
+        self, texts: list[str], batch_size: int = 64, language: str | None = None
+    ) -> scipy.sparse.csr_array:
+        """Sparse rows of documents: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
+        longest, budgets = self.config.passage_max_length, self.config.document_budgets
+        return self._encode_texts(texts, longest, batch_size, budgets, language)
+
+    def _encode_texts(
+        self, texts: list[str], max_length: int, batch_size: int, budgets: dict[str, str], language: str | None
+    ) -> scipy.sparse.csr_array:
+        rows = in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
+        return prune(rows, budget_of(budgets, language))
+
+    @property
+    def width(self) -> int:
+        """Columns of a representation: V_e + V_m."""
+        return self.config.pivot_vocab_size + self.config.source_vocab_size
+
+    @torch.no_grad()
+    def iter_rows(
+        self, texts: list[str], max_length: int, batch_size: int
+    ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
+        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned)."""
+        was_training = self.training
+        self.eval()
+        try:
+            for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
+                batch = {name: values.to(self.device) for name, values in batch.items()}
+                yield places, self.sparse_rows(self._views(**batch), batch["input_ids"])
+        finally:
+            self.train(was_training)
+
+    def sparse_rows(self, views: Views, input_ids: Tensor) -> scipy.sparse.csr_array:
+        """`Views` of a batch → CSR rows B×(V_e+V_m); a source id that occurs several times has its weights summed."""
+        rows, columns, values = pivot_cells(views.pooled)
+        if views.source is not None:
+            at, position = views.source.nonzero(as_tuple=True)
+            rows = torch.cat([rows, at])
+            columns = torch.cat([columns, self.config.pivot_vocab_size + input_ids[at, position]])
+            values = torch.cat([values, views.source[at, position]])
+        return as_rows(rows, columns, values, (len(input_ids), self.width))
+
+    def decode(self, rows: scipy.sparse.csr_array) -> list[dict[str, float]]:
+        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first.
+        Without a connector, `e_` stands before the encoder's own tokens."""
+        texts = []
+        for row in range(rows.shape[0]):
+            part = slice(rows.indptr[row], rows.indptr[row + 1])
+            pairs = sorted(zip(rows.data[part], rows.indices[part], strict=True), key=lambda pair: (-pair[0], pair[1]))
+            texts.append({self.column_name(int(column)): float(value) for value, column in pairs})
+        return texts
+
+    def column_name(self, column: int) -> str:
+        """Name of one column of a representation, such as `e_password` or `m_▁Passwort`."""
+        if column < self.config.pivot_vocab_size:
+            return f"e_{self.pivot_tokenizer.convert_ids_to_tokens(column)}"
+        return f"m_{self.tokenizer.convert_ids_to_tokens(column - self.config.pivot_vocab_size)}"
+
+
+def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Drop BERT's pooler: no view reads it, and unused weights would stop distributed training."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
+
+
+if __package__ == "milco.modeling":  # a published model's copy is found through its config.json
+    AutoConfig.register(MilcoConfig.model_type, MilcoConfig)
+    AutoModel.register(MilcoConfig, MilcoModel)

@@ -1,0 +1,42 @@
+"""Between texts and sparse rows: padded batches on the way in, CSR matrices on the way out."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+def pivot_cells(pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """B×V_e raw pooled logits → text, term and weight of each cell of the pivot view that is not 0, text by text."""
+    rows, columns = (~(pooled <= 0)).nonzero(as_tuple=True)  # so that what is no number stays, for someone to see
+    return rows, columns, torch.log1p(pooled[rows, columns].float())
+
+
+def as_rows(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Cells of a matrix as sparse rows in float32; what stands in the same place is summed."""
+    coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
+    return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
+
+
+def padded_batches(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Tokenise texts and give them from short to long: (their places in `texts`, padded ids and mask)."""
+    ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
+    order = sorted(range(len(texts)), key=lambda place: len(ids[place]))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        batch = tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
+        yield places, {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:
+    """Join the batches of `iter_rows` into one matrix whose rows are in the order of the texts."""
+    parts = list(parts)
+    if not parts:
+        return scipy.sparse.csr_array((0, width), dtype="float32")
+    order = np.argsort([place for places, _ in parts for place in places])
+    return scipy.sparse.csr_array(scipy.sparse.vstack([rows for _, rows in parts], format="csr")[order])

@@ -1,0 +1,27 @@
+"""How every program of ours begins and ends."""
+
+import os
+import sys
+
+import typer
+
+from milco.errors import MilcoError, leave_last_words
+
+# On a shared processor, threads that wait for each other by spinning stop the work for as long as one of them is put
+# aside: three times slower beside one busy neighbour. With a short spin an idle machine loses nothing. Read by
+# libgomp when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
+def start(app: typer.Typer) -> None:
+    """Run a program; what the user must know ends it in one line, without a traceback."""
+    if sys.argv[1:2] not in (["fetch"], ["publish"]):  # others ask no hub; loading local files needs no bars of its own
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except MilcoError as error:
+        message = f"milco: error: {error}"
+        leave_last_words(message)
+        sys.exit(message)

@@ -1,0 +1,265 @@
+"""The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program is called as its rule is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milco import config as configuration
+from milco.errors import MilcoError
+from milco.program import start
+
+# Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="Settings, as YAML.")]
+Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
+Output = Annotated[Path, typer.Option(help="File or folder to write; it appears whole or not at all.")]
+Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
+Name = Annotated[str, typer.Option()]
+Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
+
+
+def _named(values: list[str]) -> dict[str, Path]:
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise MilcoError(f"{wrong[0]!r}: expected NAME=PATH")
+    return {name: Path(path) for name, _, path in (value.rpartition("=") for value in values)}
+
+
+@app.command()
+def fetch(config: ConfigFile, name: Name, output: Output) -> None:
+    """Download one source, checked against its checksum."""
+    from milco.data.sources import fetch
+
+    sources = configuration.load(config).sources
+    if name not in sources:
+        raise MilcoError(f"sources.{name}: no such source (there are: {', '.join(sources)})")
+    fetch(name, sources[name], output)
+
+
+@app.command()
+def convert(binary: Input, tokenizer: Input, output: Output) -> None:
+    """Turn a 4-bit E5 file into a transformers checkpoint."""
+    from milco.data.convert import convert_e5
+
+    convert_e5(binary, tokenizer, output)
+
+
+@app.command()
+def corpora(
+    config: ConfigFile,
+    source: Named,
+    output: Output,
+    encoder: Annotated[Path | None, typer.Option(help="Checkpoint by whose tokens documents are cut.")] = None,
+) -> None:
+    """Write parallel text, known items and test collections."""
+    from milco.data.corpora import build
+
+    build(configuration.load(config), _named(source), output, encoder)
+
+
+@app.command()
+def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Output, workers: Workers = 1) -> None:
+    """Write the token cache."""
+    from milco.data.tokens import build
+
+    settings = configuration.load(config)
+    build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
+
+
+@app.command()
+def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output, workers: Workers = 1) -> None:
+    """Write the teacher's sparse targets of every English text."""
+    from milco.training.teacher import write_targets
+
+    settings = configuration.load(config)
+    length, size = settings.align.max_length, settings.evaluate.batch_size
+    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"))
+
+
+@app.command()
+def mine(
+    config: ConfigFile,
+    corpora: Corpora,
+    teacher: Input,
+    source: Named,
+    output: Output,
+    miner: Annotated[Path | None, typer.Option(help="The MILCO model that distill.miner means.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="The cross-encoder that distill.scorer names.")] = None,
+) -> None:
+    """Write distillation triples with mined negatives."""
+    from milco.training.mine import mine
+
+    mine(configuration.load(config), corpora, teacher, _named(source), output, miner, scorer)
+
+
+@app.command()
+def align(
+    config: ConfigFile,
+    corpora: Corpora,
+    tokens: Input,
+    targets: Input,
+    encoder: Input,
+    lsr: Input,
+    output: Output,
+) -> None:
+    """Stage 1: sparse alignment. Start it with torchrun."""
+    from milco.training.align import run as train
+
+    train(configuration.load(config), corpora, tokens, targets, encoder, lsr, output)
+
+
+@app.command()
+def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Output) -> None:
+    """Stage 2: distillation. Start it with torchrun."""
+    from milco.training.distill import run as train
+
+    train(configuration.load(config), corpora, triples, start, lsr, output)
+
+
+@app.command()
+def encode(
+    config: ConfigFile,
+    system: Name,
+    model: Input,
+    corpora: Corpora,
+    output: Output,
+    shard: Annotated[str, typer.Option(help="Which part of the texts, as 2-of-8.")] = "1-of-1",
+) -> None:
+    """Encode the test collections with one system."""
+    from milco.evaluation.encode import encode
+
+    number, shards = map(int, shard.split("-of-"))
+    texts = corpora / "collections" / "test"
+    encode(configuration.load(config), system, model, texts, output, number - 1, shards)
+
+
+@app.command()
+def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")], output: Output) -> None:
+    """Put the vectors of all shards together."""
+    from milco.evaluation.encode import merge
+
+    merge(shard, output)
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile,
+    system: Name,
+    corpora: Corpora,
+    encoder: Input,
+    output: Output,
+    vectors: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Search the test collections with one system and measure it."""
+    from milco.evaluation.evaluate import evaluate
+
+    evaluate(configuration.load(config), system, corpora / "collections" / "test", vectors, encoder, output)
+
+
+@app.command()
+def index(corpora: Corpora, vectors: Input, output: Output) -> None:
+    """Build the Seismic indexes and hold them against exact search."""
+    from milco.evaluation.index import build_all
+
+    build_all(corpora / "collections" / "test", vectors, output)
+
+
+@app.command()
+def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+    """Measure every pruning budget."""
+    from milco.evaluation.budgets import sweep
+
+    sweep(configuration.load(config), corpora / "collections" / "test", vectors, output)
+
+
+@app.command()
+def report(
+    config: ConfigFile,
+    corpora: Corpora,
+    runs: Named,
+    stage: Named,
+    node: Named,
+    index: Input,
+    prune: Input,
+    published: Input,
+    report: Output,
+    metrics: Output,
+    summary: Output,
+) -> None:
+    """Write report.html, metrics.csv and summary.md from all results."""
+    from milco.evaluation.report import Results, write
+
+    results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
+    write(configuration.load(config), results, published, report, metrics, summary)
+
+
+@app.command()
+def ablations(
+    experiment: Annotated[list[Path], typer.Option(help="Settings of each experiment, the base first.")],
+    published: Input,
+    page: Output,
+    table: Output,
+    summary: Output,
+) -> None:
+    """Compare an experiment with its variants."""
+    from milco.evaluation.ablations import write
+    from milco.experiments import Experiment
+
+    experiments = [Experiment(configuration.load(path)) for path in experiment]
+    write(experiments, published, page, table, summary)
+
+
+@app.command()
+def card(
+    config: ConfigFile,
+    corpora: Corpora,
+    model: Input,
+    metrics: Input,
+    summary: Input,
+    prune: Input,
+    citation: Input,
+    output: Output,
+) -> None:
+    """Write the model card from what was measured."""
+    from milco.tools.card import write
+
+    write(configuration.load(config), corpora, model, metrics, summary, prune, citation, output)
+
+
+@app.command()
+def publish(
+    config: ConfigFile,
+    model: Input,
+    card: Input,
+    output: Output,
+    vectors: Annotated[Path | None, typer.Option(help="Vectors to put there too.")] = None,
+) -> None:
+    """Put an exported model on the Hugging Face Hub."""
+    from milco.tools.publish import publish
+
+    publish(configuration.load(config), model, card, vectors, output)
+
+
+@app.command()
+def doctor(gpus_per_node: Annotated[int, typer.Option(help="Devices that each node should have.")] = 0) -> None:
+    """Look over the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
+    from milco.stages.doctor import examine
+
+    examine(gpus_per_node)
+
+
+@app.command()
+def dag(output: Output) -> None:
+    """Draw the graph that `snakemake --rulegraph` prints, from the standard input, as an SVG."""
+    from milco.stages.dag import draw
+
+    draw(sys.stdin.read(), output)
+
+
+if __name__ == "__main__":
+    start(app)

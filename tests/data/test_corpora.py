@@ -1,0 +1,366 @@
+"""Tables that users bring, and the way from them to training text and test collections."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from miniature import read_pairs
+
+from milco import config
+from milco.data import corpora
+from milco.data.beir import Collection, read_collection, write_collection
+from milco.errors import MilcoError
+
+ROOT = Path(__file__).parents[2]
+PAIRS = corpora.PAIR_COLUMNS
+ROWS = [("Good morning", "Guten Morgen", "de"), ('Say "hello"', "「こんにちは」と言う", "ja"), ("Peace", "שלום", "he")]
+
+
+def source(**changes) -> config.Source:
+    return config.Source(**{"uri": "file:mine", "format": "pairs", **changes})
+
+
+def read(path: Path, **changes) -> list[tuple]:
+    table = pd.concat(corpora.read_batches(path, source(**changes), "mine", PAIRS))
+    assert list(table.columns) == PAIRS
+    return list(table.itertuples(index=False, name=None))
+
+
+def refusal(path: Path, **changes) -> str:
+    with pytest.raises(MilcoError) as error:
+        list(corpora.read_batches(path, source(**changes), "mine", PAIRS))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def tsv(path: Path, *rows: tuple) -> Path:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def jsonl(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def parquet(path: Path, *rows: dict) -> Path:
+    pd.DataFrame(list(rows)).to_parquet(path, index=False)
+    return path
+
+
+def named(rows: list[tuple]) -> list[dict]:
+    return [dict(zip(PAIRS, row, strict=True)) for row in rows]
+
+
+def test_tsv_without_a_header_holds_english_other_language(tmp_path):
+    assert read(tsv(tmp_path / "a.tsv", *ROWS)) == ROWS
+
+
+def test_tsv_with_a_header_is_the_same(tmp_path):
+    assert read(tsv(tmp_path / "a.tsv", tuple(PAIRS), *ROWS)) == ROWS
+
+
+def test_jsonl_is_the_same(tmp_path):
+    assert read(jsonl(tmp_path / "a.jsonl", *named(ROWS))) == ROWS
+
+
+def test_parquet_is_the_same(tmp_path):
+    assert read(parquet(tmp_path / "a.parquet", *named(ROWS))) == ROWS
+
+
+def test_language_comes_from_the_source_where_no_column_has_it(tmp_path):
+    two = [row[:2] for row in ROWS[:1]]
+    files = [
+        tsv(tmp_path / "a.tsv", *two),
+        tsv(tmp_path / "b.tsv", ("english", "non_english"), *two),
+        jsonl(tmp_path / "c.jsonl", {"english": "Good morning", "non_english": "Guten Morgen"}),
+        parquet(tmp_path / "d.parquet", {"english": "Good morning", "non_english": "Guten Morgen"}),
+    ]
+    assert [read(path, language="de") for path in files] == [ROWS[:1]] * 4
+
+
+def test_column_with_languages_wins_over_the_source(tmp_path):
+    assert read(jsonl(tmp_path / "a.jsonl", *named(ROWS)), language="fr") == ROWS
+
+
+OWN_NAMES = {"english": "src", "non_english": "tgt", "language": "lang"}
+
+
+@pytest.mark.parametrize("write, end", [(jsonl, "jsonl"), (parquet, "parquet")])
+def test_user_s_own_column_names_are_mapped(tmp_path, write, end):
+    rows = [dict(zip(OWN_NAMES.values(), row, strict=True)) for row in ROWS]
+    assert read(write(tmp_path / f"a.{end}", *rows), columns=OWN_NAMES) == ROWS
+
+
+def test_user_s_own_column_names_are_mapped_in_tsv_too(tmp_path):
+    assert read(tsv(tmp_path / "a.tsv", tuple(OWN_NAMES.values()), *ROWS), columns=OWN_NAMES) == ROWS
+
+
+def test_mapped_column_that_a_tsv_has_not_is_named(tmp_path):
+    path = tsv(tmp_path / "a.tsv", ("source", "tgt", "lang"), *ROWS)
+    assert refusal(path, columns=OWN_NAMES).startswith(f"{path}: column 'english' is missing (there are: source, ")
+
+
+def test_tsv_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"Good morning\tGuten Morgen\tde\n" + "Door\tTür\tde\n".encode("latin-1"))
+    assert refusal(path).startswith(f"{path}:2: ")
+
+
+def test_further_columns_are_left_aside(tmp_path):
+    rows = [{**row, "score": 0.5, "note": None} for row in named(ROWS)]
+    assert read(jsonl(tmp_path / "a.jsonl", *rows)) == ROWS
+
+
+def test_tables_of_a_folder_are_put_together_in_order_of_their_names(tmp_path):
+    (tmp_path / "deep").mkdir()
+    jsonl(tmp_path / "deep" / "c.jsonl", *named(ROWS[2:]))
+    tsv(tmp_path / "b.tsv", *ROWS[1:2])
+    parquet(tmp_path / "a.parquet", *named(ROWS[:1]))
+    (tmp_path / "README.md").write_text("not a table")
+    assert read(tmp_path) == ROWS
+
+
+def test_subfolders_have_languages_of_their_own(tmp_path):
+    for folder, row in (("en_de", ROWS[0][:2]), ("en_ja", ROWS[1][:2]), ("en_fr", ("Good morning", "Bonjour"))):
+        (tmp_path / folder).mkdir()
+        tsv(tmp_path / folder / "a.tsv", row)
+    assert read(tmp_path, subsets={"en_ja": "ja", "en_de": "de"}) == [(*ROWS[1][:2], "ja"), (*ROWS[0][:2], "de")]
+    message = refusal(tmp_path, subsets={"en_de": "de", "en_es": "es"})
+    assert message == f"sources.mine: no .parquet, .jsonl or .tsv file in {tmp_path / 'en_es'}"
+
+
+def test_quotation_marks_in_tsv_are_text(tmp_path):
+    rows = [('"Hello', 'Hallo"', "de"), ("it's", '"', "de")]
+    assert read(tsv(tmp_path / "a.tsv", *rows)) == rows
+
+
+def test_tsv_line_with_too_few_fields_is_named(tmp_path):
+    path = tsv(tmp_path / "a.tsv", *ROWS, ("Lonely",))
+    assert refusal(path) == f"{path}:4: 1 tab-separated fields, expected 3"
+
+
+def test_tsv_line_with_too_few_fields_is_named_below_a_header(tmp_path):
+    path = tsv(tmp_path / "a.tsv", tuple(PAIRS), *ROWS, ("Lonely",))
+    assert refusal(path).startswith(f"{path}:5: ")
+
+
+def test_tsv_line_with_too_many_fields_is_named(tmp_path):
+    path = tsv(tmp_path / "a.tsv", ROWS[0], (*ROWS[1], "more"))
+    assert refusal(path).startswith(f"{path}:2: 4 ")
+
+
+def test_empty_line_of_tsv_is_named(tmp_path):
+    path = tsv(tmp_path / "a.tsv", ROWS[0], (), ROWS[1])
+    assert refusal(path).startswith(f"{path}:2: ")
+
+
+def test_wrong_line_of_jsonl_is_named(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", *named(ROWS))
+    path.write_text(path.read_text(encoding="utf-8") + '{"english": "a', encoding="utf-8")
+    assert refusal(path).startswith(f"{path}:4: ")
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, -1])
+def test_parquet_that_was_cut_off_is_named(tmp_path, length):
+    path = parquet(tmp_path / "a.parquet", *named(ROWS))
+    path.write_bytes(path.read_bytes()[:length])
+    assert refusal(path).startswith(f"{path}: not a complete Parquet file")
+
+
+def test_table_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes("Door\tTür\tde\n".encode("latin-1"))
+    assert refusal(path).startswith(f"{path}:")
+
+
+def test_missing_column_is_named_with_those_that_exist_and_the_key_that_maps_it(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", {"english": "a", "german": "b", "language": "de"})
+    message = refusal(path)
+    assert message.startswith(f"{path}: column 'non_english' is missing (there are: english, german, language)")
+    assert "sources.mine.columns" in message
+
+
+def test_missing_language_is_named_with_the_key_that_sets_it(tmp_path):
+    assert "sources.mine.language" in refusal(tsv(tmp_path / "a.tsv", ("Good morning", "Guten Morgen")))
+
+
+@pytest.mark.parametrize("write, end", [(jsonl, "jsonl"), (parquet, "parquet")])
+@pytest.mark.parametrize("column", PAIRS)
+def test_missing_value_is_named_with_its_row_and_column(tmp_path, write, end, column):
+    rows = named(ROWS)
+    rows[1][column] = None
+    path = write(tmp_path / f"a.{end}", *rows)
+    assert refusal(path) == f"{path}: row 2 has no value in column {column!r}"
+
+
+@pytest.mark.parametrize("value", [7, ["a"]])
+def test_value_that_is_no_text_is_named(tmp_path, value):
+    path = jsonl(tmp_path / "a.jsonl", {"english": value, "non_english": "sieben", "language": "de"})
+    assert refusal(path).startswith(f"{path}: ")
+
+
+def test_folder_without_a_table_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b")
+    assert refusal(tmp_path) == f"sources.mine: no .parquet, .jsonl or .tsv file in {tmp_path}"
+
+
+@pytest.mark.parametrize("write, end", [(jsonl, "jsonl"), (parquet, "parquet"), (tsv, "tsv")])
+def test_rows_beyond_the_first_batch_are_read_and_counted_on(tmp_path, monkeypatch, write, end):
+    monkeypatch.setattr(corpora, "ROWS", 2)
+    rows = [*ROWS, *ROWS]
+    path = write(tmp_path / f"a.{end}", *(rows if write is tsv else named(rows)))
+    assert read(path) == rows
+    broken = [*named(rows[:4]), {"english": None, "non_english": "x", "language": "de"}]
+    if write is not tsv:
+        assert refusal(write(path, *broken)) == f"{path}: row 5 has no value in column 'english'"
+
+
+def test_key_that_ends_within_a_jsonl_is_a_hole(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "ROWS", 2)
+    path = jsonl(tmp_path / "a.jsonl", *named(ROWS[:2]), {"english": "Peace", "non_english": "שלום"})
+    assert refusal(path) == f"{path}: row 3 has no value in column 'language'"
+
+
+def test_path_that_does_not_exist_is_named(tmp_path):
+    assert str(tmp_path / "no.tsv") in refusal(tmp_path / "no.tsv")
+
+
+def pairs(candidates: list[tuple], held_out=(), languages=("de", "ja")) -> tuple[list[tuple], dict[str, int]]:
+    dropped: Counter = Counter()
+    return list(corpora.parallel_pairs(candidates, set(languages), set(held_out), dropped)), dict(dropped)
+
+
+def test_pairs_are_cleaned():
+    assert pairs([("Open [{x}]({y}) <b>now</b>: ", "Öffne <b>jetzt</b> [{x}]({y})", "de")])[0] == [
+        ("Open now", "Öffne jetzt", "de")
+    ]
+
+
+def test_every_dropped_pair_is_counted_by_its_reason():
+    candidates = [
+        ("Good morning", "Guten Morgen", "de"),
+        ("Good morning", "おはよう", "ja"),
+        ("Good morning", "ohayou", "ja"),
+        ("Good morning", "Bonjour", "fr"),
+        ("Bluetooth", "Bluetooth", "de"),
+        ("Wait {n}", "Warte", "de"),
+        ("ui::panel", "Tafel", "de"),
+        ("{n}", "{n}", "de"),
+        ("Secret", "Geheimnis", "de"),
+        ("Riddle", "Secret", "de"),
+    ]
+    kept, counts = pairs(candidates, held_out={"secret"})
+    assert kept == candidates[:2]
+    reasons = {"script": 1, "untranslated": 1, "placeholders": 1, "reference": 1, "empty": 1}
+    assert counts == {**reasons, "held out": 2}
+
+
+@pytest.mark.parametrize(
+    "english, german", [("SECRET  word", "Losung"), ("Password", "secret WORD"), ("{a} Secret word:", "{a} x")]
+)
+def test_held_out_string_is_found_whatever_its_case_and_marks(english, german):
+    assert pairs([(english, german, "de")], held_out={"secret word"}) == ([], {"held out": 1})
+
+
+def own_settings(folder: Path, **changes) -> config.Config:
+    """config/demo.yaml over text that the user brings."""
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    languages = {"language": "de", "document_language": "en"}
+    values["sources"] |= {
+        "web": {"uri": f"file:{folder / 'web.tsv'}", "format": "pairs"},
+        "books": {"uri": f"file:{folder / 'books.jsonl'}", "format": "pairs", "language": "de"},
+        "triples": {"uri": f"file:{folder / 'triples.parquet'}", "format": "triples"},
+        "quiz": {"uri": f"file:{folder / 'quiz'}", "format": "beir", **languages},
+        "exam": {"uri": f"file:{folder / 'exam'}", "format": "beir", **languages},
+    }
+    values["align"]["train_datasets"] = ["web", "books"]
+    values["distill"]["train_datasets"] = ["triples"]
+    values["evaluate"] |= {"test_collections": ["exam"], "development_collections": ["quiz"]}
+    return config.parse({**values, "languages": ["de", "ja"], "eval_languages": ["de"], **changes})
+
+
+@pytest.fixture
+def own(tmp_path) -> dict[str, Path]:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    tsv(folder / "web.tsv", *ROWS[:2], ("A red lamp", "Eine rote Lampe", "de"), ("Which door?", "Welche Tür?", "de"))
+    rows = [("Good morning", "Guten Morgen"), ("Good night", "Gute Nacht"), ("My cat", "WELCHE TÜR?")]
+    jsonl(folder / "books.jsonl", *({"english": english, "non_english": german} for english, german in rows))
+    parquet(folder / "triples.parquet", {column: ["x"] for column in corpora.TRIPLE_COLUMNS})
+    exam = Collection("exam", {"d": "a RED lamp", "e": "another lamp"}, {"q": "rote Lampe"}, {"q": {"d": 1}})
+    write_collection(exam, folder / "exam", "test")
+    write_collection(
+        Collection("quiz", {"d": "this one"}, {"q": "Welche Tür?"}, {"q": {"d": 1}}), folder / "quiz", "dev"
+    )
+    names = {"web": "web.tsv", "books": "books.jsonl", "triples": "triples.parquet", "quiz": "quiz", "exam": "exam"}
+    return {name: folder / path for name, path in names.items()}
+
+
+def test_user_s_own_text_becomes_training_pairs_without_that_of_the_collections(own, tmp_path):
+    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    found = read_pairs(tmp_path / "out")
+    assert set(found.itertuples(index=False, name=None)) == {*ROWS[:2], ("Good night", "Gute Nacht", "de")}
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert statistics["datasets"] == {"web": {"kept": 2, "held out": 2}, "books": {"kept": 2, "held out": 1}}
+    assert statistics["pairs"] == {"de": 2, "ja": 1}
+
+
+def test_a_cap_leaves_so_many_pairs_and_counts_the_others(own, tmp_path):
+    settings = own_settings(tmp_path / "own")
+    settings.sources["books"] = settings.sources["books"].model_copy(update={"max_pairs": 1})
+    corpora.build(settings, own, tmp_path / "out")
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert statistics["datasets"]["web"] == {"kept": 2, "held out": 2}
+    assert statistics["datasets"]["books"] == {"kept": 1, "over the cap": 1, "held out": 1}
+
+
+def test_user_s_own_collections_are_copied_under_the_names_of_their_sources(own, tmp_path):
+    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    for split, name in (("test", "exam"), ("dev", "quiz")):
+        assert [path.name for path in (tmp_path / "out" / "collections" / split).iterdir()] == [name]
+        found = read_collection(tmp_path / "out" / "collections" / split / name, split)
+        assert found.about == {"query_language": "de", "document_language": "en", "source": name}
+        assert replace(found, about={}) == read_collection(own[name], split)
+
+
+def test_two_collections_of_one_name_are_refused(own, tmp_path):
+    settings = own_settings(tmp_path / "own")
+    twice = settings.evaluate.model_copy(update={"test_collections": ["exam", "exam"]})
+    with pytest.raises(MilcoError, match="two collections have the name exam"):
+        corpora.build(settings.model_copy(update={"evaluate": twice}), own, tmp_path / "out")
+
+
+def test_english_texts_of_the_user_s_own_pairs_are_listed_once(own, tmp_path):
+    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    found = pd.read_parquet(tmp_path / "out" / "english.parquet").english.tolist()
+    assert found == sorted(["Good morning", 'Say "hello"', "Good night"])
+    assert len(pd.read_parquet(tmp_path / "out" / "items.parquet")) == 0
+
+
+def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_path):
+    settings = own_settings(tmp_path / "own", languages=["de", "fr"])
+    (tmp_path / "own" / "books" / "all").mkdir(parents=True)
+    own["books"] = tmp_path / "own" / "books"
+    rows = [("Good evening", "Guten Abend"), ("Good day", "buenos días")]
+    jsonl(own["books"] / "all" / "a.jsonl", *({"english": english, "non_english": other} for english, other in rows))
+    settings.sources["books"] = source(subsets={"all": "mul"})
+    corpora.build(settings, own, tmp_path / "out")
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert statistics["pairs"] == {"mul": 2, "de": 1}
+
+
+def test_failed_build_leaves_nothing_and_a_rerun_succeeds(own, tmp_path):
+    settings, judgements = own_settings(tmp_path / "own"), own["exam"] / "qrels" / "test.tsv"
+    good = judgements.read_text(encoding="utf-8")
+    judgements.write_text(good + "q\tnowhere\t1\n", encoding="utf-8")
+    with pytest.raises(MilcoError, match=r"test\.tsv:3: "):
+        corpora.build(settings, own, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    judgements.write_text(good, encoding="utf-8")
+    corpora.build(settings, own, tmp_path / "out")
+    assert (tmp_path / "out" / "parallel.parquet").is_file()

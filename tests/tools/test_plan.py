@@ -1,0 +1,59 @@
+"""The plan of an experiment: the paper's own numbers, and sums that can be done by hand."""
+
+import pytest
+from miniature import ROOT
+
+from milco import config
+from milco.tools.plan import as_text, plan
+
+PAPER = config.load(ROOT / "config" / "milco.yaml")
+
+
+def rows(settings, **machine):
+    settings = settings.model_copy(update={"machine": config.Machine(**machine)})
+    return {row["stage"]: row for row in plan(settings)}
+
+
+def test_the_full_experiment_has_the_steps_of_the_paper():
+    found = rows(PAPER)
+    assert found["token cache"]["what"].startswith("594,000,000 pairs")
+    assert found["Stage 1"]["steps"] == "145,020" and found["Stage 2"]["steps"] == "10,831"
+    assert int(found["encoding"]["what"].split()[0].replace(",", "")) > 3 * 106_000_000  # MIRACL, three systems
+
+
+def test_a_first_round_that_mines_is_counted():
+    once = PAPER.model_copy(update={"distill": PAPER.distill.model_copy(update={"miner": "distill"})})
+    assert rows(once)["Stage 2"]["steps"] == "21,662"
+
+
+def test_speeds_become_hours_and_devices_share_them():
+    found = rows(PAPER, devices=128, align_pairs_per_second=1000, distill_queries_per_second=100)
+    assert found["Stage 1"]["device hours"] == "330.0" and found["Stage 1"]["hours, 128 devices"] == "2.6"
+    assert found["Stage 2"]["device hours"] == "30.8"
+    assert found["encoding"]["device hours"] == ""  # no speed, no hours
+
+
+def test_disk_is_that_of_the_cells(values):
+    counts = {"pairs": 1_000_000_000, "triples": 10, "mine": 20}
+    sources = {name: {**source, "examples": counts.get(name)} for name, source in values["sources"].items()}
+    found = rows(config.parse({**values, "sources": sources}), tokens_per_text=10, terms_per_text=100)
+    assert found["token cache"]["disk, GB"] == "96.0"  # twice a billion texts of 10 ids and 8 bytes beside them
+    assert found["teacher targets"]["disk, GB"] == "408.0"
+    assert found["encoding"]["what"].startswith("80 texts")  # of four systems
+    assert as_text(list(found.values())).count("\n") == 7
+
+
+@pytest.mark.parametrize(("cap", "english"), [(None, 50), (100, 50), (200, 50), (50, 37.5)])
+def test_a_cap_leaves_fewer_pairs_and_texts(values, cap, english):
+    pairs = {**values["sources"]["pairs"], "language": None, "subsets": {"a": "xx", "b": "yy"}}
+    pairs |= {"examples": 100_000_000, "max_pairs": cap and cap * 1_000_000}
+    found = rows(config.parse({**values, "sources": {**values["sources"], "pairs": pairs}}))
+    texts = f"{min(cap or 100, 100)},000,000 pairs, {english * 1_000_000:,.0f} English texts"
+    assert found["token cache"]["what"] == texts
+
+
+def test_a_source_that_says_no_number_is_named(values):
+    assert rows(config.parse(values))["not counted"]["what"].startswith(
+        "pairs, triples, mine: say sources.NAME.examples"
+    )
+    assert "not counted" not in rows(PAPER)

@@ -1,0 +1,126 @@
+"""Stage 2: its loss, put together from its parts as the configuration says, and whole trainings of other kinds."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from miniature import settings
+
+from milco.config import parse
+from milco.evaluation import encode, evaluate
+from milco.modeling.losses import contrastive_loss, distillation_loss
+from milco.modeling.model import MilcoModel, Views
+from milco.training import distill
+from milco.training.distill import SIDES, Groups, loss
+
+QUERIES, GROUP, TERMS = 4, 3, 20
+
+
+@pytest.fixture
+def batch():
+    """Views of 4 queries with 3 documents each, and what is known of them."""
+    random = torch.Generator().manual_seed(0)
+    pooled = torch.randn(QUERIES * (1 + GROUP), TERMS, generator=random)
+    part = {
+        "input_ids": torch.zeros(len(pooled), 1, dtype=torch.long),
+        "documents": torch.arange(QUERIES * GROUP),
+        "scores": 3 * torch.randn(QUERIES, GROUP, generator=random),
+    }
+    return Views(pooled, None), part
+
+
+def terms(batch, **changes) -> dict[str, float]:
+    values = settings("data", "teacher", "encoder")
+    values["distill"] = {**values["distill"], **changes}
+    return {name: value.item() for name, value in loss(parse(values))(*batch).items()}
+
+
+def wanted(batch) -> tuple[float, float]:
+    """Distillation loss and InfoNCE of the batch."""
+    views, part = batch
+    scores = views.pivot[:QUERIES] @ views.pivot[QUERIES:].T
+    positives = torch.arange(QUERIES) * GROUP
+    own = torch.stack([scores[query, GROUP * query : GROUP * (query + 1)] for query in range(QUERIES)])
+    return (
+        distillation_loss(own, part["scores"]).mean().item(),
+        contrastive_loss(scores, positives, part["documents"]).mean().item(),
+    )
+
+
+@pytest.mark.parametrize(("distillation", "contrast"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
+def test_ranking_is_taught_by_the_losses_that_have_a_weight(batch, distillation, contrast):
+    found = terms(batch, distillation_weight=distillation, contrastive_weight=contrast)
+    divergence, infonce = wanted(batch)
+    parts = {"loss_distillation": distillation * divergence, "loss_contrast": contrast * infonce}
+    ranking = {name: value for name, value in found.items() if name in parts}
+    assert ranking == pytest.approx({name: value for name, value in parts.items() if value})
+
+
+def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
+    one, other = (terms(batch, distillation_weight=weight, contrastive_weight=1.0) for weight in (0.0, 1.0))
+    assert other.keys() - one.keys() == {"loss_distillation"}
+    assert {name: other[name] for name in one} == one
+    assert {"agreement", "active_query", "empty_document"} <= one.keys()
+
+
+def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values, model):
+    config = parse({**values, "distill": {**values["distill"], "train_group_size": 3}})
+    triples = {
+        "query": ["die Katze", "Haus"],
+        "pos": [["the cat"], ["the house", "a house"]],
+        "neg": [["the dog", "the house", "a river"], ["the cat", "the dog", "a tree", "the night"]],
+        "pos_scores": [[9.0], [8.0, 7.0]],
+        "neg_scores": [[1.5, 1.0, 0.5], [2.5, 2.0, 0.25, 0.125]],
+    }
+    groups = Groups(pa.table(triples), model, config)
+
+    def ids(text: str) -> list[int]:
+        return model.tokenizer(text)["input_ids"]
+
+    assert groups.lengths.tolist() == [max(len(ids(text)) for text in texts) for texts in triples["neg"]]
+    seen = set()
+    for step in range(30):
+        (part,) = groups(np.array([1, 0]), step)
+        texts = [row[mask.bool()].tolist() for row, mask in zip(part["input_ids"], part["attention_mask"], strict=True)]
+        assert texts[:2] == [ids(triples["query"][1]), ids(triples["query"][0])]
+        for place, example in enumerate([1, 0]):
+            score = {
+                tuple(ids(text)): value
+                for side in SIDES
+                for text, value in zip(triples[side][example], triples[f"{side}_scores"][example], strict=True)
+            }
+            documents = [tuple(text) for text in texts[2 + 3 * place : 5 + 3 * place]]
+            assert documents[0] in [tuple(ids(text)) for text in triples["pos"][example]] and len(set(documents)) == 3
+            assert part["scores"][place].tolist() == [score[text] for text in documents]
+            seen.add((example, *documents))
+        # The same text has the same number, whoever's document it is.
+        numbers = {tuple(text): number for text, number in zip(texts[2:], part["documents"].tolist(), strict=True)}
+        assert len(set(numbers.values())) == len({tuple(text) for text in texts[2:]})
+        again = groups(np.array([1, 0]), step)[0]
+        assert again["documents"].equal(part["documents"]) and again["scores"].equal(part["scores"])
+    assert len(seen) > 15
+
+
+def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its_encoder(
+    prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path
+):
+    bare = {**values["model"], "connector": False, "echo": False}
+    learning = {"pretrained_alignment_checkpoint": "none", "num_train_epochs": 6, "lambda_d": 1e-3}
+    config = parse({**values, "model": bare, "distill": {**values["distill"], **learning}})
+    data, triples = prepared
+    distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, tmp_path / "model")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss_distillation"] for row in rows if "loss_distillation" in row]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    model = MilcoModel.from_pretrained(tmp_path / "model")
+    (looks,) = [row["examples"] for row in rows if row["step"] == 30 and "examples" in row]
+    assert model.connector is None and looks["xx"]["pivot"].keys() <= model.tokenizer.get_vocab().keys()
+
+    test = data / "collections" / "test"
+    encode.encode(config, "distill", tmp_path / "model", test, tmp_path / "vectors")
+    evaluate.evaluate(config, "distill", test, tmp_path / "vectors", encoder_checkpoint, tmp_path / "runs")
+    measures = pd.read_parquet(tmp_path / "runs" / "measures.parquet")
+    assert measures[measures.measure == "R@100"].value.tolist() == [1.0] * 20  # of 40 documents none is without a term

@@ -1,0 +1,68 @@
+# What the workflow wants of Snakemake and Snakemake's documentation has no way to say. Everything here rests on names
+# that may change with a release; nothing else in workflow/ does. Tried with Snakemake 9.10.0 and 9.27.1.
+#
+#   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
+#               every key). Here it replaces the one number that it names. Rests on snakemake.cli.parse_args,
+#               workflow.resource_settings and the type Resource.
+#   targets     A rule with wildcards is no target, so that `snakemake align` would be refused; --forcerun, --until and
+#               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
+#               been read.
+
+import argparse
+import os
+
+from snakemake.cli import parse_args
+from snakemake.resources import Resource, Resources
+
+
+def said_by_profile():
+    """Rule → resources in the profile of this run, where --set-resources has made Snakemake drop them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile")
+    parser.add_argument("--set-resources", nargs="+")
+    said = parser.parse_known_args(sys.argv[1:])[0]
+    if not said.profile or not said.set_resources:
+        return {}
+    starts = [Path(os.environ.get("PWD", "")), PROJECT]  # --directory has changed the folder
+    found = [str(start / said.profile) for start in starts if (start / said.profile).exists()]
+    return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
+
+
+SAID = {name: dict(resources) for name, resources in said_by_profile().items()}
+for name, resources in workflow.resource_settings.overwrite_resources.items():
+    SAID[name] = {**SAID.get(name, {}), **resources}
+
+
+def said_of(rule_name):
+    """Name → value of the resources that profile and command line give to a rule."""
+    resources = {**(workflow.resource_settings.default_resources or {}), **SAID.get(rule_name, {})}
+    return {name: resource.raw for name, resource in resources.items()}
+
+
+def _resources(values):
+    return {name: Resource(name, value) for name, value in values.items()}
+
+
+def set_resources(laid):
+    """Let rules have what was said of them, and what is laid out here; `cpus_per_task` are their threads, too."""
+    settings = workflow.resource_settings
+    found = {name: {**SAID.get(name, {}), **_resources(laid.get(name, {}))} for name in {**SAID, **laid}}
+    cpus = {name: resources["cpus_per_task"].raw for name, resources in found.items() if "cpus_per_task" in resources}
+    settings.overwrite_resources = {name: Resources(resources) for name, resources in found.items()}
+    settings.overwrite_threads = {**cpus, **settings.overwrite_threads}
+
+
+class NamedTargets(type(workflow)):
+    """A workflow in which the name of a target stands for files."""
+
+    @property
+    def dag_settings(self):
+        return self.__dict__["dag_settings"]
+
+    @dag_settings.setter
+    def dag_settings(self, said):
+        said.targets = [path for target in said.targets for path in TARGETS.get(target, [target])]
+        self.__dict__["dag_settings"] = said
+
+
+workflow.__class__ = NamedTargets
