@@ -1,5 +1,6 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
-# make test    install, then every check; make test-slurm does so on a private SLURM cluster of two nodes
+# make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
+#              cluster of two nodes
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
 #              (TSV=FOLDER: the pads of your own parallel text too)
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
@@ -16,7 +17,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-slurm bench doctor dry-run dag clean
+.PHONY: demo install test test-fast test-slurm bench doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -50,6 +51,9 @@ doctor: $(VENV)/installed
 
 test: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/run.sh
+
+test-fast: $(VENV)/installed-for-tests
+	$(ACTIVE) tests/run.sh fast
 
 test-slurm: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/slurm/run.sh

@@ -45,16 +45,13 @@ class Recipe:
         self.bf16 = bf16
         self.losses: list[float] = []
 
-    def step(self, parts: list[Callable[[MilcoModel], torch.Tensor]]) -> None:
-        total = 0.0
-        for part in parts:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                loss = part(self.model)
-            loss.backward()
-            total += float(loss.detach())
+    def step(self, work: Callable[[MilcoModel], torch.Tensor]) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = work(self.model)
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.losses.append(total)
+        self.losses.append(float(loss.detach()))
 
 
 def evenly(sizes, count: int) -> np.ndarray:
@@ -107,9 +104,9 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
         return total
 
     def ours_again() -> None:
-        recipe.step([as_part(part, loss) for part in pairs(np.sort(batches, axis=None), 0)])
+        recipe.step(as_work(pairs(np.sort(batches, axis=None), 0), loss))
 
-    plainly = [partial(recipe.step, [partial(plain_loss, batch=batch)]) for batch in batches]
+    plainly = [partial(recipe.step, partial(plain_loss, batch=batch)) for batch in batches]
     return plainly, our_steps(recipe, Shares(steps, 1, pairs), chosen, loss), ours_again, recipe
 
 
@@ -117,21 +114,24 @@ def our_steps(recipe: Recipe, shares: Shares, chosen: np.ndarray, loss) -> Work:
     """Some steps as the trainings take them."""
 
     def take(step: int) -> None:
-        recipe.step([as_part(part, loss) for part in shares[step]])
+        recipe.step(as_work(shares[step], loss))
 
     return [partial(take, step) for step in chosen]
 
 
-def as_part(part: dict, loss) -> Callable[[MilcoModel], torch.Tensor]:
-    """A part of a step as a piece of work for `Recipe.step`."""
-    return lambda model: weighted(
-        loss, model(part["input_ids"], part["attention_mask"], part["passes"], part["recompute"]), part
-    )
+def as_work(batch: dict, loss) -> Callable[[MilcoModel], torch.Tensor]:
+    """A step's batch as a piece of work for `Recipe.step`."""
+
+    def work(model: MilcoModel) -> torch.Tensor:
+        views = model(batch["input_ids"], batch["attention_mask"], batch["passes"], batch["recompute"])
+        return summed(loss(views, batch))
+
+    return work
 
 
-def weighted(loss, views: Views, part: dict) -> torch.Tensor:
-    """A part's share of the loss of its step."""
-    return part["share"] * sum(value for name, value in loss(views, part).items() if name.startswith("loss_"))
+def summed(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a step."""
+    return sum(value for name, value in terms.items() if name.startswith("loss_"))
 
 
 def stage_2(experiment: Experiment, bf16: bool) -> Works:
@@ -155,11 +155,10 @@ def stage_2(experiment: Experiment, bf16: bool) -> Works:
             found.append(plain.views(model, ids, mask))
         source = [widened(view.source, longest, 0.0) for view in found if view.source is not None]
         views = Views(torch.cat([view.pooled for view in found]), torch.cat(source) if source else None)
-        return weighted(loss, views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)})
+        return summed(loss(views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)}))
 
     def take(step: int) -> None:
-        (whole,) = shares[step]
-        recipe.step([partial(plain_loss, whole=whole)])
+        recipe.step(partial(plain_loss, whole=shares[step]))
 
     ours = our_steps(recipe, shares, chosen, loss)
     return [partial(take, step) for step in chosen], ours, partial(run, ours), recipe

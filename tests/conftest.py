@@ -302,3 +302,12 @@ def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     corpora.build(config, sources, folder / "corpora")
     mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
     return folder / "corpora", folder / "triples.parquet"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let a failure begin with the command that repeats it alone."""
+    report = yield
+    if report.failed:
+        report.longrepr = f"repeat:  python -m pytest '{item.nodeid}'\n\n{report.longreprtext}"
+    return report

@@ -1,10 +1,24 @@
 #!/usr/bin/env bash
-# Every check: style, types, then the tests. `make test` calls it with the virtual environment on the path.
+# Every check: style, types, then the tests; with `fast` those that train nothing and start no other program.
+# `make test` and `make test-fast` call it with the virtual environment on the path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ruff check .
-ruff format --check .
-snakefmt --check workflow
-mypy milco
-snakemake --lint --configfile config/demo.yaml
-python -m pytest
+
+check() {
+    "$@" || {
+        printf '\nfailed; repeat:  %s\n' "$*" >&2
+        exit 1
+    }
+}
+
+check ruff check .
+check ruff format --check .
+check snakefmt --check workflow
+check mypy milco
+processes=(-n "$(nproc)" --dist loadfile)
+if [ "${1:-}" = fast ]; then
+    check python -m pytest "${processes[@]}" -m "not slow and not slurm"
+else
+    check snakemake --lint --configfile config/demo.yaml
+    check python -m pytest "${processes[@]}"
+fi

@@ -286,15 +286,6 @@ def test_a_global_batch_that_cannot_be_shared_is_an_error(processes):
         config.parse(demo({"align/global_batch_size": 64})).check_processes("align", processes)
 
 
-@pytest.mark.parametrize(
-    ("change", "compares"),
-    [({}, False), ({"distill/contrastive_weight": 0.5}, True), ({"distill/sparse_reg": "flops"}, True)],
-)
-def test_losses_that_compare_queries_are_known(change, compares):
-    settings = config.parse(demo({"distill/contrastive_weight": 0.0, **change}))
-    assert settings.compares_all_queries() == compares
-
-
 def test_first_round_is_the_same_experiment_mined_by_the_teacher():
     once = config.parse(demo())
     twice = config.parse(demo({"distill/miner": "distill"}))

@@ -8,7 +8,7 @@ import pytest
 from milco.config import Source
 from milco.data.corpora import PAIR_COLUMNS, read_batches
 from milco.data.shards import write_shards
-from milco.tools.streams import read_texts
+from milco.tools.text_files import read_texts
 
 ROWS, MB = 60_000, 2**20
 

@@ -1,5 +1,7 @@
 """The three lists of packages (pyproject.toml, environment.yml, requirements.txt) agree."""
 
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -77,3 +79,22 @@ def test_requirements_pin_every_package_of_the_project_within_its_bounds():
         if name not in pinned or not wanted.contains(next(iter(pinned[name])).version)
     }
     assert wrong == {}
+
+
+def texts() -> dict[str, str]:
+    """All files of the project that say something to somebody."""
+    kinds = {".md", ".py", ".smk", ".jinja", ".yaml", ".yml", ".toml", ".sh", ".cff", ".html", ""}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in listed if Path(name).suffix in kinds}
+
+
+def test_nobody_is_told_to_install_the_package_of_that_name_on_pypi():
+    told = re.compile(r"""install (?:-\S+ )*['"`]?milco(?![\w-])|['"`]milco\[""")
+    found = {name: told.findall(text) for name, text in texts().items() if name != "tests/test_packaging.py"}
+    assert project()["name"] == "milco-lsr" and not {name: words for name, words in found.items() if words}
+    assert all(told.search(words) for words in ("pip install -U milco", "pip install 'milco[qdrant]'", "'milco[onnx]'"))
+
+
+def test_every_extra_that_a_hint_names_is_there():
+    hints = {extra for text in texts().values() for extra in re.findall(r"install '\.\[(\w+)\]'", text)}
+    assert {"milvus", "qdrant", "onnx", "tracking"} <= hints <= set(project()["optional-dependencies"])

@@ -7,7 +7,7 @@ job starts, and every program reads the same resolved file.
     sections.py     what each stage may be told
     experiment.py   all of it together, and what cannot be together
     reading.py      from YAML to settings, and the words for every mistake
-    documentation.py writes config/README.md and config/schema.json
+    documentation.py  writes config/README.md and config/schema.json
 """
 
 from milco.config.base import Strict

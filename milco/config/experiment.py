@@ -20,7 +20,7 @@ class Config(Strict):
     tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none",
         description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
-        "`pip install .[tracking]`.",
+        "`pip install '.[tracking]'`.",
         json_schema_extra=Layout,
     )
     languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
@@ -192,10 +192,6 @@ class Config(Strict):
         start = encoder if start in ("align", "none") else start
         systems = {"dense": encoder, "align": encoder, "distill": start, "teacher": self.model.lsr_encoder_checkpoint}
         return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
-
-    def compares_all_queries(self) -> bool:
-        """Whether Stage 2 has a loss that looks at all queries of the global batch at once."""
-        return self.distill.contrastive_weight > 0 or self.distill.sparse_reg == "flops"
 
     def systems(self) -> list[str]:
         """Systems that are measured, in the order in which a reader wants them."""

@@ -55,7 +55,8 @@ class Training(Strict):
     global_batch_size: Count = Field(64, description="Examples per optimizer step, over all processes.")
     max_tokens_per_device: Count = Field(
         16384,
-        description="Tokens that one process holds at a time; the rest of its share of the global batch follows.",
+        description="Tokens whose states one process keeps. A larger share of the global batch is encoded pass by "
+        "pass, and each pass again for its gradients: one more forward pass, the same result.",
         json_schema_extra=Layout,
     )
     gradient_checkpointing: bool = Field(

@@ -102,13 +102,13 @@ def encode(
     from tqdm import tqdm
 
     from milco.errors import MilcoError
-    from milco.tools import streams
+    from milco.tools import streams, text_files
     from milco.tools.inspection import load_model
 
     if output.exists() and texts.exists() and output.samefile(texts):
         raise MilcoError(f"{output}: the texts that are encoded; give another name")
-    with tqdm(total=streams.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
-        found = streams.read_texts(texts, form, id_key, text_key)
+    with tqdm(total=text_files.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
+        found = text_files.read_texts(texts, form, id_key, text_key)
         loaded = load_model(model, trust_remote_code)
         streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
 
@@ -156,17 +156,17 @@ def index(
     milco index vectors --model results/demo/model --output milvus:milco.db
     milco index vectors --model results/demo/model --output qdrant:http://cluster:6333#wiki --replace
     """
-    from milco.tools import retrieval, streams
+    from milco.tools import retrieval, text_files, vector_files
     from milco.tools.engines import engine_at
     from milco.tools.inspection import load_model
 
     if not _is_address(output):
-        found = streams.read_texts(texts, form, id_key, text_key) if texts else None
+        found = text_files.read_texts(texts, form, id_key, text_key) if texts else None
         print(f"{output}: {retrieval.build(vectors, Path(output), found) / 1e6:.1f} MB")
         return
     if texts or not model:
         raise typer.BadParameter("an engine takes --model, and no --texts")
-    rows = streams.in_columns_of(load_model(model, trust_remote_code), vectors)
+    rows = vector_files.in_columns_of(load_model(model, trust_remote_code), vectors)
     with engine_at(output) as engine:
         print(f"{output}: {engine.write(rows, replace)} documents")
 
@@ -189,12 +189,12 @@ def feed(
     milco feed anserini vectors --queries query-vectors --output anserini
     milco feed opensearch vectors --output opensearch
     """
-    from milco.tools import feeds, streams
+    from milco.tools import feeds, vector_files
     from milco.tools.inspection import load_model
 
     loaded = load_model(model, trust_remote_code)
-    asked = streams.in_columns_of(loaded, queries) if queries else ()
-    documents = streams.in_columns_of(loaded, vectors)
+    asked = vector_files.in_columns_of(loaded, queries) if queries else ()
+    documents = vector_files.in_columns_of(loaded, vectors)
     counts = feeds.export(form, documents, asked, loaded.column_name, output, k)
     print(f"{output}: {counts[0]} documents, {counts[1]} queries")
 
@@ -228,13 +228,15 @@ def search(
     """
     from milco.data.trec import write_run
     from milco.files import finished_file
-    from milco.tools import streams
+    from milco.tools import text_files
     from milco.tools.inspection import load_model
     from milco.tools.retrieval import Retriever, search_engine, search_texts
 
     if bool(query) == bool(queries):
         raise typer.BadParameter("give queries, or a file of them with --queries")
-    asked = streams.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
+    asked = (
+        text_files.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
+    )
     if _is_address(index):
         if exact or explain:
             raise typer.BadParameter("--exact and --explain go with a folder that milco index wrote")
@@ -338,7 +340,7 @@ def serve(
     from tqdm import tqdm
 
     from milco.data.beir import read_queries
-    from milco.tools import streams
+    from milco.tools import text_files
     from milco.tools.inspection import load_model
     from milco.tools.retrieval import Retriever
     from milco.tools.serve import Answers, Server
@@ -351,8 +353,8 @@ def serve(
     if documents.is_dir() and corpus == documents:
         retriever = Retriever.open(documents)
     else:
-        with tqdm(total=streams.count_texts(corpus), desc="encode", unit="text", mininterval=1) as bar:
-            retriever = Retriever.of_texts(loaded, streams.read_texts(corpus), bar.update)
+        with tqdm(total=text_files.count_texts(corpus), desc="encode", unit="text", mininterval=1) as bar:
+            retriever = Retriever.of_texts(loaded, text_files.read_texts(corpus), bar.update)
     answers = Answers(loaded, retriever, budget or [5, 10, 20, 50, 100, 200], documents.name, examples)
     with Server(answers, host, port) as server:
         print(f"{server.url}  (Ctrl-C ends it)", flush=True)

@@ -31,7 +31,7 @@ import numpy as np
 
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
-from milco.tools.engines import Part, checked, terms
+from milco.tools.engines.base import Part, checked, terms
 
 SCALE = 100  # whole weights are so many times ours, as is usual for SPLADE in Anserini
 DIGITS = 6  # decimals of other weights

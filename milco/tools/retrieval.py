@@ -31,7 +31,8 @@ from milco.files import finished_folder, write_json
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import prune_top_k
 from milco.tools.engines import engine_at
-from milco.tools.streams import VOCABULARY, Texts, read_vectors, refuse_doubles, vocabulary_of, windows
+from milco.tools.text_files import Texts, windows
+from milco.tools.vector_files import VOCABULARY, read_vectors, refuse_doubles, vocabulary_of
 
 TEXTS = "texts.arrow"
 DOCUMENTS = 256  # that are encoded between two words to a progress bar
@@ -199,7 +200,7 @@ def search_texts(
 def search_engine(
     address: str, model: MilcoModel, queries: Iterable[tuple[str, str]], k: int
 ) -> Iterator[tuple[str, list[Hit]]]:
-    """The same from an engine (engines.py), which knows neither texts nor words."""
+    """The same from an engine (engines/), which knows neither texts nor words."""
     with engine_at(address) as engine:
         for part in windows(queries):
             found = engine.search(model.encode_query([text for _, text in part]), k)

@@ -17,10 +17,11 @@ from milco.data.tokens import TokenCache
 from milco.modeling.losses import alignment_loss
 from milco.modeling.model import Views
 from milco.modeling.warmstart import fit_connector
-from milco.training.batching import Steps, parts_within
+from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
+from milco.training.start import new_model
 from milco.training.teacher import Targets
-from milco.training.trainer import Loss, Part, collate_texts, new_model, train
+from milco.training.trainer import Loss, train
 
 
 class Pairs:
@@ -35,23 +36,15 @@ class Pairs:
     def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align):
         self.cache, self.targets, self.pad, self.settings = cache, targets, pad, settings
 
-    def __call__(self, pairs: np.ndarray, step: int) -> list[Part]:
-        english = self.cache.english_ids(pairs)
-        tokens = self.cache.pairs.lengths("input_ids", pairs)
-        is_new = np.r_[True, english[1:] != english[:-1]]  # an English text is encoded once for all that share it
-        tokens[is_new] += self.cache.english.lengths("input_ids", english[is_new])
-        parts = parts_within(tokens, self.settings.max_tokens_per_device)
-        return [self._part(pairs[part], english[part], len(pairs)) for part in parts]
-
-    def _part(self, pairs: np.ndarray, english: np.ndarray, of: int) -> Part:
-        """B of so many pairs, with U different English texts → what `collate_texts` makes of B+U texts, the other
-        languages first; the teacher's pivot weights of the U texts as cells (row, term, weight); english (B: which of
-        the U a pair has)."""
-        english, place = np.unique(english, return_inverse=True)
+    def __call__(self, pairs: np.ndarray, step: int) -> Batch:
+        """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first;
+        the teacher's pivot weights of the U texts as cells (row, term, weight); english (B: which of the U a pair
+        has)."""
+        english, place = np.unique(self.cache.english_ids(pairs), return_inverse=True)
         texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
         cells = self.targets.cells(english)
         return {
-            **collate_texts(texts, self.pad, self.settings, len(pairs) / of),
+            **collate_texts(texts, self.pad, self.settings.max_tokens_per_device),
             **{name: torch.from_numpy(values) for name, values in zip(("row", "term", "weight"), cells, strict=True)},
             "english": torch.from_numpy(place),
         }
@@ -60,7 +53,7 @@ class Pairs:
 def loss(config: Config) -> Loss:
     """The stage's loss: both views of a text against the teacher's target of its English side."""
 
-    def terms(views: Views, part: Part) -> dict[str, Tensor]:
+    def terms(views: Views, part: Batch) -> dict[str, Tensor]:
         place = part["english"]
         other, english = views.pooled.tensor_split([len(place)])
         target = torch.zeros_like(english, dtype=torch.float32)

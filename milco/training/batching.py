@@ -7,12 +7,18 @@ corpus, so that a resumed run goes on where it stopped.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from milco.errors import MilcoError
 
 POOL = 50  # global batches that are sorted by length together: more means less padding and less random batches
+# Tokens that take as long as it takes to start one more forward and backward pass.
+COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 24
+Batch = dict[str, Any]  # what the model is given in one step
 ROUNDS = 4  # of the Feistel network; three make it a good random permutation (Luby and Rackoff 1988)
 
 
@@ -153,17 +159,6 @@ def _kinds_of_blocks(families: list[tuple[int, int]], together: int) -> dict[int
     return kinds
 
 
-def parts_within(tokens: np.ndarray, budget: int) -> list[slice]:
-    """Cut a row of examples into parts of at most `budget` tokens, or of one example."""
-    cuts, used = [0], 0
-    for place, count in enumerate(tokens.tolist()):
-        if used and used + count > budget:
-            cuts.append(place)
-            used = 0
-        used += count
-    return [slice(start, end) for start, end in zip(cuts, [*cuts[1:], len(tokens)], strict=True)]
-
-
 def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[np.ndarray, int]]:
     """Which texts go through the encoder together: the cut that costs least.
 
@@ -193,3 +188,24 @@ def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[
         runs.append((order[cut[end] : end], int(ordered[end - 1])))
         end = cut[end]
     return runs[::-1]
+
+
+def collate_texts(texts: list[np.ndarray], pad_id: int, budget: int) -> Batch:
+    """Token ids of N texts → what the model wants to know of them.
+
+    Args:
+        budget: tokens whose states a process keeps (`max_tokens_per_device`).
+
+    Returns:
+        input_ids and attention_mask (N×L, padded on the right), passes (see there) and recompute: the texts do not fit
+        into the budget together, so that each pass is encoded again in the backward pass.
+    """
+    lengths = np.array([len(text) for text in texts])
+    ids = pad_sequence([torch.from_numpy(text.astype(np.int64)) for text in texts], True, pad_id)
+    together = passes(lengths, budget, COST_OF_A_PASS)
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]).long(),
+        "passes": [(torch.from_numpy(rows), length) for rows, length in together],
+        "recompute": len(together) > 1 and int(lengths.sum()) > budget,
+    }

@@ -20,9 +20,11 @@ from milco.config import Config
 from milco.data.shards import ROWS
 from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.modeling.model import MilcoModel, Views
-from milco.training.batching import Steps, parts_within
+from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
-from milco.training.trainer import Loss, Part, collate_texts, freeze, from_all_processes, new_model, train
+from milco.training.gather import from_all_processes
+from milco.training.start import freeze, new_model
+from milco.training.trainer import Loss, train
 
 SIDES = ("pos", "neg")
 
@@ -38,7 +40,6 @@ class Groups:
 
     def __init__(self, triples: pa.Table, model: MilcoModel, config: Config):
         self.settings, self.seed = config.distill, config.seed
-        self.at_once = config.compares_all_queries()
         self.pad = model.tokenizer.pad_token_id
         flat = [pc.list_flatten(triples[side]).cast(pa.large_string()) for side in SIDES]
         texts = pa.chunked_array([part for side in flat for part in side.chunks]).dictionary_encode().combine_chunks()
@@ -50,20 +51,14 @@ class Groups:
         self.queries = Tokens(model, triples["query"], model.config.query_max_length)
         self.lengths = np.maximum.reduceat(self.documents.lengths[rows[1]], starts[1][:-1])
 
-    def __call__(self, examples: np.ndarray, step: int) -> list[Part]:
+    def __call__(self, examples: np.ndarray, step: int) -> Batch:
+        """B examples → what `collate_texts` makes of B+B·N texts, the queries, then N documents for each; documents
+        (B·N numbers of the documents) and scores (B×N)."""
         drawn = [self._draw(int(example), step) for example in examples]
         rows, scores = (np.stack(values) for values in zip(*drawn, strict=True))
-        tokens = self.queries.lengths[examples] + self.documents.lengths[rows].sum(axis=1)
-        whole = [slice(0, len(examples))]
-        parts = whole if self.at_once else parts_within(tokens, self.settings.max_tokens_per_device)
-        return [self._part(examples[part], rows[part], scores[part], len(examples)) for part in parts]
-
-    def _part(self, examples: np.ndarray, rows: np.ndarray, scores: np.ndarray, of: int) -> Part:
-        """B of so many examples → what `collate_texts` makes of B+B·N texts, the queries, then N documents for each;
-        documents (B·N numbers of the documents) and scores (B×N)."""
         texts = [self.queries[example] for example in examples] + [self.documents[row] for row in rows.ravel()]
         return {
-            **collate_texts(texts, self.pad, self.settings, len(examples) / of),
+            **collate_texts(texts, self.pad, self.settings.max_tokens_per_device),
             "documents": torch.from_numpy(rows.ravel()),
             "scores": torch.from_numpy(scores),
         }
@@ -111,7 +106,7 @@ def loss(config: Config) -> Loss:
     terms."""
     settings = config.distill
 
-    def terms(views: Views, part: Part) -> dict[str, Tensor]:
+    def terms(views: Views, part: Batch) -> dict[str, Tensor]:
         ids, queries = part["input_ids"], len(part["scores"])
         query, document = views.pivot.tensor_split([queries])
         # Negatives are the documents of all processes: how many share a batch changes nothing.

@@ -1,36 +1,30 @@
-"""What both stages share: the Trainer, its checkpoints, its metrics and its looks at the development collections.
+"""What both stages share: the Trainer and its checkpoints.
 
 A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/ while it
 trains, tracking/ if it is shown somewhere (tracking.py), and in the end model/, which appears whole or not at all; a
 run that was cut off goes on from its last checkpoint (recovery.py).
 """
 
-import json
 import os
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from milco.config import Config, Training
 from milco.environment import environment
 from milco.files import write_json
 from milco.modeling.embedding import add_gradients_in_place
 from milco.modeling.model import MilcoModel, Views
-from milco.training.batching import Steps, passes
+from milco.training.batching import Batch, Steps
 from milco.training.guard import Guard, refuse_if_stopped
+from milco.training.progress import Progress
 from milco.training.recovery import (
     Interruption,
     checkpoints_of,
@@ -48,12 +42,8 @@ from milco.training.recovery import (
 from milco.training.tracking import PROJECT, trackers
 
 KEPT_CHECKPOINTS = 2
-EXAMPLES = {"align": "pair", "distill": "query"}  # what the progress bar counts
-# Tokens that take as long as it takes to start one more forward and backward pass.
-COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 24
-Part = dict[str, Any]
-Collate = Callable[[np.ndarray, int], list[Part]]
-Loss = Callable[[Views, Part], dict[str, Tensor]]
+Collate = Callable[[np.ndarray, int], Batch]
+Loss = Callable[[Views, Batch], dict[str, Tensor]]
 
 
 class Shares(Dataset):
@@ -61,7 +51,7 @@ class Shares(Dataset):
 
     Args:
         steps: examples of every optimizer step (`batching.Steps`).
-        collate: (example numbers, number of the step) → parts, which the model takes one after the other.
+        collate: (example numbers, number of the step) → what the model is given (`batching.collate_texts`).
     """
 
     def __init__(self, steps: Steps, processes: int, collate: Collate):
@@ -70,9 +60,14 @@ class Shares(Dataset):
     def __len__(self) -> int:
         return len(self.steps) * self.processes
 
-    def __getitem__(self, number: int) -> list[Part]:
+    def __getitem__(self, number: int) -> Batch:
         step, process = divmod(number, self.processes)
         return self.collate(self.steps[step].reshape(self.processes, -1)[process], step)
+
+
+def _share_of_a_step(found: list[Batch]) -> Batch:
+    """`Shares` has made the batch already; a DataLoader's workers can be given a function that has a name."""
+    return found[0]
 
 
 class StageTrainer(Trainer):
@@ -89,27 +84,15 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         return SequentialSampler(train_dataset or self.train_dataset)
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        """Forward and backward of this process's share of a step, part by part; its gradients are exchanged once."""
-        model.train()
-        parts = self._prepare_inputs(inputs)
-        total = torch.zeros((), device=self.args.device)
-        for place, part in enumerate(parts, 1):
-            with nullcontext() if place == len(parts) else self.accelerator.no_sync(model):
-                loss = self.compute_loss(model, part)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        self.steps_in_sums += 1
-        return total
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Sum of the stage's loss terms, weighted by the part's share; each of them is logged under its own name."""
+        """Sum of the stage's loss terms; each of them is logged under its own name."""
         with self.accelerator.autocast():
             views = model(inputs["input_ids"], inputs["attention_mask"], inputs["passes"], inputs["recompute"])
             terms = self.stage_loss(views, inputs)
         for name, value in terms.items():
-            self.sums[name] += inputs["share"] * value.detach()
-        return inputs["share"] * sum(value for name, value in terms.items() if name.startswith("loss_"))
+            self.sums[name] += value.detach()
+        self.steps_in_sums += 1
+        return sum(value for name, value in terms.items() if name.startswith("loss_"))
 
     def log(self, logs, *args, **kwargs):
         for name, value in self.sums.items():
@@ -153,120 +136,6 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def collate_texts(texts: list[np.ndarray], pad_id: int, settings: Training, share: float = 1.0) -> Part:
-    """Token ids of N texts → what the model wants to know of them.
-
-    Args:
-        share: of the examples of the process in this step, so that parts add up to one mean.
-
-    Returns:
-        input_ids and attention_mask (N×L, padded on the right), passes (`batching.passes`), recompute (they do not fit
-        into the budget together) and share.
-    """
-    lengths = np.array([len(text) for text in texts])
-    ids = pad_sequence([torch.from_numpy(text.astype(np.int64)) for text in texts], True, pad_id)
-    budget = settings.max_tokens_per_device
-    together = passes(lengths, budget, COST_OF_A_PASS)
-    return {
-        "input_ids": ids,
-        "attention_mask": (torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]).long(),
-        "passes": [(torch.from_numpy(rows), length) for rows, length in together],
-        "recompute": len(together) > 1 and int(lengths.sum()) > budget,
-        "share": share,
-    }
-
-
-def from_all_processes(rows: Tensor) -> Tensor:
-    """Rows B×… of every process below each other, the first one's first: (W·B)×…, with gradients to all of them.
-
-    A second dimension may be of different length in each process and is filled up with zeros.
-    """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return rows  # gloo would copy them in a thread of its own, after which OpenMP lets all threads sleep and wake
-    if rows.dim() > 1:
-        longest = torch.tensor(rows.shape[1], device=rows.device)
-        distributed.all_reduce(longest, op=distributed.ReduceOp.MAX)
-        rows = pad(rows, (0, int(longest) - rows.shape[1]))
-    return _Gather.apply(rows)
-
-
-class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass sums what all processes want of a row."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        distributed.all_reduce(gradient)
-        return gradient.chunk(distributed.get_world_size())[distributed.get_rank()]
-
-
-class Progress(TrainerCallback):
-    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps. What it
-    adds to the logs is for the trackers, which come after it."""
-
-    def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
-        self.run, self.stage, self.settings, self.look = run, stage, settings, look
-        self.seen: dict[str, float] = {}  # the last look, for those who show the training
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self._forget_rows_after(state.global_step)
-            size = self.settings.global_batch_size
-            self.bar = tqdm(
-                total=state.max_steps * size,
-                initial=state.global_step * size,
-                desc=self.stage,
-                unit=EXAMPLES[self.stage],
-                mininterval=2,
-            )
-            self.started, self.first = time.time(), state.global_step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.bar.update(self.settings.global_batch_size)
-            if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
-                with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
-                    found = self.look()
-                self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
-                if found:
-                    self._write({"step": state.global_step, **found})
-                    self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or not logs:
-            return
-        if "loss" in logs:
-            done = (state.global_step - self.first) * self.settings.global_batch_size
-            row = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "epoch"}}
-            row["examples_per_second"] = done / (time.time() - self.started)
-            self._write(row)
-            self.bar.set_postfix(loss=f"{logs['loss']:.4f}")
-            logs["examples_per_second"] = row["examples_per_second"]
-        logs |= self.seen
-        self.seen = {}
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.bar.close()
-
-    def _write(self, row: dict) -> None:
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def _forget_rows_after(self, step: int) -> None:
-        """Rows of steps that a killed run made after its last checkpoint would appear twice."""
-        path = self.run / "metrics.jsonl"
-        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
-
-
 def train(
     config: Config,
     settings: Training,
@@ -283,8 +152,8 @@ def train(
 
     Args:
         steps: the examples of every optimizer step.
-        collate: (example numbers, number of the step) → parts of a process's share, made with `collate_texts`.
-        loss: (views, part) → loss terms; those called `loss_…` are added up, the others only logged.
+        collate: (example numbers, number of the step) → a process's share, made with `batching.collate_texts`.
+        loss: (views, share) → loss terms; those called `loss_…` are added up, the others only logged.
         look: measures the model on the development collections; called on the first process.
         inputs: what the training reads; checkpoints that are older are of no use.
     """
@@ -354,7 +223,7 @@ def train(
         settings=settings,
         loss=loss,
         train_dataset=Shares(steps, processes, collate),
-        data_collator=lambda batches: batches[0],
+        data_collator=_share_of_a_step,
         callbacks=[
             Guard(folder, stage, model.config.pivot_vocab_size),
             Progress(folder, stage, settings, look),
@@ -382,35 +251,3 @@ def train(
     # Threads of the process group that outlive the interpreter can abort a process that had finished its work.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-
-
-def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
-    """A model that has not been trained, as the configuration wants it."""
-    set_seed(config.seed)
-    settings = config.model
-    model = MilcoModel.from_checkpoints(
-        encoder,
-        teacher if settings.connector else None,
-        trust_encoder=config.trusts("dense"),
-        trust_teacher=config.trusts("teacher"),
-        encoder_layers=settings.encoder_layers,
-        dropout=settings.dropout,
-        echo=echo,
-        echo_scale=settings.echo_scale,
-        query_max_length=settings.query_max_length,
-        passage_max_length=settings.passage_max_length,
-    )
-    freeze(model, config)
-    return model
-
-
-def freeze(model: MilcoModel, config: Config) -> None:
-    """Stop the gradients of what the configuration leaves as it is."""
-    if config.model.freeze_embeddings:
-        for name, parameter in model.encoder.named_parameters():
-            if name.endswith("_embeddings.weight"):
-                parameter.requires_grad_(False)
-        if model.connector is None:  # the decoder is made of them
-            model.pivot_head.decoder.weight.requires_grad_(False)
-    if config.model.freeze_pivot_head:
-        model.pivot_head.requires_grad_(False)

@@ -24,11 +24,10 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from milco import config
 from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
 from milco.modeling.teacher import Teacher
-from milco.training.trainer import collate_texts
+from milco.training.batching import collate_texts
 
 TEXTS = [
     "the cat",
@@ -537,7 +536,6 @@ def test_gradient_checkpointing_changes_no_gradient(model):
 @pytest.mark.parametrize(("budget", "recompute"), [(10_000, False), (11, False), (10, True)])
 def test_only_texts_that_do_not_fit_together_are_computed_again(budget, recompute):
     texts = [np.arange(3), np.arange(8)]  # 11 tokens, and none of their pads counts
-    settings = config.Training(train_datasets=["a"], max_tokens_per_device=budget)
-    part = collate_texts(texts, 1, settings)
-    assert part["recompute"] == recompute
-    assert part["attention_mask"].sum(dim=1).tolist() == [3, 8]
+    batch = collate_texts(texts, 1, budget)
+    assert batch["recompute"] == recompute
+    assert batch["attention_mask"].sum(dim=1).tolist() == [3, 8]

@@ -16,7 +16,8 @@ from milco.errors import MilcoError
 from milco.evaluation.encode import text_id
 from milco.evaluation.index import recall
 from milco.evaluation.search import rank_exactly
-from milco.tools.engines import engine_at, read_parts
+from milco.tools.engines import engine_at
+from milco.tools.engines.base import read_parts
 
 COLUMNS = 280_000
 
@@ -224,7 +225,7 @@ def test_what_is_no_address_is_an_error_that_names_the_engines(where):
 @pytest.mark.parametrize(("kind", "package"), [("milvus", "pymilvus"), ("qdrant", "qdrant_client")])
 def test_a_missing_package_is_named_with_its_cure(tmp_path, monkeypatch, kind, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MilcoError, match=rf"needs {package}; pip install 'milco\[{kind}\]'"):
+    with pytest.raises(MilcoError, match=rf"needs {package}; pip install '\.\[{kind}\]'"):
         engine_at(address(kind, tmp_path)).write(parts(SMALL))
 
 

@@ -260,7 +260,9 @@ def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monk
     with pytest.raises(MilcoError, match=r"--output .*mine: exists and is no MILCO model"):
         export(model_folder, tmp_path / "mine")
     monkeypatch.setattr("milco.tools.export.ONNX_PACKAGES", ("onnx", "onnx_of_the_future"))
-    with pytest.raises(MilcoError, match=r"--onnx: onnx_of_the_future not installed; pip install '\.\[onnx\]' in milco's checkout"):
+    with pytest.raises(
+        MilcoError, match=r"--onnx: onnx_of_the_future not installed; pip install '\.\[onnx\]' in milco"
+    ):
         export(model_folder, tmp_path / "out", onnx=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half", "mine"]
 

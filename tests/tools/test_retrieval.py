@@ -7,7 +7,7 @@ import pytest
 
 from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
-from milco.tools import streams
+from milco.tools import text_files
 from milco.tools.inspection import load_model
 from milco.tools.retrieval import Retriever, build, search_texts
 from milco.tools.streams import encode
@@ -26,7 +26,7 @@ def index_folder(loaded, tmp_path_factory):
     """An index with texts, of vectors in two parts."""
     folder = tmp_path_factory.mktemp("index")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "WINDOW", 4)
+        patch.setattr(text_files, "WINDOW", 4)
         encode(loaded, DOCUMENTS.items(), folder / "vectors.jsonl")
         assert build(folder / "vectors.jsonl", folder / "index", iter(DOCUMENTS.items())) > 0
     return folder / "index"

@@ -14,16 +14,18 @@ import pytest
 
 from milco.errors import MilcoError
 from milco.modeling.pruning import prune_mass, prune_top_k
-from milco.tools import streams
+from milco.tools import text_files
 from milco.tools.inspection import load_model
-from milco.tools.streams import encode, prune, read_texts, read_vectors
+from milco.tools.streams import encode, prune
+from milco.tools.text_files import count_texts, read_texts
+from milco.tools.vector_files import read_vectors
 
 TEXTS = {"a": "die Katze", "b": "", "ü\"'<": "le chat\u2028rouge", "d": "ночь", "7": "the old house", "f": "猫 水"}
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    monkeypatch.setattr(streams, "WINDOW", 2)
+    monkeypatch.setattr(text_files, "WINDOW", 2)
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
     assert list(read_texts(names["tsv"])) == [("a", "die Katze"), ("b", "")]
     assert list(read_texts(names["jsonl"])) == [("1", "Die Katze"), ("x", "y")]
     assert list(read_texts(names["parquet"], id_key="url", text_key="body")) == [("3", "die"), ("4", "Katze")]
-    assert [streams.count_texts(names[form]) for form in names] == [2, 2, 2, 2]  # the last line of TXT has no end
+    assert [count_texts(names[form]) for form in names] == [2, 2, 2, 2]  # the last line of TXT has no end
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_windows_of_other_texts_or_of_another_model_are_encoded_anew(tmp_path, l
 
 def test_a_killed_process_is_continued_by_the_next(tmp_path, model_folder):
     texts = write_jsonl(tmp_path / "texts.jsonl", {str(n): f"die Katze {n} the house" for n in range(500)})
-    code = "from milco.tools import streams; streams.WINDOW = 20; from milco.tools.command import main; main()"
+    code = "from milco.tools import text_files; text_files.WINDOW = 20; from milco.tools.command import main; main()"
     program = [sys.executable, "-c", code, "encode", str(texts), "--model", str(model_folder), "--output"]
     first = subprocess.Popen([*program, str(tmp_path / "vectors.jsonl")], stderr=subprocess.PIPE)
     log = tmp_path / ".vectors.jsonl.part" / "windows.txt"
@@ -170,7 +172,7 @@ def test_a_killed_process_is_continued_by_the_next(tmp_path, model_folder):
     first.communicate()
     assert not (tmp_path / "vectors.jsonl").exists()
     subprocess.run([*program, str(tmp_path / "vectors.jsonl")], check=True)
-    streams.WINDOW = 20
+    text_files.WINDOW = 20
     encode(load_model(model_folder), read_texts(texts), tmp_path / "whole.jsonl")
     assert read(tmp_path / "vectors.jsonl") == read(tmp_path / "whole.jsonl")
 
@@ -229,7 +231,7 @@ def test_pruning_goes_from_a_folder_to_lines_but_not_back(tmp_path, loaded):
     ],
 )
 def test_a_bad_line_of_vectors_is_named(tmp_path, monkeypatch, line, words):
-    monkeypatch.setattr(streams, "WINDOW", 1)  # the first line is written when the second is read
+    monkeypatch.setattr(text_files, "WINDOW", 1)  # the first line is written when the second is read
     path = tmp_path / "vectors.jsonl"
     path.write_text('{"id": "a", "vector": {"e_x": 1}}\n' + line + "\n")
     with pytest.raises(MilcoError) as error:
@@ -246,7 +248,7 @@ def test_a_bad_line_of_vectors_is_named(tmp_path, monkeypatch, line, words):
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(tmp_path, loaded, monkeypatch):
-    monkeypatch.setattr(streams, "WINDOW", 10)
+    monkeypatch.setattr(text_files, "WINDOW", 10)
     behind = []
 
     def texts():

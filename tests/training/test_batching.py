@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from milco.errors import MilcoError
-from milco.training.batching import POOL, Steps, parts_within, passes, places_in_random_order
+from milco.training.batching import POOL, Steps, passes, places_in_random_order
 from milco.training.trainer import Shares
 
 
@@ -186,16 +186,6 @@ def test_a_step_that_does_not_exist_is_an_error():
 def test_too_few_examples_for_a_batch_are_an_error(examples):
     with pytest.raises(MilcoError, match=r"^global_batch_size: .*10$"):
         plan_steps(draw_lengths(examples), 10, 100, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "budget", "sizes"),
-    [([3, 3, 3, 3], 6, [2, 2]), ([3, 3, 3, 3], 7, [2, 2]), ([9, 1, 1], 4, [1, 2]), ([1, 9], 4, [1, 1]), ([5], 1, [1])],
-)
-def test_parts_hold_as_many_examples_as_the_budget_allows(tokens, budget, sizes):
-    parts = parts_within(np.array(tokens), budget)
-    assert [part.stop - part.start for part in parts] == sizes
-    assert [part.start for part in parts] == [0, *np.cumsum(sizes)[:-1].tolist()]
 
 
 def cost(runs, cost_of_a_pass):

@@ -1,5 +1,5 @@
 # What the workflow wants of Snakemake and Snakemake's documentation has no way to say. Everything here rests on names
-# that may change with a release; nothing else in workflow/ does. Tried with Snakemake 9.10.0 and 9.27.1.
+# that may change with a release; nothing else in workflow/ does. Tried with Snakemake 9.17.0 and 9.27.1.
 #
 #   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
 #               every key). Here it replaces the one number that it names. Rests on snakemake.cli.parse_args,

@@ -1,0 +1,129 @@
+"""What an engine is, and what it is given."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from milco.data.beir import iter_documents, read_queries
+from milco.data.vectors import load_vectors
+from milco.errors import MilcoError
+from milco.evaluation.encode import text_id
+
+Part = tuple[list[str], scipy.sparse.csr_array]  # ids and their rows
+Hits = list[tuple[str, float]]  # ids and scores, best first
+
+
+def read_parts(vectors: Path, side: str, collection: Path | None = None) -> Iterator[Part]:
+    """What rule `merge` wrote, one file in memory at a time.
+
+    Args:
+        side: `queries` or `documents`.
+        collection: a test collection in BEIR layout. Its texts alone are given then, under their ids in it; by
+            default all texts, under the hashes by which the folder names them.
+    """
+    paths = sorted(vectors.glob(f"{side}-*.safetensors"))
+    if not paths:
+        raise MilcoError(f"{vectors}: no {side}-00000.safetensors in it; expected a folder that `merge` wrote")
+    names: dict[str, list[str]] | None = None
+    if collection:
+        texts = iter_documents(collection) if side == "documents" else read_queries(collection)[0].items()
+        names = defaultdict(list)
+        for identifier, text in texts:
+            names[text_id(text)].append(identifier)
+    for path in paths:
+        rows, ids = load_vectors(path)
+        if not scipy.sparse.issparse(rows):
+            raise MilcoError(f"{path}: dense vectors; these engines take sparse ones")
+        if names is not None:
+            places = [row for row, found in enumerate(ids) for _ in names.get(found, ())]
+            ids, rows = [name for found in ids for name in names.get(found, ())], rows[places]
+        yield ids, rows
+
+
+def checked(parts: Iterable[Part]) -> Iterator[Part]:
+    """The same parts without zeros and without rows that have no weight, which no search could find.
+
+    Raises:
+        MilcoError: ids and rows of a part do not fit, or a weight is negative or no number.
+    """
+    for ids, rows in parts:
+        if len(ids) != rows.shape[0]:
+            raise MilcoError(f"{rows.shape[0]} rows, but {len(ids)} ids")
+        broken = ~(np.isfinite(rows.data) & (rows.data >= 0))
+        if broken.any():
+            place = int(broken.argmax())
+            row = int(np.searchsorted(rows.indptr, place, side="right")) - 1
+            raise MilcoError(f"{ids[row]!r}: a weight of {rows.data[place]}; weights must be numbers from 0 on")
+        if not rows.data.all():
+            rows = rows.copy()
+            rows.eliminate_zeros()
+        filled = np.flatnonzero(np.diff(rows.indptr))
+        if len(filled) < len(ids):
+            ids, rows = [ids[row] for row in filled], rows[filled]
+        yield ids, rows
+
+
+def last_of(ids: list[str]) -> list[int]:
+    """Places of the ids; of one that stands there several times the last."""
+    return sorted({identifier: place for place, identifier in enumerate(ids)}.values())
+
+
+def terms(rows: scipy.sparse.csr_array) -> Iterator[tuple[list[int], list[float]]]:
+    """Columns and weights of each row."""
+    for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        yield rows.indices[start:end].tolist(), rows.data[start:end].tolist()
+
+
+class Engine(ABC):
+    """An index of documents somewhere. Nothing is opened before it is used; leaving the `with` block closes it."""
+
+    def __init__(self, address: str, place: str):
+        self.address, self.place = address, place
+        self.opened: Any = None  # client of a database
+
+    @abstractmethod
+    def write(self, parts: Iterable[Part], replace: bool = False) -> int:
+        """Index documents, part by part, and return how many have any weight and so can be found.
+
+        The index appears when all of it is written. Until then, and for good after an error, an earlier one stays.
+        Of documents with the same id the last counts.
+
+        Args:
+            replace: whether an index that is there is exchanged for this one; without it that is an error.
+
+        Raises:
+            MilcoError: an index is there, no document has a weight, or the engine refuses something.
+        """
+
+    @abstractmethod
+    def search(self, queries: scipy.sparse.csr_array, k: int) -> list[Hits]:
+        """The k best documents of each query by inner product: (id, score), best first.
+
+        A document that shares no term with the query is never found; the order of equal scores is the engine's.
+        """
+
+    def close(self) -> None:
+        """Let go of what was opened; local files are locked until then."""
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refuse_second(self) -> MilcoError:
+        return MilcoError(f"{self.address}: an index is there already; say that it is to be replaced or name another")
+
+    def _nothing_written(self) -> MilcoError:
+        return MilcoError(f"{self.address}: no document with a weight; nothing was written")
+
+    def _nothing_there(self) -> MilcoError:
+        return MilcoError(f"{self.address}: no index there; write it first")

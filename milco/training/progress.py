@@ -1,0 +1,75 @@
+"""What a training says while it runs: a bar, rows of metrics.jsonl, and looks at the development collections."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from milco.config import Training
+
+EXAMPLES = {"align": "pair", "distill": "query"}  # what the bar counts
+
+
+class Progress(TrainerCallback):
+    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps. What it
+    adds to the logs is for the trackers, which come after it."""
+
+    def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
+        self.run, self.stage, self.settings, self.look = run, stage, settings, look
+        self.seen: dict[str, float] = {}  # the last look, for those who show the training
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self._forget_rows_after(state.global_step)
+            size = self.settings.global_batch_size
+            self.bar = tqdm(
+                total=state.max_steps * size,
+                initial=state.global_step * size,
+                desc=self.stage,
+                unit=EXAMPLES[self.stage],
+                mininterval=2,
+            )
+            self.started, self.first = time.time(), state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.bar.update(self.settings.global_batch_size)
+            if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
+                with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+                    found = self.look()
+                self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
+                if found:
+                    self._write({"step": state.global_step, **found})
+                    self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            done = (state.global_step - self.first) * self.settings.global_batch_size
+            row = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "epoch"}}
+            row["examples_per_second"] = done / (time.time() - self.started)
+            self._write(row)
+            self.bar.set_postfix(loss=f"{logs['loss']:.4f}")
+            logs["examples_per_second"] = row["examples_per_second"]
+        logs |= self.seen
+        self.seen = {}
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.bar.close()
+
+    def _write(self, row: dict) -> None:
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _forget_rows_after(self, step: int) -> None:
+        """Rows of steps that a killed run made after its last checkpoint would appear twice."""
+        path = self.run / "metrics.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")

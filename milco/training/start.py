@@ -1,0 +1,40 @@
+"""The model that a training starts from."""
+
+from pathlib import Path
+
+from transformers import set_seed
+
+from milco.config import Config
+from milco.modeling.model import MilcoModel
+
+
+def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
+    """A model that has not been trained, as the configuration wants it."""
+    set_seed(config.seed)
+    settings = config.model
+    model = MilcoModel.from_checkpoints(
+        encoder,
+        teacher if settings.connector else None,
+        trust_encoder=config.trusts("dense"),
+        trust_teacher=config.trusts("teacher"),
+        encoder_layers=settings.encoder_layers,
+        dropout=settings.dropout,
+        echo=echo,
+        echo_scale=settings.echo_scale,
+        query_max_length=settings.query_max_length,
+        passage_max_length=settings.passage_max_length,
+    )
+    freeze(model, config)
+    return model
+
+
+def freeze(model: MilcoModel, config: Config) -> None:
+    """Stop the gradients of what the configuration leaves as it is."""
+    if config.model.freeze_embeddings:
+        for name, parameter in model.encoder.named_parameters():
+            if name.endswith("_embeddings.weight"):
+                parameter.requires_grad_(False)
+        if model.connector is None:  # the decoder is made of them
+            model.pivot_head.decoder.weight.requires_grad_(False)
+    if config.model.freeze_pivot_head:
+        model.pivot_head.requires_grad_(False)
