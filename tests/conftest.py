@@ -304,6 +304,12 @@ def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     return folder / "corpora", folder / "triples.parquet"
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no process ends up alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Let a failure begin with the command that repeats it alone."""

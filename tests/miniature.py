@@ -127,7 +127,7 @@ class Project:
 
     def snakemake(self, *arguments: str) -> str:
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env={**os.environ, **OFFLINE}, timeout=300
+            self.command(*arguments), capture_output=True, text=True, env={**os.environ, **OFFLINE}, timeout=1800
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr

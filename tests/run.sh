@@ -15,7 +15,7 @@ check ruff check .
 check ruff format --check .
 check snakefmt --check workflow
 check mypy milco
-processes=(-n "$(nproc)" --dist loadfile)
+processes=(-n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder) # conftest.py puts the long files first
 if [ "${1:-}" = fast ]; then
     check python -m pytest "${processes[@]}" -m "not slow and not slurm"
 else

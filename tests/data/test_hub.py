@@ -98,7 +98,7 @@ class Fetch:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
         )
         assert TOKEN not in done.stdout + done.stderr
         return done

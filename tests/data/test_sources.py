@@ -252,7 +252,7 @@ def run_program(source: dict, output: Path, name: str = "tiny") -> subprocess.Co
     path = output.parent / "my.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = [sys.executable, "-m", "milco.stages", "fetch", "--config", path, "--name", name, "--output", output]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def assert_one_line(done: subprocess.CompletedProcess, output: Path) -> None:

@@ -56,7 +56,7 @@ class Training:
         )  # fmt: skip
 
     def finish(self, **environment: str) -> int:
-        return self.start(**environment).wait(timeout=300)
+        return self.start(**environment).wait(timeout=1800)
 
     @property
     def log(self) -> str:
@@ -113,7 +113,7 @@ def by_signal(number: int, training: Training, chance: random.Random) -> None:
     training.wait_for_progress(process)
     time.sleep(chance.uniform(0, 0.4))
     os.killpg(process.pid, number)
-    assert process.wait(timeout=60) == 75, training.log
+    assert process.wait(timeout=600) == 75, training.log
     assert f"stopped because of {signal.Signals(number).name}" in training.log
 
 
@@ -125,19 +125,19 @@ def by_killing_a_rank(training: Training, chance: random.Random) -> None:
     ranks = [child for child in children if child.cmdline()[1:4] == ["-u", "-m", "milco.stages"]]
     assert len(ranks) == 2, [child.cmdline() for child in children]
     chance.choice(ranks).kill()
-    assert process.wait(timeout=60) not in (0, 75), training.log
+    assert process.wait(timeout=600) not in (0, 75), training.log
 
 
 def test_a_training_that_is_cut_off_at_random_ends_with_the_same_weights(training, undisturbed):
     chance = random.Random(os.environ.get("MILCO_TEST_SEED", "0"))
-    ways = 4 * [
+    ways = 2 * [
         by_deadline,
         by_killing_a_rank,
         lambda *how: by_signal(signal.SIGTERM, *how),
         lambda *how: by_signal(signal.SIGINT, *how),
     ]
     chance.shuffle(ways)
-    for way in ways[:12]:
+    for way in ways:
         assert not (training.folder / "model").exists()
         way(training, chance)
     assert 0 < training.step() < STEPS
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_was_cut_off_gives_way_to_the_one_before_it(training, 
     while len(list(training.folder.glob("checkpoints/checkpoint-*"))) < 2:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     *_, before, last = sorted(training.folder.glob("checkpoints/checkpoint-*"), key=lambda p: int(p.name[11:]))
     with (last / "optimizer.pt").open("r+b") as file:
         file.truncate(1000)
@@ -208,7 +208,7 @@ def test_a_second_training_of_the_same_folder_waits_and_trains_nothing(training,
     training.wait_for_progress(first)
     log = training.log
     second = training.start()
-    assert first.wait(timeout=120) == 0 and second.wait(timeout=120) == 0
+    assert first.wait(timeout=600) == 0 and second.wait(timeout=600) == 0
     assert "another process still trains here" not in log
     assert "another process still trains here" in training.log and "trained already" in training.log
     assert same(training.weights, undisturbed.weights)
