@@ -239,7 +239,7 @@ def test_a_broken_weight_is_an_error_that_names_the_document(small, weight):
 
 
 def test_documents_are_read_a_part_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(milco.tools.engines, "DOCUMENTS_AT_A_TIME", 7)
+    monkeypatch.setattr(milco.tools.engines.database, "DOCUMENTS_AT_A_TIME", 7)
     written = []
     monkeypatch.setattr(milco.tools.engines.Milvus, "_upsert", lambda self, name, ids, rows: written.append(len(ids)))
     seen = []
