@@ -55,7 +55,7 @@ def build_corpora(source: Path, output: Path) -> None:
     output.mkdir()
     batches = read_batches(source, Source(uri=f"file:{source}", format="pairs", language="de"), "made", PAIR_COLUMNS)
     candidates = (row for batch in batches for row in batch.itertuples(index=False, name=None))
-    pairs = parallel_pairs(candidates, {"de"}, set(), Counter())
+    pairs = parallel_pairs(candidates, {"de"}, set(), Counter(), "sentences")
     (output / "statistics.json").write_text(json.dumps(parallel.write_pairs({"made": pairs}, {}, [], 0, output)))
 
 

@@ -313,7 +313,8 @@ class Experiment:
 
     def _key_of(self, name: str) -> str:
         """Hash of what a source is downloaded from."""
-        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "max_pairs"}  # made of it once it is there
+        # What is made of it once it is there.
+        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "cleaning", "max_pairs"}
         return _hash(self.config.sources[name].result(but=later))
 
 

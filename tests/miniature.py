@@ -30,7 +30,11 @@ def write_data(folder: Path, teacher: Path, encoder: Path) -> None:
     chance = random.Random(0)
     english, foreign = words(teacher), [word.strip("▁") for word in words(encoder)]
     pairs = dict(zip(english, foreign, strict=False))
-    texts = [chance.sample(sorted(pairs), 4) for _ in range(120)]
+    asked: dict[tuple[str, ...], list[str]] = {}  # by what is asked for it: else a triple might ask a test query
+    while len(asked) < 120:
+        text = chance.sample(sorted(pairs), 4)
+        asked.setdefault(tuple(text[:2]), text)
+    texts = list(asked.values())
 
     def translate(text: list[str]) -> str:
         return " ".join(pairs[word] for word in text) + "!"

@@ -115,6 +115,10 @@ REFUSALS = {
     ),
     "pool of one collection": ({"sources/mine": {**USER_FILES["beir"], "pool": True}}, "sources.mine: pool is for"),
     "pairs of a collection": ({"sources/mine": {**USER_FILES["beir"], "max_pairs": 5}}, "sources.mine: max_pairs: "),
+    "cleaning of a collection": (
+        {"sources/mine": {**USER_FILES["beir"], "cleaning": "none"}},
+        "sources.mine: cleaning: only parallel text is cleaned",
+    ),
     "chunks that the model cuts": (
         {"sources/home-assistant/chunk_tokens": 512},
         "sources.home-assistant.chunk_tokens: 512, but model.passage_max_length cuts at 96",
@@ -135,6 +139,25 @@ REFUSALS = {
         {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "subsets": {"all": "mul"}, "language": "de"}},
         "sources.web: language: leave it out",
     ),
+    "pairs in a language that is not asked for": (
+        {
+            "sources/pairs": {**USER_FILES["pairs"], "language": "zh_CN"},
+            "align/train_datasets": ["pairs"],
+            "languages": ["zh"],
+            "eval_languages": [],
+        },
+        "sources.pairs.language: zh-CN is not among languages (zh), so that no pair would be left",
+    ),
+    "subsets in languages that are not asked for": (
+        {
+            "sources/web": {"uri": "hf:owner/name", "format": "pairs", "subsets": {"en_fi": "fi", "en_xx": "xx"}},
+            "align/train_datasets": ["web"],
+            "languages": ["de"],
+            "eval_languages": [],
+        },
+        "sources.web.subsets.en_fi: fi is not among languages (de), so that no pair would be left",
+    ),
+    "English under another code": ({"languages": ["de", "eng-Latn"]}, "languages: leave en out"),
     "split of a file": (
         {"sources/web": {"uri": "file:web.tsv", "format": "pairs", "split": "dev"}},
         "sources.web: split: only",
@@ -300,6 +323,17 @@ def test_first_round_on_a_collection_is_mined_by_the_model_that_it_starts_from()
 @pytest.mark.parametrize("uri, path", [("file:data/de.tsv", Path("data/de.tsv")), ("file:/data", Path("/data"))])
 def test_user_s_own_file_is_used_where_it_lies(uri, path):
     assert config.Source(uri=uri, format="pairs").local_path == path
+
+
+def test_languages_have_one_code_whatever_the_file_says():
+    subsets = {"sources/web": {"uri": "hf:owner/name", "format": "pairs", "subsets": {"a": "cmn", "b": "srp-Latn"}}}
+    changes = {"languages": ["zho", "de"], "eval_languages": ["ZH"], "align/train_datasets": ["home-assistant", "web"]}
+    found = config.parse(
+        demo({**subsets, **changes, "sources/beir": {**USER_FILES["beir"], "document_language": "eng"}})
+    )
+    assert (found.languages, found.eval_languages) == (["zh", "de"], ["zh"])
+    assert found.sources["web"].subsets == {"a": "zh", "b": "sr-Latn"}  # one of them is asked for, the other is counted
+    assert found.sources["beir"].document_language == "en"
 
 
 @pytest.mark.parametrize("uri", ["hf:owner/name", "https://example.org/file:a"])

@@ -25,7 +25,7 @@ def test_a_variant_is_the_experiment_with_its_changes(values):
 
 
 def test_lists_are_replaced_and_sources_merged(values):
-    more = {"uri": "file:other.tsv", "format": "pairs", "language": "yy"}
+    more = {"uri": "file:other.tsv", "format": "pairs", "language": "xx"}
     (_, variant) = variants(values, more={"sources": {"more": more}, "align": {"train_datasets": ["more"]}})
     assert variant.config.align.train_datasets == ["more"]
     assert variant.config.sources.keys() == {*values["sources"], "more"}
@@ -113,6 +113,7 @@ CHANGES = {
         {f"evaluate {system}" for system in ("bm25", "teacher", "dense", "align", "distill")},
     ),
     "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
+    "cleaning": ({"sources/home-assistant/cleaning": "sentences"}, EVERYTHING),
     "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),
     "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
     "budgets of queries": ({"evaluate/query_mass": [0.6]}, {"prune"}),
@@ -176,7 +177,7 @@ def download(**changes) -> Node:
 
 def test_what_is_made_of_a_source_does_not_fetch_it_again():
     before = download()
-    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True, "max_pairs": 1000}
+    later = {"measures": ["R@2"], "chunk_tokens": 64, "lowercase_queries": True, "max_pairs": 1000, "cleaning": "none"}
     assert download(**later) == before
     assert download(language="de") != before
 

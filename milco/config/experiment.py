@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from milco.config.base import Layout, Strict
+from milco.config.base import Language, Layout, Strict
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
 from milco.config.source import PAIR_FORMATS, Source
 from milco.errors import MilcoError
+from milco.languages import SEVERAL
 
 
 class Config(Strict):
@@ -23,8 +24,12 @@ class Config(Strict):
         "`pip install '.[tracking]'`.",
         json_schema_extra=Layout,
     )
-    languages: list[str] = Field(min_length=1, description="Languages of the training text, besides English.")
-    eval_languages: list[str] = Field([], description="Query languages of the known-item collections.")
+    languages: list[Language] = Field(
+        min_length=1,
+        description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the same; "
+        "zh-CN, zh-Hant and sr-Latn are languages of their own. Pairs in others are dropped and counted, but for mul.",
+    )
+    eval_languages: list[Language] = Field([], description="Query languages of the known-item collections.")
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
     corpora: Corpora = Corpora()
     model: Model
@@ -135,6 +140,23 @@ class Config(Strict):
         unread = [language for language in self.eval_languages if language not in self.languages]
         if unread:
             raise ValueError(f"eval_languages: {', '.join(unread)} must be among languages, or its text is not read")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_asked_for(self):
+        asked = {*self.languages, SEVERAL}
+        for name in self.align.train_datasets:
+            source = self.sources[name]
+            if source.format != "pairs":  # the others read the languages that they are asked for
+                continue
+            said = {f"subsets.{subset}": language for subset, language in source.subsets.items()}
+            said |= {"language": source.language} if source.language else {}
+            if said and asked.isdisjoint(said.values()):
+                key, language = next(iter(said.items()))
+                raise ValueError(
+                    f"sources.{name}.{key}: {language} is not among languages ({', '.join(self.languages)}), so that "
+                    "no pair would be left"
+                )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,13 @@ class Corpora(Strict):
 
     held_out: Share = Field(0.4, description="Share of the integrations that is held out from training.")
     development: Share = Field(0.25, description="Share of the held-out integrations for development.")
+    decontaminate: Literal["relevant", "all", "queries"] = Field(
+        "relevant",
+        description="Which strings of test and development collections are taken out of the training text: relevant: "
+        "the queries and the documents that are judged relevant to them; all: every document; queries: no document. "
+        "Of pairs, known items, and queries and positives of triples. Case, marks and markup make no difference. "
+        "Integrations that are held out are so whatever this says.",
+    )
     max_queries: Count = Field(400, description="Queries per language of a collection made of known items.")
     max_relevant: Count = Field(3, description="Titles with more relevant documents are too generic to ask for.")
 

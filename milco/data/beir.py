@@ -18,7 +18,6 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from milco.data.text import comparable
 from milco.errors import MilcoError
 from milco.files import write_json
 
@@ -48,9 +47,21 @@ class Collection:
             depth = sum(nlargest(depth, Counter(self.judged_ids()).values()))
         return depth + bool(self.about.get("ignore_identical_ids"))
 
-    def texts(self) -> set[str]:
-        """Every text of the collection, in the form under which strings are compared."""
-        return {comparable(value) for value in (*self.documents.values(), *self.queries.values())}
+    def texts(self, documents: str = "all") -> Iterator[str]:
+        """Every query, and `all` documents, those with a grade above 0 (`relevant`), or none (`queries`)."""
+        yield from self.queries.values()
+        if documents == "all":
+            yield from self.documents.values()
+        elif documents == "relevant":
+            wanted = relevant_documents(self.qrels)
+            for judged, text in zip(self.judged_ids(), self.documents.values(), strict=True):
+                if judged in wanted:
+                    yield text
+
+
+def relevant_documents(qrels: dict[str, dict[str, int]]) -> set[str]:
+    """Documents that answer any of the queries."""
+    return {document for grades in qrels.values() for document, grade in grades.items() if grade > 0}
 
 
 def read_collection(folder: Path, split: str = "test") -> Collection:

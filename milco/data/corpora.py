@@ -7,35 +7,40 @@ What it writes into its output folder:
                           texts with few of them first
     items.parquet         item, language, title, description: known items to distil on
     collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
-    statistics.json       how many pairs each dataset gave, why others were dropped, and (size, how many) of the
-                          families: pairs that share an English text
+    held_out.parquet      digest: of every string that must not be trained on, see milco/data/held_out.py
+    statistics.json       how many pairs each dataset gave, why others were dropped, warnings where one reason took most
+                          of a language, and (size, how many) of the families: pairs that share an English text
 
 Run by rule `corpora`:
     python -m milco.stages corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from milco.config import Config, Source
-from milco.data import home_assistant, mteb_tasks, text
+from milco.data import held_out, home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, numbered_lines, read_collection, read_jsonl, write_collection
 from milco.data.pairs import Pair, write_pairs
 from milco.data.shards import ROWS
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
+from milco.languages import SEVERAL, normal
 from milco.modeling.checkpoints import load
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
 TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]
 TRIPLE_COLUMNS = ["query", "pos", "neg", "pos_scores", "neg_scores"]
+KEPT, OTHER, HELD_OUT = "kept", "other language", "held out"
+MANY_LANGUAGES = 1000  # that are not asked for; a column with more of them holds something else
 
 
 def read_batches(folder: Path, dataset: Source, name: str, columns: list[str]) -> Iterator[pd.DataFrame]:
@@ -137,25 +142,78 @@ def _of_width(path: Path, width: int, lines: Iterable[tuple[int, list[str]]]) ->
 
 
 def parallel_pairs(
-    candidates: Iterable[Pair], languages: set[str], held_out: set[str], dropped: Counter
+    candidates: Iterable[Pair], languages: set[str], forbidden: set[bytes], counts: Counter, cleaning: str
 ) -> Iterator[Pair]:
-    """Clean (English, other, language) candidates into training pairs, and count what was dropped and why.
+    """Clean (English, other, language) candidates into training pairs, and count what becomes of them.
 
     Args:
         languages: languages to keep.
-        held_out: comparable forms of strings that must not be trained on, on either side.
+        forbidden: digests of strings that must not be trained on, on either side.
+        counts: is filled: (language, why a candidate was dropped, or `kept`) → how many.
+        cleaning: what is done to both sides, as `text.prepared` has it.
     """
-    for english, other, language in candidates:
+    for english, other, tag in candidates:
+        language = normal(tag)
         if language not in languages:
+            listed = (language, OTHER) in counts or len(counts) < MANY_LANGUAGES
+            counts[language if listed else "others", OTHER] += 1
             continue
-        reason = text.rejection(english, other, language)
-        pair = (text.clean(english), text.clean(other), language)
-        if reason is None and (text.comparable(pair[0]) in held_out or text.comparable(pair[1]) in held_out):
-            reason = "held out"
-        if reason:
-            dropped[reason] += 1
-        else:
-            yield pair
+        english, other, reason = text.prepared(english, other, language, cleaning)
+        if reason is None and not forbidden.isdisjoint(map(held_out.digest, (english, other))):
+            reason = HELD_OUT
+        counts[language, reason or KEPT] += 1
+        if reason is None:
+            yield english, other, language
+
+
+def by_reason(counts: Counter) -> Counter:
+    """Why → how many, of what `parallel_pairs` counted and dropped."""
+    found: Counter = Counter()
+    for (language, reason), count in counts.items():
+        if reason != KEPT:
+            found[f"{reason}: {language}" if reason == OTHER else reason] += count
+    return found
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """Numbers by reason as a line of text."""
+    return ", ".join(f"{reason} {number:,}" for reason, number in numbers.items()) or "nothing in it"
+
+
+def warnings_of(name: str, counts: Counter, read: Counter) -> list[str]:
+    """A sentence for each reason that takes more than half of a dataset, or of one of its languages.
+
+    Args:
+        counts: what `parallel_pairs` counted.
+        read: what `write_pairs` counted of the pairs that were left.
+    """
+    found: list[str] = []
+    totals: Counter = Counter()
+    others: Counter = Counter()
+    for (language, reason), count in counts.items():
+        totals[language] += count
+        if reason == OTHER:
+            others[language] = count
+    for (language, reason), count in counts.items():
+        if reason not in (KEPT, OTHER) and 2 * count > totals[language]:
+            found.append(f"{name}, {language}: {reason} takes {count:,} of {totals[language]:,} pairs")
+    if 2 * others.total() > totals.total():
+        which = ", ".join(f"{language} {count:,}" for language, count in others.most_common(10))
+        found.append(f"{name}: {OTHER} takes {others.total():,} of {totals.total():,} pairs ({which})")
+    if 2 * read["duplicate"] > read.total():
+        found.append(f"{name}: duplicate takes {read['duplicate']:,} of {read.total():,} pairs")
+    return found
+
+
+def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
+    """A language that no dataset has a pair of, and what was lost of it, by dataset."""
+    lost = []
+    for name, found in counts.items():
+        mine = {  # zh-CN is not zh, but whoever wants one will want to know of the other
+            tag: number for tag, number in found.items() if tag[0].partition("-")[0] == language.partition("-")[0]
+        }
+        lost += [f"{name}: {reason} {number:,}" for reason, number in by_reason(Counter(mine)).most_common()]
+    return f"{language} ({', '.join(lost)})" if lost else language
 
 
 def build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None = None) -> None:
@@ -177,11 +235,11 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
         ]
         or [pd.DataFrame(columns=home_assistant.ITEM_COLUMNS)]
     )
-    held_out: set[str] = set()
+    forbidden: set[bytes] = set()
     for split in ("dev", "test"):
         before: Collection | None = None
         for collection in _collections(config, sources, items, split, encoder):
-            held_out |= collection.texts()
+            forbidden |= held_out.digests(collection.texts(config.corpora.decontaminate))
             folder = output / "collections" / split
             if folder.joinpath(collection.name).exists():
                 raise MilcoError(f"two collections have the name {collection.name}; rename one of their sources")
@@ -189,30 +247,56 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
             same = folder / before.name if before and shared else None
             write_collection(collection, folder / collection.name, split, same)
             before = collection
-    held_out |= {
-        text.comparable(value)
-        for column in ("title", "description")
-        for value in items.loc[items.split != "train", column].dropna()
-    }
-    train = items[items.split == "train"]
+    forbidden |= held_out.digests(_strings_of_files(config, sources))
+    held = items[items.split != "train"]
+    forbidden |= held_out.digests(pd.concat([held.title, held.description]).dropna())
+    held_out.write(output, forbidden)
+    train = known = items[items.split == "train"]
     for column in ("title", "description"):
-        train = train[~train[column].map(text.comparable, na_action="ignore").isin(held_out)]
+        # not Series.isin: NumPy cuts bytes at their end if they are zero
+        free = [pd.isna(value) or held_out.digest(value) not in forbidden for value in train[column]]
+        train = train[np.array(free, bool)]
     train = train[["item", "language", "title", "description"]]
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
-    dropped: dict[str, Counter] = {name: Counter() for name in config.align.train_datasets}
-    languages = {*config.languages, "mul"}
+    counts: dict[str, Counter] = {name: Counter() for name in config.align.train_datasets}
+    languages = {*config.languages, SEVERAL}
     pairs = {
-        name: parallel_pairs(_candidates(config, name, sources[name]), languages, held_out, reasons)
-        for name, reasons in dropped.items()
+        name: parallel_pairs(
+            _candidates(config, name, sources[name]), languages, forbidden, found, config.sources[name].cleans()
+        )
+        for name, found in counts.items()
     }
     caps = {name: config.sources[name].max_pairs for name in pairs}
     statistics = write_pairs(pairs, caps, pd.concat([english.title, english.description]).dropna(), config.seed, output)
+    read: dict[str, Counter] = statistics["datasets"]
+    datasets = {name: {KEPT: read[name][KEPT], **(read[name] + by_reason(found))} for name, found in counts.items()}
+    for name, numbers in datasets.items():
+        print(f"{name}: {counted(numbers)}")
+    warnings = [line for name, found in counts.items() for line in warnings_of(name, found, read[name])]
+    for line in warnings:
+        print(f"warning: {line}")
     empty = sorted(set(config.languages) - {"en"} - set(statistics["pairs"]))
-    if empty and "mul" not in statistics["pairs"]:
-        raise MilcoError(f"languages: no training pair in {', '.join(empty)}; drop them or add a dataset")
-    datasets = {name: dict(statistics["datasets"][name] + reasons) for name, reasons in dropped.items()}
-    write_json(output / "statistics.json", {**statistics, "datasets": datasets, "items": len(train)})
+    if empty and SEVERAL not in statistics["pairs"]:
+        lost = ", ".join(_without_a_pair(language, counts) for language in empty)
+        raise MilcoError(f"languages: no training pair in {lost}; drop them or add a dataset")
+    said = {"datasets": datasets, "warnings": warnings, "items": len(train), "items held out": len(known) - len(train)}
+    write_json(output / "statistics.json", {**statistics, **said})
+
+
+def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]:
+    """Strings of the collections that come as files: what their chunks, pools or joined titles do not show."""
+    for split, names in (
+        ("dev", config.evaluate.development_collections),
+        ("test", config.evaluate.test_collections),
+    ):
+        for name in names:
+            match config.sources[name].format:
+                case "beir":
+                    yield from held_out.strings_of(sources[name], split, config.corpora.decontaminate)
+                case "mteb":
+                    for folder in mteb_tasks.folders(sources[name]):
+                        yield from held_out.strings_of(folder, "test", config.corpora.decontaminate)
 
 
 def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:

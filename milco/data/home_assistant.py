@@ -20,6 +20,7 @@ from milco.config import Corpora
 from milco.data import text
 from milco.data.beir import Collection
 from milco.errors import MilcoError
+from milco.languages import normal
 
 ITEM_COLUMNS = ["item", "split", "language", "title", "description"]
 CORE_FILE = re.compile(r"homeassistant/components/([^/]+)/translations/([^/]+)\.json$")
@@ -44,14 +45,14 @@ def _texts(source: Path, pattern: re.Pattern, languages: tuple[str, ...]) -> dic
     wheel = next(source.glob("*.whl"), None) if source.is_dir() else source
     if wheel is None:
         raise MilcoError(f"{source}: no wheel in it; delete the folder and fetch it again")
-    files = {CODES.get(language, language): language for language in ("en", *languages)}
+    files = {normal(CODES.get(language, language)): language for language in ("en", *languages)}
     texts: dict[str, dict] = defaultdict(dict)
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 match = pattern.match(name)
-                if match and match[2] in files:
-                    texts[files[match[2]]][match[1] or ""] = dict(_strings(json.loads(archive.read(name))))
+                if match and normal(match[2]) in files:
+                    texts[files[normal(match[2])]][match[1] or ""] = dict(_strings(json.loads(archive.read(name))))
     except zipfile.BadZipFile as error:
         raise MilcoError(f"{wheel}: not a complete wheel ({error}); delete it and fetch it again") from None
     if "en" not in texts:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from milco.config import Source
 from milco.data.beir import Collection, read_collection, write_layout
 from milco.errors import MilcoError
+from milco.languages import normal
 
 
 def write_task(name: str, source: Source, folder: Path) -> None:
@@ -33,7 +34,7 @@ def write_task(name: str, source: Source, folder: Path) -> None:
     title = source.uri.removeprefix("mteb:")
     task = _find(name, title)
     languages = task.metadata.hf_subsets_to_langscripts
-    split = source.split or ("test" if "test" in task.metadata.eval_splits else task.metadata.eval_splits[0])
+    split = source.split or split_of(task.metadata.eval_splits)
     _check(f"sources.{name}.split: {title} is not evaluated on", [split], task.metadata.eval_splits)
     _check(f"sources.{name}.subsets: {title} has no", list(source.subsets), list(languages))
     said = {subset: _languages(name, source, subset, languages[subset]) for subset in source.subsets or languages}
@@ -48,6 +49,11 @@ def write_task(name: str, source: Source, folder: Path) -> None:
             "ignore_identical_ids": task.ignore_identical_ids,
         }
         _write(_load(name, title, subset, split), folder / (name if subset == "default" else f"{name}-{subset}"), about)
+
+
+def split_of(evaluated: list[str]) -> str:
+    """The split that is taken of those that a task is evaluated on, if none is asked for."""
+    return "test" if "test" in evaluated else evaluated[0]
 
 
 def _load(name: str, title: str, subset: str, split: str) -> Any:
@@ -92,11 +98,11 @@ def _check(problem: str, wanted: list[str], known: list[str]) -> None:
 
 
 def _languages(name: str, source: Source, subset: str, named: list[str]) -> dict[str, Any]:
-    """The languages of a subset: what the source says, else what mteb names (ISO 639-3).
+    """The languages of a subset: what the source says, else what mteb names, which has codes of ISO 639-3 with scripts.
 
     mteb names two for a cross-lingual subset, and not in every task those of the queries first.
     """
-    codes = list(dict.fromkeys(code.split("-")[0] for code in named))
+    codes = list(dict.fromkeys(normal(code.split("-")[0]) for code in named))
     own = source.subsets.get(subset, codes[0])
     query, document = source.language, source.document_language
     if len(codes) == 2 and not ((query or document) and (subset in source.subsets or (query and document))):
@@ -128,10 +134,22 @@ def _query(row: dict[str, Any], collection: str) -> str:
     return f"{row['text']} {row['instruction']}" if row.get("instruction") else row["text"]
 
 
+def folders(folder: Path) -> list[Path]:
+    """The collections that `write_task` wrote, by name."""
+    return [path.parent for path in sorted(folder.glob("*/corpus.jsonl"))]
+
+
 def read_task(name: str, source: Source, folder: Path) -> Iterator[Collection]:
     """The collections that `write_task` wrote, one in memory at a time unless they become a pool."""
-    collections = (read_collection(path.parent) for path in sorted(folder.glob("*/corpus.jsonl")))
+    collections = map(_read, folders(folder))
     return pooled(name, list(collections)) if source.pool else collections
+
+
+def _read(folder: Path) -> Collection:
+    collection = read_collection(folder)
+    for side in ("query_language", "document_language"):  # mteb's own codes, in a folder of an earlier version
+        collection.about[side] = normal(collection.about[side])
+    return collection
 
 
 def pooled(name: str, collections: list[Collection]) -> Iterator[Collection]:

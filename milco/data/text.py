@@ -1,38 +1,20 @@
-"""What counts as a translation: cleaning rules for interface strings and other short parallel text."""
+"""What counts as a translation, and what is left of it: rules for interface strings, and milder ones for prose."""
 
 import re
 import unicodedata
+
+from milco.languages import SEVERAL, letters
 
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|%\([^)]*\)[sd]|%[sd]|<\w[^>]*>|</\w+>")
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 REFERENCE = re.compile(r"\[%key:|^\w+(::[\w-]+)+$")
 PLURAL = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal)\s*,")
 LEFTOVERS = re.compile(r"""["'`“”„«»(\[（「『【]\s*["'`“”„«»)\]）」』】]|[*`]""")
-# Languages that are not written in Latin letters, with the first words of the Unicode names of their letters.
-SCRIPTS = {
-    "ar": {"ARABIC"},
-    "bg": {"CYRILLIC"},
-    "bn": {"BENGALI"},
-    "el": {"GREEK"},
-    "fa": {"ARABIC"},
-    "he": {"HEBREW"},
-    "hi": {"DEVANAGARI"},
-    "hy": {"ARMENIAN"},
-    "ja": {"HIRAGANA", "KATAKANA", "CJK"},
-    "ka": {"GEORGIAN"},
-    "ko": {"HANGUL"},
-    "mk": {"CYRILLIC"},
-    "ml": {"MALAYALAM"},
-    "ne": {"DEVANAGARI"},
-    "ru": {"CYRILLIC"},
-    "sr": {"CYRILLIC"},
-    "ta": {"TAMIL"},
-    "te": {"TELUGU"},
-    "th": {"THAI"},
-    "uk": {"CYRILLIC"},
-    "ur": {"ARABIC"},
-    "zh": {"CJK"},
-}
+
+# Controls that are no white space, soft hyphen, zero-width space, word joiner, byte order mark. Joiners and direction
+# marks stay: words of some languages are spelt with them.
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
+ANY = letters(SEVERAL)
 
 
 def placeholders(text: str) -> list[str]:
@@ -47,16 +29,19 @@ def clean(text: str) -> str:
     return " ".join(text.split()).strip(" :;,-–")
 
 
+def tidy(text: str) -> str:
+    """Prose as it is, in composed letters and single spaces, without characters that nobody sees."""
+    return " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", text)).split())
+
+
 def comparable(text: str) -> str:
     """Form under which two strings count as the same: case and white space do not matter."""
     return " ".join(text.casefold().split())
 
 
 def written_in(text: str, language: str) -> bool:
-    """Whether a text has a letter of the language's script; true for languages in Latin letters with any letter."""
-    code, *subtags = language.split("-")
-    scripts = {"LATIN"} if "Latn" in subtags else SCRIPTS.get(code, {"LATIN"})
-    return any(unicodedata.name(letter, "").split(" ")[0].split("-")[0] in scripts for letter in text)
+    """Whether a text has a letter of a script that the language is written in, as far as that is certain."""
+    return letters(language).search(text) is not None
 
 
 def program_text(text: str) -> str | None:
@@ -66,8 +51,33 @@ def program_text(text: str) -> str | None:
     return "plural" if PLURAL.search(text) else None
 
 
+def prepared(english: str, other: str, language: str, cleaning: str) -> tuple[str, str, str | None]:
+    """Both sides of a pair as they are trained on, and why they are not, in a word or two, or None if they are.
+
+    Args:
+        cleaning: `interface`, `sentences` or `none`, as sources say it.
+    """
+    if cleaning == "interface":
+        return clean(english), clean(other), rejection(english, other, language)
+    if cleaning == "sentences":
+        english, other = tidy(english), tidy(other)
+    reason = None
+    if not (english.strip() and other.strip()):
+        reason = "empty"
+    elif cleaning == "sentences" and foreign(english, "en"):
+        reason = "not English"
+    elif cleaning == "sentences" and foreign(other, language):
+        reason = "script"
+    return english, other, reason
+
+
+def foreign(text: str, language: str) -> bool:
+    """Whether a text has letters, and none of a script of the language."""
+    return not written_in(text, language) and ANY.search(text) is not None
+
+
 def rejection(english: str, other: str, language: str) -> str | None:
-    """Why a pair of raw strings is no training pair, in one word, or None if it is one."""
+    """Why a pair of raw interface strings is no training pair, in one word, or None if it is one."""
     if reason := program_text(english) or program_text(other):
         return reason
     if placeholders(english) != placeholders(other):

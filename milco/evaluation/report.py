@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import matplotlib
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 from matplotlib.axes import Axes
 
@@ -41,6 +42,7 @@ class Results:
         statistics: active dimensions, one row per system and collection.
         curves: stage → rows of its metrics.jsonl.
         nodes: time and memory of each node of the DAG.
+        corpora, triples: how much of each dataset there is, and what was lost.
     """
 
     measures: pd.DataFrame
@@ -50,6 +52,7 @@ class Results:
     pruning: pd.DataFrame
     nodes: pd.DataFrame
     corpora: dict[str, Any]
+    triples: dict[str, Any]
 
     @classmethod
     def read(
@@ -60,6 +63,7 @@ class Results:
         nodes: dict[str, Path],
         index: Path,
         prune: Path,
+        triples: Path,
     ) -> "Results":
         """Read the results from where the stages wrote them."""
         measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
@@ -78,6 +82,7 @@ class Results:
             pd.read_parquet(prune),
             pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
             _json(corpora / "statistics.json"),
+            json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
         )
 
     def means(self) -> pd.DataFrame:
@@ -142,8 +147,12 @@ def tidy(config: Config, results: Results) -> pd.DataFrame:
 
 
 def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
-    """nDCG@10 by collection (rows) and system (columns), the mean last; with the ceiling where there is one. Empty if
-    it was measured on no such collection."""
+    """nDCG@10 by collection (rows) and system (columns), with the ceiling where there is one. Empty if it was measured
+    on no such collection.
+
+    Last comes the mean over the collections that all of these systems have, and, if that is not all, the mean over all
+    for the systems that have them.
+    """
     means = results.means()
     means = means[means.measure == MEASURE]
     wanted = (means.query_language != means.document_language) == cross_lingual
@@ -157,8 +166,27 @@ def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
         table["share"] = table.distill / ceiling
     if not cross_lingual and CEILING in table.index:
         table = table.drop(index=CEILING).dropna(axis=1, how="all")
-    table.loc["mean"] = table.mean()
-    return table
+    return pd.concat([table, means_of(table)])
+
+
+def means_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of the columns of a table: over the rows in which all have a value, then, if these are not all of them,
+    over all rows, for the columns without a gap. NaN where there is none."""
+    shared, rows = table.dropna(), {}
+    rows["mean"] = shared.mean()
+    if len(shared) < len(table):
+        rows[f"mean of all {len(table)}"] = table.mean(skipna=False)
+    return pd.DataFrame(rows).T
+
+
+def averages_of(means: pd.DataFrame) -> pd.DataFrame:
+    """System → mean of each measure over collections, as `means_of` has it."""
+    columns = {}
+    for measure, rows in means.groupby("measure", sort=False):
+        table = rows.pivot(index="collection", columns="system", values="value")
+        for label, values in means_of(table).iterrows():
+            columns[str(label).replace("mean of", f"{measure},").replace("mean", str(measure))] = values
+    return pd.DataFrame(columns)
 
 
 def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, names: dict[str, str]) -> str:
@@ -166,20 +194,17 @@ def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, nam
 
     Args:
         main: nDCG@10 by collection and system.
-        averages: every measure by system; NaN where a system has it on no collection.
+        averages: as `averages_of` gives them.
         names: as `system_names` gives them.
     """
     made = environment()
     rows = [["collection", *(names.get(column, column) for column in main)]]
     for name, row in main.iterrows():
         rows.append(
-            [str(name), *(f"{value:.0%}" if column == "share" else f"{value:.3f}" for column, value in row.items())]
+            [str(name), *(_cell(value, ".0%" if column == "share" else ".3f") for column, value in row.items())]
         )
     means = [["system, mean", *averages.columns]]
-    means += [
-        [names[system], *("–" if pd.isna(value) else f"{value:.3f}" for value in row)]
-        for system, row in averages.iterrows()
-    ]
+    means += [[names[system], *(_cell(value, ".3f") for value in row)] for system, row in averages.iterrows()]
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     return (
         f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
@@ -187,6 +212,10 @@ def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, nam
         + (f"{markdown_table(rows)}\n" if len(rows) > 1 else "")
         + markdown_table(means)
     )
+
+
+def _cell(value: float, form: str) -> str:
+    return "–" if pd.isna(value) else format(value, form)
 
 
 def markdown_table(rows: list[list[str]]) -> str:
@@ -209,8 +238,8 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
     means = results.means()
     across = means.query_language != means.document_language
     means = means[across] if across.any() else means
-    averages = means.pivot_table(index="system", columns="measure", values="value", sort=False)
     names = system_names(config)
+    averages = averages_of(means)
     averages = averages.reindex([system for system in names if system in averages.index])
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
     curve = results.curves["distill"]
@@ -231,6 +260,7 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
         choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
         nodes=results.nodes.sort_values("s", ascending=False),
         corpora=results.corpora,
+        triples=results.triples,
         curves=draw_curves(results),
         pruning_curve=draw_pruning(results.pruning),
         examples=examples,

@@ -186,6 +186,7 @@ def report(
     node: Named,
     index: Input,
     prune: Input,
+    triples: Input,
     published: Input,
     report: Output,
     metrics: Output,
@@ -194,7 +195,7 @@ def report(
     """Write report.html, metrics.csv and summary.md from all results."""
     from milco.evaluation.report import Results, write
 
-    results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune)
+    results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune, triples)
     write(configuration.load(config), results, published, report, metrics, summary)
 
 

@@ -6,7 +6,9 @@ those of section `machine`.
 Run by rule `plan`:  python -m milco plan --config FILE
 """
 
-from milco.config import Config
+from milco.config import Config, Source
+from milco.data.mteb_tasks import split_of
+from milco.languages import SEVERAL
 
 
 def plan(config: Config) -> list[dict[str, str]]:
@@ -16,6 +18,8 @@ def plan(config: Config) -> list[dict[str, str]]:
     """
     machine = config.machine
     pairs, english = _pairs(config)
+    several = any(SEVERAL in _said(config.sources[name]) for name in config.align.train_datasets)
+    texts_of = f"{'at least ' * several}{english:,.0f}"  # not all of its texts are there in each of its languages
     queries = sum(_examples(config, name) for name in config.distill.train_datasets)
     texts = _texts_to_encode(config)
     align, distill = config.align, config.distill
@@ -26,9 +30,9 @@ def plan(config: Config) -> list[dict[str, str]]:
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
     rows = [
-        _row("token cache", f"{pairs:,.0f} pairs, {english:,.0f} English texts", disk=(pairs + english) * ids,
+        _row("token cache", f"{pairs:,.0f} pairs, {texts_of} English texts", disk=(pairs + english) * ids,
              devices=machine.devices),
-        _row("teacher targets", f"{english:,.0f} texts", disk=english * cell,
+        _row("teacher targets", f"{texts_of} texts", disk=english * cell,
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
         _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
@@ -38,6 +42,7 @@ def plan(config: Config) -> list[dict[str, str]]:
         _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",
              disk=encoding * 8 * machine.terms_per_text, work=encoding, speed=machine.encode_documents_per_second,
              devices=machine.devices),
+        _row("held out", _held_out(config), devices=machine.devices),
     ]  # fmt: skip
     if unsaid:
         rows.append(_row("not counted", f"{', '.join(unsaid)}: say sources.NAME.examples", devices=machine.devices))
@@ -66,12 +71,32 @@ def _examples(config: Config, name: str) -> int:
     return config.sources[name].examples or 0
 
 
+def _held_out(config: Config) -> str:
+    """What will be missing of the training text: how much, nobody knows before both are there."""
+    names = dict.fromkeys([*config.evaluate.test_collections, *config.evaluate.development_collections])
+    what = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
+    return (
+        f"{what[config.corpora.decontaminate]} of {', '.join(names)} leave the training text; how much that is, "
+        "`corpora` counts"
+    )
+
+
+def _said(source: Source) -> list[str]:
+    """The languages that a source names; a table that names its own may have several."""
+    return list(source.subsets.values()) or [source.language or SEVERAL]
+
+
+def _languages(source: Source, asked: int) -> int:
+    """In how many languages a source has its English texts: of `mul` as many as the experiment asks for."""
+    return sum(asked if language == SEVERAL else 1 for language in _said(source))
+
+
 def _pairs(config: Config) -> tuple[float, float]:
-    """Pairs, and English texts: languages that are subsets of their own translate the same ones."""
+    """Pairs, and English texts: the languages of a source translate the same ones."""
     pairs, english = 0.0, 0.0
     for name in config.align.train_datasets:
         source, there = config.sources[name], _examples(config, name)
-        taken, languages = min(there, source.max_pairs or there), max(1, len(source.subsets))
+        taken, languages = min(there, source.max_pairs or there), _languages(source, len(config.languages))
         pairs += taken
         if there:  # a text stays if any of its pairs is drawn
             english += there / languages * (1 - (1 - taken / there) ** languages)
@@ -89,6 +114,8 @@ def _texts_to_encode(config: Config) -> int:
             total += _examples(config, name)
             continue
         metadata = mteb.get_task(source.uri.removeprefix("mteb:")).metadata
-        found = metadata.descriptive_stats or {}
-        total += found.get(source.split or metadata.eval_splits[0], {}).get("num_samples", 0)
+        split = source.split or split_of(metadata.eval_splits)
+        found = (metadata.descriptive_stats or {}).get(split, {})
+        parts = [found.get("hf_subset_descriptive_stats", {}).get(subset, {}) for subset in source.subsets]
+        total += sum(part.get("num_samples", 0) for part in parts or [found])
     return total

@@ -31,7 +31,7 @@ SIDES = ("pos", "neg")
 
 class Groups:
     """Triples, tokenised, as groups of one query, one positive and N−1 negatives. Of the texts only their tokens stay
-    in memory, each text once.
+    in memory, each text once. A query with fewer negatives has some of them several times.
 
     Args:
         triples: a table in the hub's layout.
@@ -46,10 +46,17 @@ class Groups:
         rows = np.split(texts.indices.to_numpy(), [len(flat[0])])
         scores = [pc.list_flatten(triples[f"{side}_scores"]).to_numpy() for side in SIDES]
         starts = [_starts(pc.list_value_length(triples[side]).to_numpy()) for side in SIDES]
+        self._say_which_are_short(np.diff(starts[1]))
         self.sides = list(zip(starts, rows, scores, strict=True))
         self.documents = Tokens(model, texts.dictionary, model.config.passage_max_length)
         self.queries = Tokens(model, triples["query"], model.config.query_max_length)
         self.lengths = np.maximum.reduceat(self.documents.lengths[rows[1]], starts[1][:-1])
+
+    def _say_which_are_short(self, negatives: np.ndarray) -> None:
+        wanted = self.settings.train_group_size - 1
+        short = int((negatives < wanted).sum())
+        if short and int(os.environ.get("RANK", 0)) == 0:
+            print(f"{short:,} of {len(negatives):,} queries have fewer than {wanted} negatives: drawn with replacement")
 
     def __call__(self, examples: np.ndarray, step: int) -> Batch:
         """B examples → what `collate_texts` makes of B+B·N texts, the queries, then N documents for each; documents
@@ -68,7 +75,8 @@ class Groups:
         random = np.random.default_rng([self.seed, step, example])
         (first, positives), (second, negatives) = ((s[example], s[example + 1] - s[example]) for s, _, _ in self.sides)
         positive = first + random.integers(positives, size=1)
-        others = second + random.choice(negatives, self.settings.train_group_size - 1, replace=False)
+        wanted = self.settings.train_group_size - 1
+        others = second + random.choice(negatives, wanted, replace=bool(negatives < wanted))
         chosen = list(zip(self.sides, (positive, others), strict=True))
         rows = np.concatenate([rows[places] for (_, rows, _), places in chosen])
         scores = np.concatenate([scores[places] for (_, _, scores), places in chosen])

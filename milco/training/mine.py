@@ -9,13 +9,16 @@ are the teacher's, from the English side of the same items, or a cross-encoder's
 Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
 the documents with a grade above 0. A MILCO model mines, a cross-encoder scores.
 
-A user's triples are taken as they are.
+A user's triples are taken as they are, but for those whose query or positive must not be trained on, and those without
+a positive or a negative. How many, by dataset, stands in the file's metadata, as JSON under `statistics`.
 
 Run by rule `mine`:
     python -m milco.stages mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … [--miner FOLDER]
         [--scorer FOLDER] --output FILE
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from math import isfinite
@@ -31,9 +34,9 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from milco.config import Config
+from milco.data import held_out
 from milco.data.beir import read_collection, read_jsonl
-from milco.data.corpora import TRIPLE_COLUMNS, read_batches
-from milco.data.text import comparable
+from milco.data.corpora import HELD_OUT, KEPT, TRIPLE_COLUMNS, counted, read_batches
 from milco.errors import MilcoError
 from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
@@ -45,6 +48,7 @@ from milco.training.score import CrossEncoder, scored
 from milco.training.teacher import Targets
 
 TEXTS, SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
+LACKING, SHORT = "without a positive or a negative", "kept with too few negatives for a group"
 SCHEMA = pa.schema(zip(TRIPLE_COLUMNS, [pa.string(), TEXTS, TEXTS, SCORES, SCORES], strict=True))
 
 
@@ -72,22 +76,44 @@ def mine(
     model = Miner(config, miner) if miner else None
     judge = CrossEncoder(config, scorer) if scorer else None
 
-    def tables() -> Iterator[pd.DataFrame]:
-        for name in config.distill.train_datasets:
-            match config.sources[name].format:
-                case "triples":
-                    yield from read_triples(sources[name], config, name)
-                    continue
-                case "beir":
-                    assert model  # the settings are valid
-                    table = mine_collection(name, sources[name], corpora, config, model)
-                case _:
-                    table = mine_items(pd.read_parquet(corpora / "items.parquet"), corpora, teacher, config, model)
-            yield scored(table, judge) if judge else table
+    counts: dict[str, Counter] = {name: Counter({KEPT: 0}) for name in config.distill.train_datasets}
+
+    def tables(name: str) -> Iterator[pd.DataFrame]:
+        match config.sources[name].format:
+            case "triples":
+                yield from read_triples(sources[name], config, name, held_out.read(corpora), counts[name])
+                return
+            case "beir":
+                assert model  # the settings are valid
+                table = mine_collection(name, sources[name], corpora, config, model)
+            case _:
+                table = mine_items(pd.read_parquet(corpora / "items.parquet"), corpora, teacher, config, model)
+        counts[name][KEPT] = len(table)
+        yield scored(table, judge) if judge else table
 
     with finished_file(output) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
-        for table in tables():
-            writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
+        for name in counts:
+            for table in tables(name):
+                writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
+            print(f"{name}: {counted(counts[name])}")
+        warnings = [line for name, found in counts.items() for line in _warnings(name, found)]
+        for line in warnings:
+            print(f"warning: {line}")
+        if not any(found[KEPT] for found in counts.values()):
+            lost = "; ".join(f"{name}: {counted(found)}" for name, found in counts.items())
+            raise MilcoError(f"distill.train_datasets: no triple is left ({lost})")
+        said = {"datasets": counts, "warnings": warnings}
+        writer.add_key_value_metadata({"statistics": json.dumps(said, ensure_ascii=False)})
+
+
+def _warnings(name: str, counts: Counter) -> list[str]:
+    """A sentence for each reason that takes, or marks, more than half of a dataset."""
+    total = counts.total() - counts[SHORT]  # which is a part of those that are kept
+    return [
+        f"{name}: {reason}: {count:,} of {total:,} triples"
+        for reason, count in counts.items()
+        if reason != KEPT and 2 * count > total
+    ]
 
 
 class Miner:
@@ -121,11 +147,11 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     wanted = settings.hard_negatives + settings.random_negatives
     collection = read_collection(folder, "train")
     asked = {
-        comparable(row["text"])
+        held_out.digest(row["text"])
         for path in corpora.glob("collections/*/*/queries.jsonl")
         for row in read_jsonl(path, ["text"])
     }
-    queries = {key: query for key, query in collection.queries.items() if comparable(query) not in asked}
+    queries = {key: query for key, query in collection.queries.items() if held_out.digest(query) not in asked}
     if not queries:
         raise MilcoError(f"{folder}/qrels/train.tsv: test or development collections ask each of its queries")
     print(f"{name}: {len(queries)} queries, without {len(collection.queries) - len(queries)} to be asked in evaluation")
@@ -157,11 +183,19 @@ def _too_few(config: Config, name: str, documents: int) -> MilcoError:
     )
 
 
-def read_triples(path: Path, config: Config, name: str) -> Iterator[pd.DataFrame]:
-    """A user's triples, some rows at a time, checked: every document needs a score, every query a positive and enough
-    negatives."""
+def read_triples(
+    path: Path, config: Config, name: str, forbidden: set[bytes], counts: Counter
+) -> Iterator[pd.DataFrame]:
+    """A user's triples, some rows at a time, checked: every document needs a score. Those without a positive or a
+    negative, and those that must not be trained on, are left out.
+
+    Args:
+        forbidden: digests of strings that no query and no positive may be.
+        counts: is filled: why a row was left out, `kept`, or SHORT → how many.
+    """
     wanted, before = config.distill.train_group_size - 1, 0
     for table in read_batches(path, config.sources[name], name, TRIPLE_COLUMNS):
+        kept = []
         for row, triple in enumerate(table.itertuples(), before + 1):
             for column, valid in LISTS.items():
                 if not _is_list(getattr(triple, column), valid):
@@ -170,12 +204,16 @@ def read_triples(path: Path, config: Config, name: str) -> Iterator[pd.DataFrame
                     )
             if len(triple.pos) != len(triple.pos_scores) or len(triple.neg) != len(triple.neg_scores):
                 raise MilcoError(f"{path}: row {row}: as many scores as documents are needed, positive and negative")
-            if len(triple.pos) == 0 or len(triple.neg) < wanted:
-                raise MilcoError(
-                    f"{path}: row {row}: {len(triple.pos)} positives and {len(triple.neg)} negatives; "
-                    f"distill.train_group_size asks for at least 1 and {wanted}"
-                )
-        yield table
+            reason = KEPT
+            if len(triple.pos) == 0 or len(triple.neg) == 0:
+                reason = LACKING
+            elif not forbidden.isdisjoint(map(held_out.digest, (triple.query, *triple.pos))):
+                reason = HELD_OUT
+            elif len(triple.neg) < wanted:
+                counts[SHORT] += 1
+            counts[reason] += 1
+            kept.append(reason == KEPT)
+        yield table[np.array(kept, bool)]
         before += len(table)
 
 

@@ -1,6 +1,7 @@
 """Tables that users bring, and the way from them to training text and test collections."""
 
 import json
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import yaml
 from miniature import read_pairs
 
 from milco import config
-from milco.data import corpora
+from milco.data import corpora, held_out
 from milco.data.beir import Collection, read_collection, write_collection
+from milco.data.held_out import digests
 from milco.errors import MilcoError
 
 ROOT = Path(__file__).parents[2]
@@ -230,9 +232,12 @@ def test_path_that_does_not_exist_is_named(tmp_path):
     assert str(tmp_path / "no.tsv") in refusal(tmp_path / "no.tsv")
 
 
-def pairs(candidates: list[tuple], held_out=(), languages=("de", "ja")) -> tuple[list[tuple], dict[str, int]]:
-    dropped: Counter = Counter()
-    return list(corpora.parallel_pairs(candidates, set(languages), set(held_out), dropped)), dict(dropped)
+def pairs(
+    candidates: list[tuple], held_out=(), languages=("de", "ja"), cleaning="interface"
+) -> tuple[list[tuple], dict[str, int]]:
+    counts: Counter = Counter()
+    found = list(corpora.parallel_pairs(candidates, set(languages), digests(held_out), counts, cleaning))
+    return found, dict(corpora.by_reason(counts))
 
 
 def test_pairs_are_cleaned():
@@ -257,7 +262,48 @@ def test_every_dropped_pair_is_counted_by_its_reason():
     kept, counts = pairs(candidates, held_out={"secret"})
     assert kept == candidates[:2]
     reasons = {"script": 1, "untranslated": 1, "placeholders": 1, "reference": 1, "empty": 1}
-    assert counts == {**reasons, "held out": 2}
+    assert counts == {**reasons, "held out": 2, "other language: fr": 1}
+
+
+PROSE = [  # code-like lines and punctuation that the rules of interface strings change or drop
+    ("The set {a, b} has two elements.", "Die Menge {a, b} hat zwei Elemente.", "de"),
+    ("2 + 2 = 4", "2 + 2 = 4", "de"),
+    ("iPhone 15", "iPhone 15", "de"),
+    ("std::vector", "std::vector", "de"),
+    ("<b>bold</b>: use `reset`, *now* -", "<strong>fett</strong>: `reset`, *jetzt* –", "de"),
+    ("Read [the page](https://example.org).", "Lies [die Seite](https://example.org).", "de"),
+    ('"Promise?" "Yes."', "„Versprochen?“ „Ja.“", "de"),
+    ("Are you angry?", "Είστε θυμωμένη;", "el"),
+    ("Hi {smile}", "Hallo", "de"),
+    ("She said: – no;", "Sie sagte: – nein;", "de"),
+    ("The children", "می\u200cخواهم", "fa"),  # with a joiner that is part of the spelling
+    ("100 %", "一", "zh"),
+]
+
+
+@pytest.mark.parametrize("cleaning", ["sentences", "none"])
+def test_prose_keeps_its_characters(cleaning):
+    assert pairs(PROSE, languages={"de", "el", "fa", "zh"}, cleaning=cleaning) == (PROSE, {})
+
+
+def test_prose_loses_what_nobody_sees_and_what_is_certainly_in_another_language():
+    candidates = [
+        ("Good\u00a0 morning\n", "Gu\u00adten\tMor\u200bgen\ufeff", "de"),
+        ("Cafe\u0301", "Caf\u0000e\u0301!", "de"),
+        ("\u200b", "Guten Morgen", "de"),
+        ("Good morning", " ", "de"),
+        ("おはよう", "Good morning", "de"),
+        ("Good morning", "ohayou", "ja"),
+        ("1984", "1984", "ja"),
+    ]
+    kept, counts = pairs(candidates, cleaning="sentences")
+    assert kept == [("Good morning", "Guten Morgen", "de"), ("Café", "Café!", "de"), ("1984", "1984", "ja")]
+    assert counts == {"empty": 2, "not English": 1, "script": 1}
+
+
+def test_text_that_is_not_cleaned_is_as_it_was():
+    candidates = [("Good\u00a0 morning\n", "ohayou\u200b", "ja"), ("Good morning", " ", "ja")]
+    assert pairs(candidates, cleaning="none") == (candidates[:1], {"empty": 1})
 
 
 @pytest.mark.parametrize(
@@ -265,6 +311,30 @@ def test_every_dropped_pair_is_counted_by_its_reason():
 )
 def test_held_out_string_is_found_whatever_its_case_and_marks(english, german):
     assert pairs([(english, german, "de")], held_out={"secret word"}) == ([], {"held out": 1})
+
+
+def test_rows_in_any_code_of_a_language_that_is_asked_for_are_kept_under_its_one_code():
+    candidates = [("Good morning", "早上好", code) for code in ("zh", "ZH", "zho", "cmn")]
+    kept, counts = pairs([*candidates, ("Good morning", "早上好", "zh-CN")], languages={"zh"})
+    assert {pair[2] for pair in kept} == {"zh"} and len(kept) == 4
+    assert counts == {"other language: zh-CN": 1}
+
+
+def test_a_column_of_languages_that_holds_something_else_does_not_fill_the_statistics(monkeypatch):
+    monkeypatch.setattr(corpora, "MANY_LANGUAGES", 3)
+    _, counts = pairs([("a", "b", f"text {number}") for number in range(50)])
+    assert len(counts) == 4 and counts["other language: others"] == 47
+
+
+def test_a_reason_that_takes_most_of_a_language_or_of_a_dataset_is_warned_of():
+    counts = Counter({("ru", "kept"): 2, ("ru", "script"): 3, ("de", "kept"): 50, ("de", "script"): 50})
+    assert corpora.warnings_of("web", counts, Counter(kept=52)) == ["web, ru: script takes 3 of 5 pairs"]
+    counts |= {("fr", "other language"): 1000, ("zh-CN", "other language"): 20}
+    assert corpora.warnings_of("web", counts, Counter(kept=20, duplicate=32)) == [
+        "web, ru: script takes 3 of 5 pairs",
+        "web: other language takes 1,020 of 1,125 pairs (fr 1,000, zh-CN 20)",
+        "web: duplicate takes 32 of 52 pairs",
+    ]
 
 
 def own_settings(folder: Path, **changes) -> config.Config:
@@ -342,6 +412,114 @@ def test_english_texts_of_the_user_s_own_pairs_are_listed_once(own, tmp_path):
     assert len(pd.read_parquet(tmp_path / "out" / "items.parquet")) == 0
 
 
+def statistics_of(folder: Path) -> dict:
+    return json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+
+
+LEAKS = {  # string of the collection: the same as a corpus may have it
+    "Warnung:": "Warnung",
+    "`Passwort` zurücksetzen": "Passwort  zurücksetzen:",
+    "Schritt 1 -": "schritt 1",
+    "**wirklich** neu": "wirklich neu",
+    "Hallo {name}": "Hallo",
+    "Die <b>rote</b> Taste": "Die rote Taste",
+    "Tür öffnen": unicodedata.normalize("NFD", "Tür öffnen"),
+    unicodedata.normalize("NFD", "Zürich"): "ZÜRICH",
+    "Pass\u200bwort": "Passwort",
+    "Wort\u00adtrennung": "Worttrennung",
+    "\ufeffLies [die Seite](https://example.org)": "Lies die Seite",
+    "{1, 2, 3}": "{1,  2, 3}",
+}
+
+
+@pytest.mark.parametrize("cleaning", ["interface", "sentences", "none"])
+@pytest.mark.parametrize("test, train", LEAKS.items())
+def test_string_of_a_collection_is_found_however_it_is_written_and_cleaned(test, train, cleaning):
+    for one, other in ((test, train), (train, test), (test, test)):
+        kept, counts = pairs([("Some English", one, "de")], held_out={other}, cleaning=cleaning)
+        assert kept == [] and set(counts) <= {"held out", "script", "placeholders"}
+        if cleaning != "interface":
+            assert counts == {"held out": 1}
+
+
+@pytest.mark.parametrize("one, other", [("schon", "schön"), ("{name}", "{value}"), ("2", "3"), ("–", "→")])
+def test_strings_that_read_differently_are_two(one, other):
+    assert len(digests([one, other])) == 2
+
+
+def test_blank_strings_hold_nothing_out():
+    assert digests(["", " ", "\n"]) == set()
+
+
+def answers(folder: Path, **row: str) -> Path:
+    """A collection of one query, one document that answers it and two that nobody asked for."""
+    collection = Collection("exam", {"e": "another lamp"}, {"q": "rote Lampe"}, {"q": {"d": 1, "e": 0}})
+    write_collection(collection, folder, "test")
+    jsonl(folder / "corpus.jsonl", {"_id": "d", **row}, {"_id": "e", "title": "Other", "text": "another lamp"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("which", "lost"),
+    [
+        ("queries", {"rote Lampe"}),
+        ("relevant", {"rote Lampe", "Rivers", "It is blue.", "Rivers It is blue."}),
+        (
+            "all",
+            {
+                "rote Lampe",
+                "Rivers",
+                "It is blue.",
+                "Rivers It is blue.",
+                "Other",
+                "another lamp",
+                "Other another lamp",
+            },
+        ),
+    ],
+)
+def test_queries_and_what_answers_them_leave_the_training_text(own, tmp_path, which, lost):
+    own["exam"] = answers(tmp_path / "exam", title="Rivers", text="It is blue.")
+    strings = [
+        "rote Lampe",
+        "Rivers",
+        "It is blue.",
+        "Rivers It is blue.",
+        "Other",
+        "another lamp",
+        "Other another lamp",
+    ]
+    own["web"] = tsv(tmp_path / "own" / "web.tsv", *((f"{s}:", f"Übersetzung {s}", "de") for s in strings))
+    corpora.build(
+        own_settings(tmp_path / "own", languages=["de"], corpora={"decontaminate": which}), own, tmp_path / "out"
+    )
+    kept = set(read_pairs(tmp_path / "out").english)
+    assert {s for s in strings if f"{s}:" not in kept} == lost
+    assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 7 - len(lost), "held out": len(lost)}
+    assert digests(lost) <= held_out.read(tmp_path / "out")
+
+
+def test_a_thousand_passages_that_nobody_asked_for_are_trained_on(own, tmp_path):
+    rows = [(f"Passage {n} is about river {n}.", f"Abschnitt {n} handelt vom Fluss {n}.", "de") for n in range(1000)]
+    own["web"] = tsv(tmp_path / "own" / "web.tsv", *rows)
+    exam = Collection("exam", {str(n): row[0] for n, row in enumerate(rows)}, {"q": "Fluss 7"}, {"q": {"7": 1}})
+    write_collection(exam, tmp_path / "exam", "test")
+    own["exam"] = tmp_path / "exam"
+    corpora.build(own_settings(tmp_path / "own", languages=["de"]), own, tmp_path / "out")
+    assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 999, "held out": 1}
+
+
+def test_a_document_is_held_out_in_chunks_and_as_a_whole(own, tmp_path, encoder_checkpoint):
+    text = "Katze Hund Haus Fluss Wasser Buch rot groß Nacht Passwort"
+    own["exam"] = answers(tmp_path / "exam", text=text)
+    settings = own_settings(tmp_path / "own", languages=["de"])
+    settings.sources["exam"] = settings.sources["exam"].model_copy(update={"chunk_tokens": 8})
+    rows = [("The whole", text, "de"), ("A part", " ".join(text.split()[:6]), "de"), ("Cat", "Katze Hund", "de")]
+    own["web"] = tsv(tmp_path / "own" / "web.tsv", *rows)
+    corpora.build(settings, own, tmp_path / "out", encoder_checkpoint)
+    assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 1, "held out": 2}
+
+
 def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_path):
     settings = own_settings(tmp_path / "own", languages=["de", "fr"])
     (tmp_path / "own" / "books" / "all").mkdir(parents=True)
@@ -352,6 +530,62 @@ def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_pa
     corpora.build(settings, own, tmp_path / "out")
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
     assert statistics["pairs"] == {"mul": 2, "de": 1}
+
+
+def test_pairs_of_several_languages_are_kept_whatever_their_script(own, tmp_path, capsys):
+    settings = own_settings(tmp_path / "own")
+    others = [
+        "Доброе утро",
+        "今天天气很好",
+        "किताब मेज़ पर है",
+        "Καλημέρα",
+        "おはよう",
+        "صباح الخير",
+        "안녕하세요",
+        "ಬಾಗಿಲು",
+    ]
+    tsv(tmp_path / "own" / "books.tsv", *((f"Text {n}", other) for n, other in enumerate(others)))
+    own["books"] = tmp_path / "own" / "books.tsv"
+    settings.sources["books"] = source(language="mul")
+    corpora.build(settings, own, tmp_path / "out")
+    assert statistics_of(tmp_path / "out")["datasets"]["books"] == {"kept": len(others)}
+    assert f"books: kept {len(others)}\n" in capsys.readouterr().out
+
+
+def test_tables_are_prose_unless_their_source_says_otherwise(own, tmp_path):
+    rows = [("Press <b>start</b>:", "<b>Start</b> drücken:", "de"), ("Bluetooth", "Bluetooth", "de")]
+    own["web"] = tsv(tmp_path / "own" / "web.tsv", *rows)
+    for name, changes in (("prose", {}), ("interface", {"cleaning": "interface"})):
+        settings = own_settings(tmp_path / "own", languages=["de"])
+        settings.sources["web"] = source(**changes)
+        corpora.build(settings, own, tmp_path / name)
+    prose, interface = (set(read_pairs(tmp_path / name).non_english) for name in ("prose", "interface"))
+    assert prose - interface == {"<b>Start</b> drücken:", "Bluetooth"}
+    assert interface - prose == {"Start drücken"}
+
+
+def test_pairs_in_a_language_that_is_not_asked_for_are_counted_and_warned_of(own, tmp_path, capsys):
+    rows = [{"english": f"Good day {n}", "non_english": f"你好 {n}", "language": "zh-CN"} for n in range(9)]
+    own["books"] = jsonl(tmp_path / "own" / "books.jsonl", *rows, {**rows[0], "language": "ja"})
+    settings = own_settings(tmp_path / "own")
+    settings.sources["books"] = source()
+    corpora.build(settings, own, tmp_path / "out")
+    found = statistics_of(tmp_path / "out")
+    assert found["datasets"]["books"] == {"kept": 1, "other language: zh-CN": 9}
+    assert found["warnings"][-1] == "books: other language takes 9 of 10 pairs (zh-CN 9)"
+    assert "warning: books: other language takes 9 of 10 pairs (zh-CN 9)\n" in capsys.readouterr().out
+
+
+def test_language_without_a_pair_is_named_with_what_was_lost_of_it(own, tmp_path):
+    rows = [("Good morning", "Dobroje utro", "ru"), ("Good day", "你好", "zh-CN"), ("Peace", "Frieden", "de")]
+    tsv(tmp_path / "own" / "web.tsv", *rows)
+    settings = own_settings(tmp_path / "own", languages=["de", "fi", "ru", "zh"])
+    with pytest.raises(MilcoError) as error:
+        corpora.build(settings, own, tmp_path / "out")
+    assert str(error.value) == (
+        "languages: no training pair in fi, ru (web: script 1), zh (web: other language: zh-CN 1); "
+        "drop them or add a dataset"
+    )
 
 
 def test_failed_build_leaves_nothing_and_a_rerun_succeeds(own, tmp_path):

@@ -11,7 +11,7 @@ import yaml
 from miniature import read_pairs
 
 from milco import config
-from milco.data import corpora, home_assistant
+from milco.data import corpora, held_out, home_assistant
 from milco.data.beir import Collection, read_collection
 from milco.errors import MilcoError
 
@@ -234,6 +234,14 @@ def test_held_out_string_is_dropped_wherever_it_comes_again(built, kind):
     string = comparable([word(kind, "en")])
     assert string <= collection_texts(built, "test")
     assert string & comparable(training_texts(built, "english.parquet")) == set()
+
+
+def test_held_out_title_is_found_whatever_its_digest_ends_with(sources, tmp_path, monkeypatch):
+    own = held_out.digest
+    monkeypatch.setattr(held_out, "digest", lambda text: own(text)[:15] + b"\0")
+    corpora.build(settings(sources), sources, tmp_path / "out")
+    assert comparable([word("token", "en")]) & comparable(training_texts(tmp_path / "out", "items.parquet")) == set()
+    assert word("token", "en") not in training_texts(tmp_path / "out", "items.parquet")
 
 
 def test_pairs_that_were_held_out_are_counted(built):

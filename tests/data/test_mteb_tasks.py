@@ -17,13 +17,13 @@ from mteb.types import PromptType
 from transformers import AutoTokenizer
 
 from milco import config
-from milco.data import corpora
+from milco.data import corpora, held_out, mteb_tasks
 from milco.data.beir import Collection, read_collection
 from milco.data.mteb_tasks import pooled
 from milco.data.sources import fetch
 from milco.errors import MilcoError
 from milco.evaluation import budgets, index
-from milco.evaluation.encode import encode
+from milco.evaluation.encode import encode, folders_of
 from milco.evaluation.evaluate import evaluate, run_of
 from milco.modeling.model import MilcoModel
 
@@ -164,7 +164,7 @@ def test_each_subset_becomes_a_folder_that_says_where_it_is_from(known, tmp_path
         "ignore_identical_ids": False,
     }
     about = read_collection(tmp_path / "all" / "all-fr").about
-    assert [about[key] for key in ("query_language", "document_language", "split")] == ["fra", "fra", "dev"]
+    assert [about[key] for key in ("query_language", "document_language", "split")] == ["fr", "fr", "dev"]
 
 
 def test_texts_titles_and_grades_arrive_as_they_are(known, tmp_path):
@@ -204,7 +204,7 @@ class Two(Tiny):
 @pytest.mark.parametrize("changes", [{}, {"subsets": {"de-fr": "de"}}, {"language": "de"}])
 def test_two_languages_without_a_word_on_whose_they_are_are_refused(known, changes):
     known["TinyRetrieval"] = Two
-    assert "two languages for subset de-fr (deu, fra)" in refusal(**changes)
+    assert "two languages for subset de-fr (de, fr)" in refusal(**changes)
 
 
 def test_two_languages_are_told_apart_by_the_source(known, tmp_path):
@@ -241,6 +241,33 @@ def test_a_task_that_does_not_load_is_named_with_the_cause(known):
 
     known["TinyRetrieval"] = type("Broken", (Tiny,), {"load_data": fail})
     assert refusal() == "sources.tiny: mteb cannot load TinyRetrieval, subset de, test: no route"
+
+
+def test_the_paper_s_tasks_have_the_languages_that_a_configuration_calls_them():
+    def languages(task: str) -> dict[str, str]:
+        named = mteb.get_task(task).metadata.hf_subsets_to_langscripts
+        return {subset: mteb_tasks._languages("x", source(), subset, codes)["document_language"]
+                for subset, codes in named.items()}  # fmt: skip
+
+    for task in ("MIRACLRetrieval", "MIRACLRetrievalHardNegatives", "MultiLongDocRetrieval"):
+        assert all(subset == language for subset, language in languages(task).items())
+    assert languages("MKQARetrieval")["en"] == "en" and languages("MKQARetrieval")["zh_cn"] == "zh"
+    assert languages("LIMITRetrieval") == languages("MSMARCO") == {"default": "en"}
+
+
+def test_the_english_teacher_is_measured_on_english_subsets(known, tmp_path):
+    class English(Tiny):
+        metadata = metadata(eval_langs={"de": ["deu-Latn"], "en": ["eng-Latn"]})
+
+    known["TinyRetrieval"] = English
+    fetch("tiny", source(), tmp_path / "tiny")
+    assert [folder.name for folder in folders_of("teacher", tmp_path / "tiny")] == ["tiny-en"]
+    about = tmp_path / "tiny" / "tiny-en" / "collection.json"
+    about.write_text(about.read_text().replace('"en"', '"eng"'))  # as it was once written
+    assert [c.about["document_language"] for c in mteb_tasks.read_task("tiny", source(), tmp_path / "tiny")] == [
+        "de",
+        "en",
+    ]
 
 
 def test_names_of_the_paper_s_tasks_are_known():
@@ -336,6 +363,21 @@ def test_a_pool_holds_the_documents_of_all_subsets_and_is_asked_in_each_language
     assert files[0].samefile(files[1])
     found = measured(experiment, collections, model_folder, encoder_checkpoint, tmp_path)
     assert set(found.collection) == {"tiny-de", "tiny-fr"} and found.groupby("measure").value.mean()["nDCG@10"] > 0.05
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_queries_and_what_answers_them_are_held_out(pool, known, values, encoder_checkpoint, tmp_path):
+    built(settings(values, pool=pool), encoder_checkpoint, tmp_path)
+    forbidden = held_out.read(tmp_path / "corpora")
+    for subset in LANGUAGES:
+        drawn = draw(f"{subset} test")
+        right = {name for grades in drawn["relevant_docs"].values() for name, grade in grades.items() if grade}
+        texts = {row["id"]: row["text"] for row in drawn["corpus"]}
+        assert held_out.digests(row["text"] for row in drawn["queries"]) <= forbidden
+        assert held_out.digests(texts[name] for name in right) <= forbidden
+        others = held_out.digests(text for name, text in texts.items() if name not in right)
+        assert others and others.isdisjoint(forbidden)
+    assert held_out.digests(["Haus"]) <= forbidden  # the title of some
 
 
 def test_subsets_asked_in_one_language_share_their_queries_and_what_is_relevant():

@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 
 from milco.data import text
+from milco.languages import normal
 
 GOOD = {
     "ar": "تعذر الاتصال بالجهاز",
@@ -35,6 +36,38 @@ ENGLISH = "Failed to connect to the device"
 @pytest.mark.parametrize("language", GOOD)
 def test_translation_is_a_pair(language):
     assert text.rejection(ENGLISH, GOOD[language], language) is None
+
+
+# Languages whose letters the rules once did not know, and codes that they did not read.
+OTHERS = {
+    "kn": "ಸಾಧನಕ್ಕೆ ಸಂಪರ್ಕಿಸಲು ವಿಫಲವಾಗಿದೆ",
+    "mr": "उपकरणाशी कनेक्ट होऊ शकले नाही",
+    "gu": "ઉપકરણ સાથે જોડાવામાં નિષ્ફળ",
+    "si": "උපාංගයට සම්බන්ධ වීමට නොහැකි විය",
+    "km": "បរាជ័យក្នុងការភ្ជាប់ទៅឧបករណ៍",
+    "lo": "ເຊື່ອມຕໍ່ອຸປະກອນບໍ່ສຳເລັດ",
+    "my": "ကိရိယာသို့ ချိတ်ဆက်၍မရပါ",
+    "am": "ከመሣሪያው ጋር መገናኘት አልተቻለም",
+    "be": "Не ўдалося падключыцца да прылады",
+    "kk": "Құрылғыға қосылу мүмкін болмады",
+    "ps": "وسیلې سره نښلول ناکام شول",
+    "or": "ଡିଭାଇସ୍ ସହ ସଂଯୋଗ ବିଫଳ ହେଲା",
+    "yi": "פֿאַרבינדונג מיטן אַפּאַראַט איז דורכגעפֿאַלן",
+    "dv": "ޑިވައިސްއާ ގުޅުން ނުވި",
+    "sr": "Povezivanje sa uređajem nije uspelo",
+    "mul": "デバイスへの接続に失敗しました",
+    "zho": GOOD["zh"],
+    "zh_CN": GOOD["zh"],
+    "cmn-Hans": GOOD["zh"],
+    "hin_Deva": GOOD["hi"],
+    "jpn": GOOD["ja"],
+    "iw": GOOD["he"],
+}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_translation_into_any_language_is_a_pair(language):
+    assert text.rejection(ENGLISH, OTHERS[language], normal(language)) is None
 
 
 @pytest.mark.parametrize("language", [code for code in GOOD if code not in ("de", "pt-BR", "tr", "vi")])

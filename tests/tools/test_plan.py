@@ -40,7 +40,7 @@ def test_disk_is_that_of_the_cells(values):
     assert found["token cache"]["disk, GB"] == "96.0"  # twice a billion texts of 10 ids and 8 bytes beside them
     assert found["teacher targets"]["disk, GB"] == "408.0"
     assert found["encoding"]["what"].startswith("80 texts")  # of four systems
-    assert as_text(list(found.values())).count("\n") == 7
+    assert as_text(list(found.values())).count("\n") == 8
 
 
 @pytest.mark.parametrize(("cap", "english"), [(None, 50), (100, 50), (200, 50), (50, 37.5)])
@@ -57,3 +57,36 @@ def test_a_source_that_says_no_number_is_named(values):
         "pairs, triples, mine: say sources.NAME.examples"
     )
     assert "not counted" not in rows(PAPER)
+
+
+def english_texts(values, **changes) -> str:
+    pairs = {**values["sources"]["pairs"], "language": None, "examples": 120, **changes}
+    settings = {**values, "languages": ["aa", "bb", "cc", "dd"], "eval_languages": []}
+    found = rows(config.parse({**settings, "sources": {**values["sources"], "pairs": pairs}}))
+    return found["teacher targets"]["what"]
+
+
+def test_text_in_several_languages_has_its_english_side_once(values):
+    assert english_texts(values, subsets={"all": "mul"}) == "at least 30 texts"
+    assert english_texts(values, language="mul") == "at least 30 texts"
+    assert english_texts(values) == "at least 30 texts"  # a table with a column of languages
+    assert english_texts(values, subsets={"all": "mul", "x": "aa", "y": "bb"}) == "at least 20 texts"
+    assert english_texts(values, language="aa") == "120 texts"
+
+
+def test_subsets_of_a_task_of_mteb_are_counted_alone():
+    def encoded(**changes) -> int:
+        sources = {**PAPER.sources, "mldr": PAPER.sources["mldr"].model_copy(update=changes)}
+        evaluate = PAPER.evaluate.model_copy(update={"test_collections": ["mldr"], "baselines": []})
+        found = rows(PAPER.model_copy(update={"sources": sources, "evaluate": evaluate}))
+        return int(found["encoding"]["what"].split()[0].replace(",", ""))
+
+    german, hindi = (encoded(subsets={code: code}) for code in ("de", "hi"))
+    assert 0 < german < encoded() and encoded(subsets={"de": "de", "hi": "hi"}) == german + hindi
+
+
+@pytest.mark.parametrize("which", ["relevant", "all", "queries"])
+def test_what_will_be_held_out_is_said(values, which):
+    (row,) = [rows(config.parse({**values, "corpora": {"decontaminate": which}}))["held out"]]
+    said = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
+    assert row["what"].startswith(f"{said[which]} of mine leave the training text")

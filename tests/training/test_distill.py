@@ -104,6 +104,32 @@ def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values,
     assert len(seen) > 15
 
 
+def test_a_group_takes_negatives_again_where_there_are_too_few(values, model, capsys):
+    triples = {
+        "query": ["die Katze", "Haus", "Fluss"],
+        "pos": [["the cat"], ["the house"], ["the river"]],
+        "neg": [["the dog"], ["the cat", "the dog"], ["the cat", "the dog", "a tree", "a book", "red"]],
+        "pos_scores": [[9.0], [8.0], [7.0]],
+        "neg_scores": [[1.5], [2.5, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]],
+    }
+    for size in (2, 4, 6, 12):
+        config = parse({**values, "distill": {**values["distill"], "train_group_size": size}})
+        groups = Groups(pa.table(triples), model, config)
+        short = sum(len(negatives) < size - 1 for negatives in triples["neg"])
+        said = f"{short} of 3 queries have fewer than {size - 1} negatives: drawn with replacement\n" if short else ""
+        assert capsys.readouterr().out == said
+        seen: list[set[float]] = [set(), set(), set()]
+        for step in range(20):
+            part = groups(np.array([0, 1, 2]), step)
+            assert part["scores"].shape == (3, size)
+            for example, scores in enumerate(part["scores"].tolist()):
+                assert scores[0] == triples["pos_scores"][example][0]
+                seen[example] |= set(scores[1:])
+                if len(triples["neg"][example]) >= size - 1:
+                    assert len(set(scores)) == size
+        assert seen == [set(scores) for scores in triples["neg_scores"]]
+
+
 def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its_encoder(
     prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path
 ):

@@ -1,11 +1,13 @@
 """Distillation triples: which documents come into them, in which language, in which order, with which scores."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
 import torch
@@ -14,7 +16,9 @@ from conftest import ENGLISH_WORDS, SOURCE_WORDS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from milco import config
+from milco.data import held_out
 from milco.data.corpora import TRIPLE_COLUMNS
+from milco.data.held_out import digests
 from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
 from milco.training import mine
@@ -80,6 +84,7 @@ class Corpora:
         with pa.ipc.new_file(str(self.teacher / "targets-00000.arrow"), batch.schema) as file:
             file.write_batch(batch)
         (self.teacher / "columns.json").write_text("30")
+        held_out.write(self.folder, set())
 
     def mined(self, **changes) -> pd.DataFrame:
         return mine.mine_items(self.items, self.folder, self.teacher, settings(**changes))
@@ -242,32 +247,49 @@ def user_triples(folder: Path, *rows: dict) -> Path:
     return path
 
 
+def read(path: Path, forbidden=()) -> tuple[pd.DataFrame, Counter]:
+    counts: Counter = Counter()
+    config = settings(distill__train_group_size=4)
+    return pd.concat(mine.read_triples(path, config, "triples", digests(forbidden), counts)), counts
+
+
+def statistics_of(triples: Path) -> dict:
+    return json.loads(pq.read_metadata(triples).metadata[b"statistics"])
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(MilcoError) as error:
-        list(mine.read_triples(path, settings(distill__train_group_size=4), "triples"))
+        read(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_user_s_triples_with_just_enough_negatives_are_taken(tmp_path):
     path = user_triples(tmp_path, TRIPLE, TRIPLE)
-    found = pd.concat(mine.read_triples(path, settings(distill__train_group_size=4), "triples"))
+    found, counts = read(path)
     assert [list(documents) for documents in found.neg] == [TRIPLE["neg"]] * 2
+    assert counts == {"kept": 2}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"neg": TRIPLE["neg"][:2], "neg_scores": [2.0, 1.0]},
-        {"neg": [], "neg_scores": []},
-        {"pos": [], "pos_scores": []},
-    ],
-    ids=["two negatives", "no negative", "no positive"],
-)
-def test_user_s_triple_with_too_few_documents_is_named(tmp_path, change):
-    path = user_triples(tmp_path, TRIPLE, TRIPLE, {**TRIPLE, **change})
-    message = refusal(path)
-    assert message.startswith(f"{path}: row 3: ") and "distill.train_group_size" in message
+def test_user_s_triple_with_few_negatives_is_kept_and_counted(tmp_path):
+    found, counts = read(user_triples(tmp_path, TRIPLE, {**TRIPLE, "neg": ["a door"], "neg_scores": [2.0]}))
+    assert [len(documents) for documents in found.neg] == [3, 1]
+    assert counts == {"kept": 2, mine.SHORT: 1}
+
+
+@pytest.mark.parametrize("change", [{"neg": [], "neg_scores": []}, {"pos": [], "pos_scores": []}], ids=str)
+def test_user_s_triple_without_a_document_of_either_kind_is_left_out_and_counted(tmp_path, change):
+    found, counts = read(user_triples(tmp_path, TRIPLE, {**TRIPLE, **change}, {**TRIPLE, "query": "Tür"}))
+    assert found["query"].tolist() == ["Lampe", "Tür"]
+    assert counts == {"kept": 2, "without a positive or a negative": 1}
+
+
+def test_user_s_triple_that_asks_or_holds_what_must_not_be_trained_on_is_left_out_and_counted(tmp_path):
+    rows = [{**TRIPLE, "query": query} for query in ("Lampe", "LAMPE:", "Tür")]
+    path = user_triples(tmp_path, *rows, {**TRIPLE, "pos": ["a lamp", "The `lamp`"], "pos_scores": [3.0, 2.0]})
+    assert read(path, ["lampe"])[0]["query"].tolist() == ["Tür"]
+    found, counts = read(path, ["the lamp", "A DOOR"])  # a negative may be anything
+    assert found["query"].tolist() == ["Lampe", "LAMPE:", "Tür"] and counts == {"kept": 3, "held out": 1}
 
 
 @pytest.mark.parametrize(
@@ -304,10 +326,50 @@ def test_triples_of_all_datasets_come_into_one_file(corpora, mined, tmp_path):
     assert found["query"].tolist() == [*mined["query"], "Lampe"]
     assert [list(scores) for scores in found.neg_scores] == [*mined.neg_scores, TRIPLE["neg_scores"]]
     assert [item.name for item in (tmp_path / "out").iterdir()] == ["triples.parquet"]
+    assert statistics_of(tmp_path / "out" / "triples.parquet") == {
+        "datasets": {"home-assistant": {"kept": len(mined)}, "triples": {"kept": 1}},
+        "warnings": [],
+    }
+
+
+def test_what_is_lost_of_triples_is_said_and_stands_in_their_file(corpora, tmp_path, capsys):
+    lacking = {**TRIPLE, "pos": [], "pos_scores": []}
+    path = user_triples(
+        tmp_path, TRIPLE, lacking, lacking, {**TRIPLE, "query": "Tür", "neg": ["b"], "neg_scores": [1.0]}
+    )
+    held_out.write(corpora.folder, digests(["Lampe"]))
+    own = settings(distill__train_datasets=["triples"], distill__train_group_size=4)
+    mine.mine(own, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "triples.parquet")
+    found = statistics_of(tmp_path / "triples.parquet")
+    numbers = {"kept": 1, "held out": 1, "without a positive or a negative": 2, mine.SHORT: 1}
+    assert found == {"datasets": {"triples": numbers}, "warnings": []}
+    said = capsys.readouterr().out
+    assert said.startswith("triples: kept 1, held out 1, ") and f"{mine.SHORT} 1\n" in said
+    assert len(pd.read_parquet(tmp_path / "triples.parquet")) == 1
+
+
+def test_a_reason_that_takes_most_of_the_triples_is_warned_of(corpora, tmp_path, capsys):
+    path = user_triples(tmp_path, TRIPLE, TRIPLE, {**TRIPLE, "query": "Tür"})
+    held_out.write(corpora.folder, digests(["Lampe"]))
+    own = settings(distill__train_datasets=["triples"], distill__train_group_size=4)
+    mine.mine(own, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "triples.parquet")
+    assert statistics_of(tmp_path / "triples.parquet")["warnings"] == ["triples: held out: 2 of 3 triples"]
+    assert "warning: triples: held out: 2 of 3 triples\n" in capsys.readouterr().out
+
+
+def test_triples_of_which_none_is_left_are_named_with_what_took_them(corpora, tmp_path):
+    path = user_triples(tmp_path, TRIPLE)
+    held_out.write(corpora.folder, digests(["Lampe"]))
+    own = settings(distill__train_datasets=["triples"])
+    with pytest.raises(
+        MilcoError, match=r"^distill\.train_datasets: no triple is left \(triples: kept 0, held out 1\)$"
+    ):
+        mine.mine(own, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "out" / "triples.parquet")
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_wrong_triples_leave_no_file(corpora, tmp_path):
-    path = user_triples(tmp_path, {**TRIPLE, "pos": []})
+    path = user_triples(tmp_path, {**TRIPLE, "pos_scores": []})
     both = settings(distill__train_datasets=["home-assistant", "triples"], distill__train_group_size=4)
     with pytest.raises(MilcoError):
         mine.mine(both, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "out" / "triples.parquet")

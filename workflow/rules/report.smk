@@ -58,6 +58,7 @@ rule report:
         models=lambda wildcards: [f"{folder}/model" for folder in trainings(owner("report", wildcards)).values()],
         index=needs("report", lambda e: e.index.path),
         prune=needs("report", lambda e: e.pruning.path),
+        triples=needs("report", lambda e: e.triples.path),
     output:
         report="results/{experiment}/report.html",
         metrics="results/{experiment}/metrics.csv",
@@ -81,6 +82,7 @@ rule report:
     shell:
         "python -m milco.stages report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
+        " --triples {input.triples}"
         " --published {params.published}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"
