@@ -648,6 +648,6 @@ def passage(language: str, topics: tuple[int, ...]) -> str:
     return joined(language, [answers(language)[topic] for topic in topics])
 
 
-# Training text is made of two answers, documents of test collections are made of three: none is the other.
-PAIRS = list(permutations(range(6), 2))
-TRIPLES = list(permutations(range(6), 3))
+# Sentences of training text are two answers, passages are four, documents of test collections are three: none is the
+# other unless it is meant to be.
+PAIRS, TRIPLES, FOURS = (list(permutations(range(6), size)) for size in (2, 3, 4))

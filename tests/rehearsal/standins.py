@@ -14,7 +14,7 @@ import io
 import json
 import unicodedata
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import cycle, islice
@@ -29,6 +29,7 @@ import yaml
 from hub import Hub
 from phrases import (
     ENGLISH_GREETINGS,
+    FOURS,
     GREETINGS,
     PAIRS,
     TEXTS,
@@ -44,6 +45,7 @@ TOKEN = "hf_tokenoftherehearsal"  # of somebody who has accepted the teacher's t
 Files = dict[str, bytes]
 Rows = list[dict[str, Any]]
 Pair = tuple[str, str]  # English, other language
+Side = Callable[[str], list[str]]  # language → its questions, or its answers
 
 MMARCO = ["ar", "zh", "nl", "fr", "de", "hi", "id", "it", "ja", "pt", "ru", "es", "vi"]
 # Languages of the mixed tables: the two that have only some have them here, too.
@@ -117,15 +119,22 @@ def commit(hub: Hub, name: str, files: Files, revision: str | None = None) -> No
 # Parallel text
 
 
-def translated(dataset: str, language: str, count: int, side: Any = answers) -> list[Pair]:
-    """Pairs of two sentences each; of a dataset all languages translate the same English texts, or nearly."""
-    topics = Random(dataset).sample(PAIRS, min(len(PAIRS), count + 3))
+def translated(
+    dataset: str, language: str, count: int, side: Side = answers, orders: list[tuple[int, ...]] = PAIRS
+) -> list[Pair]:
+    """Pairs of some sentences each; of a dataset all languages translate the same English texts, or nearly."""
+    topics = Random(dataset).sample(orders, min(len(orders), count + 3))
     kept = sorted(Random(f"{dataset} {language}").sample(topics, count))
-    return [tuple(joined(code, [side(code)[topic] for topic in both]) for code in ("en", language)) for both in kept]
+    made = ([joined(code, [side(code)[topic] for topic in order]) for code in ("en", language)] for order in kept)
+    return [(english, other) for english, other in made]
 
 
 def pair_rows(pairs: Iterable[Pair], **more: Any) -> Rows:
     return [{"english": english, "non_english": other, **more} for english, other in pairs]
+
+
+def mmarco_passages(language: str) -> list[Pair]:
+    return translated("mmarco-passages", language, 12, orders=FOURS)
 
 
 def mixed_rows(name: str) -> Rows:
@@ -154,12 +163,12 @@ def one_table(rows: Rows) -> Files:
 
 
 def parallel_tables() -> dict[str, Files]:
-    passages = {f"en_{language}": translated("mmarco-passages", language, 12) for language in MMARCO}
+    passages = {f"en_{language}": mmarco_passages(language) for language in MMARCO}
     queries = {language: translated("mmarco-queries", language, 8, questions) for language in MMARCO}
     for leak in LEAKS["mmarco-queries"]:
         (language,) = (code for code in MMARCO if leak[1] in questions(code))
         queries[language].append(leak)
-    titles = [(english.split()[1], other.split()[-1]) for code in ALL for english, other in translated("t", code, 1)]
+    titles = [(title("en", topic), title(code, topic)) for code in ALL for topic in Random(code).sample(range(6), 2)]
     found = {
         "omai-research/parallel_mmarco_passage": in_subsets({
             name: [{"id": number, **row} for number, row in enumerate(pair_rows(pairs))]
@@ -219,7 +228,7 @@ def triple_tables() -> dict[str, Files]:
     asked = [language for language in TEXTS if questions(language)]
     return {
         "omai-research/bge-multilingual-distillation-dataset": one_table(triple_rows("bge", asked, 4)),
-        "omai-research/bge-retrieval-distillation-qwen3-4b": one_table(triple_rows("qwen", asked, 1)),
+        "omai-research/bge-retrieval-distillation-qwen3-4b": one_table(triple_rows("qwen", asked, 4)),
     }
 
 
@@ -305,8 +314,8 @@ def in_language(task: str, language: str) -> Part:
         for row in part.qrels:
             row["score"] *= 3
         return part
-    if task == "MKQARetrieval":  # documents are answers, without a title
-        part = collection(task, language, language)
+    if task == "MKQARetrieval":  # documents are answers, without a title; each is asked for
+        part = collection(task, language, language, queries=6)
         for number, row in enumerate(part.corpus):
             del row["title"]
             row["text"] = answers(language)[number] if number < 6 else row["text"]
@@ -321,8 +330,8 @@ def in_language(task: str, language: str) -> Part:
             del row["title"]
         for row in part.corpus[:2]:
             order = Random(row["text"]).sample(answers(language), 6)
-            longer = islice(cycle(order), 3000 // min(map(len, order)))
-            row["text"] = joined(language, [row["text"], *longer])[:3000]
+            longer = islice(cycle(order), 3600 // min(map(len, order)))
+            row["text"] = joined(language, [row["text"], *longer])[:3600]
     return part
 
 
@@ -367,10 +376,13 @@ def arguana() -> Part:
 
 
 def msmarco() -> Part:
-    """MSMARCO: its documents are the English side of mMARCO's passages."""
+    """MSMARCO: its documents are the English side of mMARCO's passages; a few of them are judged relevant."""
     part = collection("MSMARCO", "en", "en")
-    passages = {english for language in MMARCO for english, _ in translated("mmarco-passages", language, 12)}
-    part.corpus += [{"id": str(7067032 + n), "title": "", "text": text} for n, text in enumerate(sorted(passages))]
+    passages = sorted({english for language in MMARCO for english, _ in mmarco_passages(language)})
+    names = {text: str(7067032 + n) for n, text in enumerate(passages)}
+    part.corpus += [{"id": name, "title": "", "text": text} for text, name in names.items()]
+    for row, text in zip(part.queries, passages[:2], strict=False):
+        part.qrels.append({"query-id": row["id"], "corpus-id": names[text], "score": 1})
     return part
 
 
