@@ -25,6 +25,8 @@ import standins  # noqa: E402
 
 CONFIGURATION = [ROOT / "config" / "milco.yaml", ROOT / "config" / "ablations.yaml", HERE / "overlay.yaml"]
 TARGETS = ["all", "ablations"]
+# Jobs of tiny models spend their time on imports, with one core: two run at once.
+THREADS = [f"{rule}=1" for rule in ("tokenize", "teacher", "mine", "align", "distill", "encode")]
 
 
 def environment(folder: Path, address: str) -> dict[str, str]:
@@ -47,7 +49,7 @@ def environment(folder: Path, address: str) -> dict[str, str]:
 def command(project: Path, arguments: list[str]) -> list[str]:
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     snakemake += ["--profile", str(ROOT / "profiles" / "local"), "--configfile", *map(str, CONFIGURATION)]
-    return [*snakemake, "--directory", str(project), "--cores", "2", *arguments]
+    return [*snakemake, "--directory", str(project), "--set-threads", *THREADS, "--cores", "2", *arguments]
 
 
 def times(project: Path) -> pd.DataFrame:
