@@ -68,14 +68,14 @@ LEAKS: dict[str, list[Pair]] = {
     "mmarco-queries": [(questions("en")[0], questions(language)[0]) for language in ("de", "hi", "ru", "zh")],
     "opensubtitles": [(questions("en")[1], questions(language)[1]) for language in ("ar", "bn", "ja", "sw", "th")],
     "jw300": [(answers("en")[2], answers(language)[2]) for language in ("fi", "he", "km", "ko", "tr")],
-    # The same in other letters: decomposed, with a zero-width space, a colon, backticks, other case.
+    # Beside freely translated English, and in other letters: decomposed, with a zero-width space, a colon, backticks.
     "tatoeba": [
-        (questions("en")[3], unicodedata.normalize("NFD", questions("vi")[3])),
-        (questions("en")[3], unicodedata.normalize("NFD", questions("ko")[3])),
-        (questions("en")[3], f"\u200b{questions('fr')[3]}"),
-        (questions("en")[4], f"{questions('es')[4]}:"),
-        (questions("en")[4], f"`{questions('de')[4]}`"),
-        (questions("en")[4], questions("ru")[4].upper()),
+        ("I wonder why the river is so high.", unicodedata.normalize("NFD", questions("vi")[3])),
+        ("I wonder why the river is so high.", unicodedata.normalize("NFD", questions("ko")[3])),
+        ("I wonder why the river is so high.", f"\u200b{questions('fr')[3]}"),
+        ("Tell me what the bread costs.", f"{questions('es')[4]}:"),
+        ("Tell me what the bread costs.", f"`{questions('de')[4]}`"),
+        ("Tell me what the bread costs.", questions("ru")[4].upper()),
     ],
 }
 # Good pairs of prose that are no strings of an interface.
