@@ -78,6 +78,16 @@ LEAKS: dict[str, list[Pair]] = {
         ("Tell me what the bread costs.", questions("ru")[4].upper()),
     ],
 }
+# Questions of CQADupstack as people write them, which cleaning changes; they stand in training text to the letter.
+AWKWARD = {
+    "CQADupstackTexRetrieval": ("How do I write the `river` label:", "Wie schreibe ich die `river`-Beschriftung:"),
+    "CQADupstackUnixRetrieval": ("Where does *less* keep its history?", "Где *less* хранит историю?"),
+    "CQADupstackWordpressRetrieval": (
+        unicodedata.normalize("NFD", "Which plugin shows a café?"),
+        "カフェを表示するのは？",
+    ),
+}
+LEAKS["talks"] = list(AWKWARD.values())
 # Good pairs of prose that are no strings of an interface.
 PROSE: list[Pair] = [
     ("2 + 2 = 4", "2+2=4"),
@@ -400,7 +410,21 @@ def english(task: str) -> Part:
         part.qrels.append({"query-id": query, "corpus-id": "Mild_Winter_-LRB-gone-RRB-", "score": 1})
     if task == "NFCorpus":  # a judged query that is nowhere
         part.qrels.append({"query-id": "PLAIN-9999", "corpus-id": part.corpus[0]["id"], "score": 2})
+    if task in AWKWARD:
+        part.queries[0]["text"] = AWKWARD[task][0]
     return part
+
+
+def scifact_leak() -> Pair:
+    """The text of a relevant document of SciFact, without its title."""
+    part = english("SciFact")
+    (name,) = {row["corpus-id"] for row in part.qrels if row["query-id"] == part.queries[0]["id"] and row["score"]}
+    (text,) = (row["text"] for row in part.corpus if row["id"] == name)
+    (order,) = (triple for triple in TRIPLES if passage("en", triple) == text)
+    return text, passage("de", order)
+
+
+LEAKS["wikimatrix"] = [scifact_leak()]
 
 
 def as_parquet(parts: dict[tuple[str, str], Part]) -> Files:
