@@ -306,8 +306,13 @@ def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process ends up alone with one of them."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    longest = ["test_workflow.py", "test_recovery.py", "test_docs.py"]
+
+    def place(item) -> int:
+        name = item.path.name
+        return longest.index(name) if name in longest else len(longest) + (not item.get_closest_marker("slow"))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,8 @@ import plain
 import table
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):

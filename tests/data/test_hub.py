@@ -19,6 +19,8 @@ from milco.config import Source
 from milco.data import corpora
 from milco.modeling.model import MilcoModel
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_averysecrettokenindeed"
 PAIRS = "datasets/owner/pairs"

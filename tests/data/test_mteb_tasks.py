@@ -27,6 +27,8 @@ from milco.evaluation.encode import encode, folders_of
 from milco.evaluation.evaluate import evaluate, run_of
 from milco.modeling.model import MilcoModel
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = {"de": ["deu-Latn"], "fr": ["fra-Latn"]}
 CHECKED = {"nDCG@10": "ndcg_at_10", "RR@10": "mrr_at_10", "R@5": "recall_at_5", "nDCG@20": "ndcg_at_20"}
 

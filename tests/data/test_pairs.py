@@ -13,6 +13,8 @@ from miniature import read_pairs
 from milco.data import pairs
 from milco.errors import MilcoError
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(0)
 MANY = [
     (

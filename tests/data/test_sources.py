@@ -21,6 +21,8 @@ from milco.config import Source
 from milco.data.sources import fetch
 from milco.errors import MilcoError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 WHEEL = "tinypack-1.0-py3-none-any.whl"
 TABLE = b"Good morning\tGuten Morgen\n" * 4000

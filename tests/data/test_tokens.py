@@ -16,6 +16,8 @@ from milco.data.shards import Shards, write_shards
 from milco.data.tokens import TokenCache, build
 from milco.errors import MilcoError
 
+pytestmark = pytest.mark.slow
+
 ENGLISH = ["the cat", "dog", "the big red house and the water", "", "book river night"]
 PAIRS = [  # a text's translations together, texts with few of them first
     (1, "der Hund"),

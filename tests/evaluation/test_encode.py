@@ -15,6 +15,8 @@ from milco.evaluation.encode import Vectors, encode, merge, texts_of_shard
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def corpora(values, tmp_path):

@@ -21,6 +21,8 @@ from milco.tools import command
 from milco.tools.export import export
 from milco.training import distill
 
+pytestmark = pytest.mark.slow
+
 CONFIGURATION = """
 from transformers import BertConfig
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Compiles both kernels outside of the interpreter, and says of each: bytes of shared memory, bytes of a thread's stack
 # (where values go for which it has no register), and whether it multiplies on tensor cores.
 COMPILE = r"""

@@ -23,6 +23,8 @@ from phrases import TEXTS, questions, sentences
 from milco import config
 from milco.data.text import clean, comparable
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NAMED = [ROOT / "config" / "milco.yaml", ROOT / "config" / "ablations.yaml"]
 SOURCES = {name: source for path in NAMED for name, source in yaml.safe_load(path.read_text())["sources"].items()}

@@ -22,6 +22,8 @@ from milco.evaluation.budgets import choices
 from milco.evaluation.encode import Vectors
 from milco.modeling.model import MilcoModel
 
+pytestmark = pytest.mark.slow
+
 DEMO = ROOT / "config" / "demo.yaml"
 
 

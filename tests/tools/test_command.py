@@ -10,6 +10,8 @@ from miniature import write_lines
 
 from milco.tools import command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def milco(monkeypatch, capsys, model_folder):

@@ -19,6 +19,8 @@ from milco.evaluation.search import rank_exactly
 from milco.tools.engines import engine_at
 from milco.tools.engines.base import read_parts
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = 280_000
 
 

@@ -26,6 +26,8 @@ from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
 from milco.tools.export import export, write_code, write_onnx
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LONG = " ".join(["the", "cat", "Hund", "house", "rot", "water", "дом", "red"] * 3)
 # Loads a model where neither this package nor Triton can be imported, and says what it makes of the texts it is given.

@@ -16,6 +16,8 @@ from milco.data.vectors import load_vectors, save_vectors
 from milco.modeling.pruning import prune
 from milco.tools.export import export
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOKEN, STRANGER = "hf_averysecrettokenindeed", "hf_anothersecrettoken"
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"

@@ -18,6 +18,8 @@ from milco.tools.inspection import load_model
 from milco.tools.retrieval import Retriever
 from milco.tools.serve import Answers, Server
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     """<img src=x onerror="document.title='owned'"> "house" 'the' </li><script>document.title='owned'</script> &amp;"""
 )

@@ -20,6 +20,8 @@ from milco.tools.streams import encode, prune
 from milco.tools.text_files import count_texts, read_texts
 from milco.tools.vector_files import read_vectors
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {"a": "die Katze", "b": "", "ü\"'<": "le chat\u2028rouge", "d": "ночь", "7": "the old house", "f": "猫 水"}
 
 

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from milco.errors import MilcoError
 from milco.training.recovery import damage, last_checkpoint, seal, writing
 
+pytestmark = pytest.mark.slow
+
 STEPS = 1000
 
 

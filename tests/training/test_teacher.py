@@ -13,6 +13,8 @@ from milco.modeling.rows import in_text_order
 from milco.modeling.teacher import Teacher
 from milco.training.teacher import Targets, write_targets
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the cat", "the dogs of the king and the queen", "", "red", "night train to the river in the rain", "red red"]
 
 
