@@ -34,16 +34,16 @@ def parse_all(values: dict[str, Any], origin: str = "configuration") -> list[Con
     base = parse(values, origin)
     found = [base]
     for name, changes in base.experiments.items():
-        changed = _merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
+        changed = merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
         found.append(parse(changed, f"{origin}: experiments.{name}"))
     return found
 
 
-def _merge(values: Any, changes: Any) -> Any:
+def merge(values: Any, changes: Any) -> Any:
     """`values` with `changes`: sections are merged, everything else is replaced."""
     if not (isinstance(values, dict) and isinstance(changes, dict)):
         return changes
-    return values | {name: _merge(values.get(name), change) for name, change in changes.items()}
+    return values | {name: merge(values.get(name), change) for name, change in changes.items()}
 
 
 def _explain(origin: str, problem: Any) -> str:

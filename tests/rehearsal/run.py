@@ -3,7 +3,7 @@
     python tests/rehearsal/run.py [--folder FOLDER] [-- TARGET OPTION …]
 
 Serves the stand-ins on the loopback, and runs Snakemake with config/milco.yaml, config/ablations.yaml and overlay.yaml
-in a project folder of its own, which is a new one by default and stays. Without targets: all ablations. At the end it
+in a project folder of its own, a new one by default, which stays. Without targets: all, ablations, card. At the end it
 prints how long the jobs of each rule took.
 """
 
@@ -24,7 +24,7 @@ import pandas as pd  # noqa: E402
 import standins  # noqa: E402
 
 CONFIGURATION = [ROOT / "config" / "milco.yaml", ROOT / "config" / "ablations.yaml", HERE / "overlay.yaml"]
-TARGETS = ["all", "ablations"]
+TARGETS = ["all", "ablations", "card"]
 # Jobs of tiny models spend their time on imports, with one core: two run at once.
 THREADS = [f"{rule}=1" for rule in ("tokenize", "teacher", "mine", "align", "distill", "encode")]
 
@@ -60,23 +60,27 @@ def times(project: Path) -> pd.DataFrame:
     return seconds.agg(["count", "sum", "max"]).round(1)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="project and caches; a new one by default")
-    parser.add_argument("snakemake", nargs="*", help="targets and options, after --")
-    said = parser.parse_args()
-    folder = (said.folder or Path(tempfile.mkdtemp(prefix="milco-rehearsal-"))).resolve()
+def rehearse(folder: Path, arguments: list[str]) -> int:
+    """Run Snakemake on the stand-ins in `folder`, or go on there; returns its exit status."""
     project = folder / "project"
     project.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with hub.running() as there:
         standins.fill(there)
         print(f"{len(there.repositories)} repositories at {there.address}, project in {project}", flush=True)
-        done = subprocess.run(command(project, said.snakemake or TARGETS), env=environment(folder, there.address))
-        print(f"{len(there.log)} requests")
+        done = subprocess.run(command(project, arguments), env=environment(folder, there.address))
     print(times(project).to_string())
-    print(f"{time.monotonic() - start:.0f} s, exit {done.returncode}")
+    print(f"{time.monotonic() - start:.0f} s, exit {done.returncode}", flush=True)
     return done.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="project and caches; a new one by default")
+    parser.add_argument("snakemake", nargs="*", help="targets and options, after --")
+    said = parser.parse_args()
+    folder = said.folder or Path(tempfile.mkdtemp(prefix="milco-rehearsal-"))
+    return rehearse(folder.resolve(), said.snakemake or TARGETS)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ def parallel_tables() -> dict[str, Files]:
     for leak in LEAKS["mmarco-queries"]:
         (language,) = (code for code in MMARCO if leak[1] in questions(code))
         queries[language].append(leak)
-    titles = [(title("en", topic), title(code, topic)) for code in ALL for topic in Random(code).sample(range(6), 2)]
+    chosen = [(code, topic) for code in ALL for topic in Random(code).sample(range(6), 2)]
+    titles = [(name("en", topic), name(code, topic)) for code, topic in chosen for name in (title, ending)]
     found = {
         "omai-research/parallel_mmarco_passage": in_subsets({
             name: [{"id": number, **row} for number, row in enumerate(pair_rows(pairs))]
@@ -291,6 +292,12 @@ def title(language: str, topic: int) -> str:
     """The first words of an answer."""
     words = answers(language)[topic].split()
     return " ".join(words[:2]) if len(words) > 2 else words[0][:4]
+
+
+def ending(language: str, topic: int) -> str:
+    """The last words of an answer, which no document has for its title."""
+    words = answers(language)[topic].split()
+    return " ".join(words[-2:]) if len(words) > 2 else words[-1][-5:]
 
 
 def collection(task: str, asked: str, read: str, documents: int = 8, queries: int = 4) -> Part:

@@ -21,6 +21,7 @@ import yaml
 from phrases import TEXTS, questions, sentences
 
 from milco import config
+from milco.config.reading import merge
 from milco.data.text import clean, comparable
 
 pytestmark = pytest.mark.slow
@@ -276,9 +277,9 @@ def leaves(values: dict, prefix: tuple = ()) -> dict[tuple, object]:
 def test_the_overlay_makes_numbers_smaller_and_takes_nothing_away():
     values: dict = {}
     for path in NAMED:
-        values = config._merge(values, yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = merge(values, yaml.safe_load(path.read_text(encoding="utf-8")))
     changes = yaml.safe_load((Path(__file__).parent / "overlay.yaml").read_text(encoding="utf-8"))
-    before, after = config.parse_all(values), config.parse_all(config._merge(values, changes))
+    before, after = config.parse_all(values), config.parse_all(merge(values, changes))
     assert [one.experiment for one in before] == [one.experiment for one in after]
     full = leaves(before[0].model_dump())
     for key, value in leaves(changes).items():

@@ -1,0 +1,120 @@
+"""What every stage of the rehearsed experiment saw, and what came out of it: `make rehearsal`."""
+
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import run
+import standins
+import yaml
+from test_standins import SCRIPTS
+from transformers import AutoModel
+
+from milco.config import load
+from milco.experiments import Experiment
+
+pytestmark = pytest.mark.rehearsal
+MIRACL = 18  # languages
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Path:
+    """The finished project; MILCO_REHEARSAL names a folder that is kept, in which an earlier run goes on."""
+    kept = os.environ.get("MILCO_REHEARSAL")
+    folder = Path(kept).resolve() if kept else tmp_path_factory.mktemp("rehearsal")
+    assert run.rehearse(folder, run.TARGETS) == 0, f"see the log above; what was made lies in {folder}"
+    return folder / "project"
+
+
+@pytest.fixture(scope="session")
+def experiments(project) -> list[Experiment]:
+    """The experiment and its variants, the experiment first."""
+    found = [Experiment(load(path)) for path in sorted(project.glob("results/*/config.yaml"))]
+    assert [one.name for one in found][:1] == ["milco"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def statistics(project, experiments) -> dict:
+    """What `corpora` says of the experiment's text."""
+    return json.loads((project / experiments[0].corpora.path / "statistics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def base(experiments) -> Experiment:
+    return experiments[0]
+
+
+def test_every_variant_was_rehearsed(experiments):
+    wanted = yaml.safe_load((run.ROOT / "config" / "ablations.yaml").read_text(encoding="utf-8"))["experiments"]
+    assert {one.name for one in experiments} == {"milco", *(f"milco-{name}" for name in wanted)}
+
+
+def test_every_dataset_is_trained_on_and_every_loss_has_a_reason(base, statistics):
+    tables = {name: len(standins.mixed_rows(name)) for name in standins.MIXED}
+    assert statistics["datasets"].keys() == set(base.config.align.train_datasets)
+    for name, counted in statistics["datasets"].items():
+        assert counted["kept"] > 0, name
+        assert counted.keys() <= {"kept", "held out", "duplicate"}, (name, counted)
+        if name in tables:
+            assert sum(counted.values()) == tables[name], name
+    assert statistics["warnings"] == []
+
+
+def test_every_language_and_script_is_trained_on(project, base, statistics):
+    assert set(base.config.languages) < set(statistics["pairs"])
+    pairs = pd.read_parquet(project / base.corpora.path / "parallel.parquet")
+    text = "".join(pairs.non_english[pairs.language == "mul"])
+    found = {unicodedata.name(letter, "").split(" ")[0] for letter in text}
+    assert found >= SCRIPTS, SCRIPTS - found
+
+
+def test_no_test_string_is_trained_on(project, base):
+    corpora = project / base.corpora.path
+    english = pd.read_parquet(corpora / "english.parquet").english
+    pairs = pd.read_parquet(corpora / "parallel.parquet")
+    left = set(zip(pairs.english_id.map(english), pairs.non_english, strict=True))
+    assert not {pair for leaks in standins.LEAKS.values() for pair in leaks} & left
+    assert set(standins.PROSE) <= left
+
+
+def test_every_system_is_measured_on_every_collection(project, base):
+    found = {
+        system: set(pd.read_parquet(project / base.runs[system].path / "measures.parquet").collection)
+        for system in base.config.systems()
+    }
+    everything = {folder.name for folder in (project / base.corpora.path / "collections" / "test").iterdir()}
+    assert sum(name.startswith("miracl-") for name in everything) == MIRACL and "limit" in everything
+    english = {"miracl-en", "mldr-en", "mkqa-en"}
+    assert english < found["teacher"] and found.pop("teacher") < everything
+    assert all(collections == everything for collections in found.values())
+
+
+def test_ids_of_people_are_those_of_the_collection(project, base):
+    runs = project / base.runs["distill"].path
+    measures = pd.read_parquet(runs / "measures.parquet")
+    assert (measures[measures.collection == "limit"].value > 0).any()
+
+
+def test_every_variant_is_compared_on_miracl_with_published_figures_beside_it(project, experiments):
+    results = project / "results" / "milco"
+    table = pd.read_csv(results / "ablations.csv")
+    page = (results / "ablations.md").read_text(encoding="utf-8")
+    for one in experiments[1:]:
+        name = one.name.removeprefix("milco-")
+        assert name in page, name
+    assert table.notna().any().all()
+    assert "70.1" in page or "0.701" in page  # the paper's figure for InfoNCE on MIRACL
+
+
+def test_the_last_pages_are_there_and_the_model_loads(project):
+    results = project / "results" / "milco"
+    for name in ("report.html", "summary.md", "metrics.csv", "ablations.html", "card.md"):
+        text = (results / name).read_text(encoding="utf-8")
+        assert len(text) > 200 and not re.search(r"\bnan\b", text), name
+    model = AutoModel.from_pretrained(results / "model", trust_remote_code=True)
+    assert model.encode_query(["Where is the river?"]).nnz > 0
