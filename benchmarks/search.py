@@ -22,9 +22,9 @@ from experiment import Experiment
 from measure import MIB, save
 
 from milco.data.beir import read_collection
-from milco.evaluation.encode import Vectors
 from milco.evaluation.evaluate import DEPTH, as_run, mean_ndcg
 from milco.evaluation.index import Index, recall
+from milco.evaluation.lookup import Vectors
 from milco.evaluation.search import Ranking, top_k
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import prune_mass

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from milco.config import Config
 from milco.data.beir import Collection, read_collection
-from milco.evaluation.encode import Vectors, cross_lingual, folders_of
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.index import Index
+from milco.evaluation.lookup import Vectors, cross_lingual, folders_of
 from milco.evaluation.search import rank_exactly
 from milco.files import finished_file
 from milco.modeling.pruning import ALL, prune

@@ -20,13 +20,12 @@ import pandas as pd
 import scipy.sparse
 from ir_measures import nDCG
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from milco.config import Config
 from milco.data.beir import Collection
 from milco.data.trec import Run, write_run
 from milco.errors import MilcoError
-from milco.evaluation.encode import Vectors, collections_of
+from milco.evaluation.lookup import Vectors, collections_of
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder, write_json
 from milco.modeling.checkpoints import load
@@ -137,6 +136,8 @@ def _vector_search(vectors: Vectors, source_weight: float) -> Search:
 
 def _bm25(encoder: Path, trust: bool) -> Search:
     """BM25 over the pieces of the multilingual tokenizer, which cuts every script into words of a kind."""
+    from transformers import AutoTokenizer  # the one system for which a model's package is loaded
+
     tokenizer = load(AutoTokenizer, encoder, trust)
 
     def pieces(texts: list[str]) -> list[list[str]]:

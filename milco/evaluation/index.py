@@ -14,8 +14,8 @@ import scipy.sparse
 import seismic
 from tqdm import tqdm
 
-from milco.evaluation.encode import Vectors, collections_of
 from milco.evaluation.evaluate import DEPTH, matrices, mean_ndcg, run_of
+from milco.evaluation.lookup import Vectors, collections_of
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder
 

@@ -141,7 +141,7 @@ def encode(
 @app.command()
 def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")], output: Output) -> None:
     """Put the vectors of all shards together."""
-    from milco.evaluation.encode import merge
+    from milco.evaluation.lookup import merge
 
     merge(shard, output)
 

@@ -23,8 +23,9 @@ from milco.data.mteb_tasks import pooled
 from milco.data.sources import fetch
 from milco.errors import MilcoError
 from milco.evaluation import budgets, index
-from milco.evaluation.encode import encode, folders_of
+from milco.evaluation.encode import encode
 from milco.evaluation.evaluate import evaluate, run_of
+from milco.evaluation.lookup import folders_of
 from milco.modeling.model import MilcoModel
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ from milco.config import parse
 from milco.data.beir import read_collection, write_collection
 from milco.errors import MilcoError
 from milco.evaluation import budgets
-from milco.evaluation.encode import Vectors, encode
+from milco.evaluation.encode import encode
+from milco.evaluation.lookup import Vectors
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import prune
 from milco.tools.export import budgets as budgets_to_export

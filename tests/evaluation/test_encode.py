@@ -11,7 +11,8 @@ import milco.evaluation.encode
 from milco import config
 from milco.data.beir import read_collection
 from milco.errors import MilcoError
-from milco.evaluation.encode import Vectors, encode, merge, texts_of_shard
+from milco.evaluation.encode import encode, texts_of_shard
+from milco.evaluation.lookup import Vectors, merge
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order
 

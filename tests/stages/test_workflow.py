@@ -19,7 +19,7 @@ from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 
 from milco.evaluation.budgets import choices
-from milco.evaluation.encode import Vectors
+from milco.evaluation.lookup import Vectors
 from milco.modeling.model import MilcoModel
 
 pytestmark = pytest.mark.slow

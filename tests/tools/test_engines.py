@@ -13,8 +13,8 @@ import milco.tools.engines
 from milco.data.beir import Collection, write_collection
 from milco.data.vectors import save_dense, save_vectors
 from milco.errors import MilcoError
-from milco.evaluation.encode import text_id
 from milco.evaluation.index import recall
+from milco.evaluation.lookup import text_id
 from milco.evaluation.search import rank_exactly
 from milco.tools.engines import engine_at
 from milco.tools.engines.base import read_parts

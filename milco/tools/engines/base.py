@@ -12,7 +12,7 @@ import scipy.sparse
 from milco.data.beir import iter_documents, read_queries
 from milco.data.vectors import load_vectors
 from milco.errors import MilcoError
-from milco.evaluation.encode import text_id
+from milco.evaluation.lookup import text_id
 
 Part = tuple[list[str], scipy.sparse.csr_array]  # ids and their rows
 Hits = list[tuple[str, float]]  # ids and scores, best first
