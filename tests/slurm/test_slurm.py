@@ -2,6 +2,7 @@
 first run is what the disturbed ones are held against."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub
 import pytest
+import run as rehearsal
+import standins
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 from test_recovery import Training, last_step, same
@@ -28,6 +32,10 @@ SMALL = ["gpus_per_node=2", "cpus_per_task=2", "mem_mb=2000", "runtime=10"]  # t
 class ClusterProject(Project):
     """A project that is run with the profile for SLURM, its numbers cut down to the test cluster's."""
 
+    @property
+    def configuration(self) -> list[Path]:
+        return [self.folder / "config.yaml"]
+
     def command(self, *arguments: str, resources: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> list[str]:
         single = [f"{rule}:{name}" for rule in ("teacher", "encode") for name in ["gpus_per_node=1", *SMALL[1:]]]
         single += [f"{rule}:{name}" for rule in ("tokenize", "mine") for name in SMALL[1:]]
@@ -35,7 +43,7 @@ class ClusterProject(Project):
         return [
             *(sys.executable, str(ROOT / "tests" / "slurm" / "impatient.py")),
             *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
-            *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", str(self.folder / "config.yaml")),
+            *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", *map(str, self.configuration)),
             *("--directory", str(self.folder), *DEFAULTS, *flags),
             *("--set-resources", *single, *several, *resources, "--", *arguments),
         ]  # fmt: skip
@@ -320,3 +328,31 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, long, finished):
         assert list((disk / "checkpoints").iterdir()) == [kept]
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+class Rehearsal(ClusterProject):
+    """The paper's experiment on the stand-ins (tests/rehearsal/)."""
+
+    configuration = rehearsal.CONFIGURATION
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir()
+
+
+def test_the_paper_s_experiment_trains_on_two_nodes_with_workers_beside_each_process(tmp_path):
+    project = Rehearsal(tmp_path / "project")
+    with hub.running() as there:
+        standins.fill(there)
+        variables = environment() | rehearsal.environment(tmp_path, there.address)
+        variables.pop("HF_HUB_OFFLINE")  # rule fetch asks the hub
+        done = subprocess.run(project.command("distill"), env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for stage in ("align", "distill"):
+        settings = (project.one(f"artifacts/{stage}/*/config.yaml")).read_text(encoding="utf-8")
+        assert re.search(rf"^{stage}:(\n .*)*\n  dataloader_num_workers: 4$", settings, re.MULTILINE)
+        said = "".join(
+            path.read_text(errors="replace") for path in project.folder.glob(f"logs/slurm/rule_{stage}/**/*.log")
+        )
+        assert re.search(r"launch\.sh 2 2 2 ", said)  # nodes, processes, GPUs
+        assert project.one(f"artifacts/{stage}/*/model/model.safetensors").stat().st_size > 0
