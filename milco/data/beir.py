@@ -22,6 +22,7 @@ from milco.errors import MilcoError
 from milco.files import write_json
 
 GRADE = re.compile(r"-?[0-9]+")
+NOT_IN_IDS = re.compile(r"[\0\t\n\r]")  # tabs and line ends part the judgements, trec_eval reads up to a NUL
 
 
 @dataclass
@@ -119,10 +120,21 @@ def read_queries(
     return {query: queries[query] for query in relevant}, relevant
 
 
+def check_id(where: str, identifier: str) -> None:
+    """Whether judgements, runs and measures can hold an id: all but a few can, white space and any script among them.
+
+    Raises:
+        MilcoError: they cannot.
+    """
+    if not identifier or NOT_IN_IDS.search(identifier):
+        raise MilcoError(f"{where}: the id {identifier!r:.80} is empty or has a tab, a line end or a NUL in it")
+
+
 def _each_once(path: Path, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Texts of a file, a line each, by their id."""
     found: dict[str, str] = {}
     for number, (identifier, text) in enumerate(texts, 1):
+        check_id(f"{path}:{number}", identifier)
         if identifier in found:
             raise MilcoError(f"{path}:{number}: _id {identifier!r} is there twice")
         found[identifier] = text

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from milco.config import Source
-from milco.data.beir import Collection, read_collection, write_layout
+from milco.data.beir import Collection, check_id, read_collection, write_layout
 from milco.errors import MilcoError
 from milco.languages import normal
 
@@ -115,17 +115,24 @@ def _languages(name: str, source: Source, subset: str, named: list[str]) -> dict
 
 def _write(data: Any, folder: Path, about: dict[str, Any]) -> None:
     """One subset, row by row as mteb's tables come from the disk."""
-    queries = {str(row["id"]): _query(row, folder.name) for row in data["queries"]}
+    queries = {_id(row, f"{folder.name}, queries"): _query(row, folder.name) for row in data["queries"]}
     qrels = {
         query: {str(document): int(grade) for document, grade in data["relevant_docs"][query].items()}
         for query in queries
         if query in data["relevant_docs"]
     }
     documents = (
-        {"_id": str(row["id"]), "title": row.get("title") or "", "text": row["text"]} for row in data["corpus"]
+        {"_id": _id(row, f"{folder.name}, corpus"), "title": row.get("title") or "", "text": row["text"]}
+        for row in data["corpus"]
     )
     asked = ({"_id": query, "text": text} for query, text in queries.items())
     write_layout(folder, "test", documents, asked, qrels, about)
+
+
+def _id(row: dict[str, Any], where: str) -> str:
+    identifier = str(row["id"])
+    check_id(where, identifier)
+    return identifier
 
 
 def _query(row: dict[str, Any], collection: str) -> str:

@@ -1,29 +1,40 @@
-"""Runs and judgements as TREC writes them."""
+"""Runs and judgements as TREC writes them.
+
+White space parts the columns of such a file. An id that is empty or has white space in it, as people's names and titles
+have, is written percent-encoded behind the mark of RFC 8187: `Geneva Durben` as `UTF-8''Geneva%20Durben`. So is an id
+that begins with the mark. Every other id stays as it is: among them URLs, which often have a `%` of their own, so that
+other programs find them in their own judgements, and what others write is read unchanged.
+"""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote, unquote
 
 from milco.data.beir import GRADE, numbered_lines
 from milco.errors import MilcoError
 
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]
+MARK = "UTF-8''"  # of a percent-encoded id
 
 
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
-    """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME.
-
-    Raises:
-        MilcoError: an id has white space in it, which parts the columns of such a file.
-    """
+    """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME."""
     for query, documents in run.items():
-        for identifier in (query, *documents):
-            if len(identifier.split()) != 1:
-                raise MilcoError(f"the id {identifier!r} has white space, which a TREC run cannot hold; write JSON")
         for rank, (document, score) in enumerate(documents.items(), 1):
-            lines.write(f"{query} Q0 {document} {rank} {score:.6f} {name}\n")
+            lines.write(f"{escaped(query)} Q0 {escaped(document)} {rank} {score:.6f} {name}\n")
+
+
+def escaped(identifier: str) -> str:
+    """An id as a column of a TREC file."""
+    stays = identifier.split() == [identifier] and not identifier.startswith(MARK)
+    return identifier if stays else MARK + quote(identifier, safe="")
+
+
+def _id(column: str) -> str:
+    return unquote(column.removeprefix(MARK)) if column.startswith(MARK) else column
 
 
 def read_run(path: Path) -> Run:
@@ -33,9 +44,9 @@ def read_run(path: Path) -> Run:
         MilcoError: there is no such file, nothing in it, or a line is none of a run.
     """
     run: Run = {}
-    for number, words in _lines(path):
+    for number, line in _lines(path):
         try:
-            query, _, document, _, score, _ = words
+            query, _, document, _, score, _ = map(_id, line.split())
             value = float(score)
         except ValueError:
             value = math.nan
@@ -49,18 +60,22 @@ def read_run(path: Path) -> Run:
 
 def read_qrels(path: Path) -> Qrels:
     """{query: {document: grade}} of judgements: lines QUERY 0 DOCUMENT GRADE as in TREC, or query-id, corpus-id, score
-    as in BEIR.
+    as in BEIR. Where there are tabs, they alone part the columns, and white space is part of an id.
 
     Raises:
         MilcoError: there is no such file, nothing in it, or a line is neither.
     """
     qrels: Qrels = {}
-    for number, words in _lines(path):
+    for number, line in _lines(path):
+        words = line.split("\t") if "\t" in line else line.split()
         if number == 1 and words[-1:] == ["score"]:
             continue
         if len(words) not in (3, 4) or not GRADE.fullmatch(words[-1]):
             raise MilcoError(f"{path}:{number}: expected QUERY 0 DOCUMENT GRADE or query-id, corpus-id and score")
-        qrels.setdefault(words[0], {})[words[-2]] = int(words[-1])
+        query, document = words[0], words[-2]
+        if len(words) == 4:
+            query, document = _id(query), _id(document)
+        qrels.setdefault(query, {})[document] = int(words[-1])
     if not qrels:
         raise MilcoError(f"{path}: no judgement in it")
     return qrels
@@ -77,10 +92,9 @@ def complete(run: Run, qrels: Qrels, path: Path) -> Run:
     return {query: run.get(query, {}) for query in qrels}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise MilcoError(f"{path}: no such file")
     if not path.stat().st_size:
         raise MilcoError(f"{path}: empty")
-    for number, line in numbered_lines(path):
-        yield number, line.split()
+    yield from numbered_lines(path)

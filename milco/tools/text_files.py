@@ -49,7 +49,7 @@ def read_texts(path: Path, form: str | None = None, id_key: str | None = None, t
         found = (_text(row, f"{path}:{number}", id_key, text_key) for number, row in rows)
     number = 0
     for number, (identifier, text) in enumerate(found, 1):
-        if not identifier or "\n" in identifier:
+        if not identifier or "\n" in identifier or "\r" in identifier:
             raise MilcoError(f"{path}:{number}: the id {identifier!r} is empty or has more than one line")
         try:
             f"{identifier}{text}".encode()

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import mteb
@@ -292,6 +293,15 @@ def test_our_measures_are_those_of_mteb(known, values, model_folder, encoder_che
             assert 0.05 < scores[name] < 0.99
     deepest = (tmp_path / "runs" / "runs" / "tiny-de.trec").read_text().splitlines()
     assert pd.Series(line.split()[0] for line in deepest).value_counts().max() == 20
+
+
+@pytest.mark.parametrize("side", ["queries", "corpus"])
+@pytest.mark.parametrize("wrong", ["", "a\tb", "a\nb"])
+def test_an_id_that_no_file_can_hold_is_refused_before_anything_is_trained(known, values, tmp_path, side, wrong):
+    data = draw("de")
+    data[side] = data[side].add_item({**data[side][0], "id": wrong})
+    with pytest.raises(MilcoError, match=f"^tiny-de, {side}: the id {re.escape(repr(wrong))} is empty or has a tab"):
+        mteb_tasks._write(data, tmp_path / "tiny-de", {})
 
 
 def test_the_best_chunk_of_a_document_counts(known, values, model_folder, encoder_checkpoint, tmp_path):

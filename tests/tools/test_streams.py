@@ -77,6 +77,7 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
         ("a.jsonl", b'{"_id": "1", "text": 5}\n', "a.jsonl:1: no text under 'text'; say its key with --text-key"),
         ("a.jsonl", b'{"key": "1", "text": "x"}\n', "a.jsonl:1: no id under '_id' or 'id' or 'docid'"),
         ("a.jsonl", b'{"_id": "1", "text": "\\ud800"}\n', "a.jsonl:1: has half of a surrogate pair"),
+        ("a.jsonl", b'{"_id": "a\\rb", "text": "x"}\n', "a.jsonl:1: the id 'a\\rb' is empty or has more than"),
         ("a.parquet", b"PAR1 and no more", "a.parquet: no complete Parquet file"),
         ("a.csv", b"a,b\n", "a.csv: unknown kind of file"),
         ("a.tsv", None, "a.tsv: no such file"),
