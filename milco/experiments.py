@@ -241,7 +241,9 @@ class Experiment:
         """What each pruning budget costs and saves."""
         settings = self.config.evaluate
         budgets = [settings.top_k, settings.mass, settings.query_top_k, settings.query_mass]
-        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, budgets)
+        named = bool(settings.compared_collections)  # else the cross-lingual of them may be enough
+        compared = [named, self.config.compared_sources(), settings.compared_measure]
+        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, budgets, compared)
 
     @cached_property
     def first_round(self) -> "Experiment | None":

@@ -108,6 +108,22 @@ REFUSALS = {
         {"sources/mine": {**USER_FILES["beir"], "measures": ["nDCG@10", "ndgc@10"]}},
         "sources.mine.measures: ir_measures computes no 'ndgc@10'",
     ),
+    "comparison by a measure that does not exist": (
+        {"evaluate/compared_measure": "ndgc@10"},
+        "evaluate.compared_measure: ir_measures computes no 'ndgc@10'",
+    ),
+    "comparison on a source that is not measured": (
+        {"sources/mine": USER_FILES["beir"], "evaluate/compared_collections": ["mine"]},
+        "evaluate.compared_collections: 'mine' is not among evaluate.test_collections (home-assistant)",
+    ),
+    "comparison by a measure that the collection has not": (
+        {"evaluate/compared_collections": ["home-assistant"], "evaluate/compared_measure": "nDCG@20"},
+        "evaluate.compared_collections: 'home-assistant' is not measured with nDCG@20; set evaluate.compared_measure",
+    ),
+    "budgets of a comparison of nothing": (
+        {"evaluate/compared_measure": "nDCG@20", "export": {"prune_queries": "auto"}},
+        "export.prune_queries: auto, but no test collection is measured with nDCG@20; set evaluate.compared_measure",
+    ),
     "no measure": ({"sources/mine": {**USER_FILES["beir"], "measures": []}}, "sources.mine.measures: "),
     "task of mteb as another format": (
         {"sources/mine": {**USER_FILES["beir"], "uri": "mteb:SciFact"}},

@@ -110,8 +110,14 @@ CHANGES = {
     "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, DENSE),
     "measures": (
         {"sources/home-assistant/measures": ["nDCG@20"]},
+        {f"evaluate {system}" for system in ("bm25", "teacher", "dense", "align", "distill")} | {"prune"},
+    ),
+    "a measure more": (
+        {"sources/home-assistant/measures": ["nDCG@10", "R@9"]},
         {f"evaluate {system}" for system in ("bm25", "teacher", "dense", "align", "distill")},
     ),
+    "what is compared": ({"evaluate/compared_collections": ["home-assistant"]}, {"prune"}),
+    "the measure that is compared": ({"evaluate/compared_measure": "R@100"}, {"prune"}),
     "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
     "cleaning": ({"sources/home-assistant/cleaning": "sentences"}, EVERYTHING),
     "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),

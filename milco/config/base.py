@@ -15,8 +15,8 @@ Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a 
 
 
 class Strict(BaseModel):
-    """A section of the configuration: unknown keys are errors, and no value is changed but a language's tag, which gets
-    its one form."""
+    """A section of the configuration: unknown keys are errors, and no value is changed but a language's tag and
+    `evaluate.compared_measure`, which get their one form."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -87,6 +87,29 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _something_is_compared(self):
+        evaluate, wanted = self.evaluate, self.evaluate.compared_collections
+        for name in wanted:
+            if name not in evaluate.test_collections:
+                raise ValueError(
+                    f"evaluate.compared_collections: {name!r} is not among evaluate.test_collections "
+                    f"({', '.join(evaluate.test_collections)})"
+                )
+            if not self.sources[name].measured_with(evaluate.compared_measure):
+                raise ValueError(
+                    f"evaluate.compared_collections: {name!r} is not measured with {evaluate.compared_measure}; set "
+                    f"evaluate.compared_measure, or add it to sources.{name}.measures"
+                )
+        if not self.compared_sources():
+            for key in ("prune_documents", "prune_queries"):
+                if getattr(self.export, key) == "auto":
+                    raise ValueError(
+                        f"export.{key}: auto, but no test collection is measured with {evaluate.compared_measure}; "
+                        "set evaluate.compared_measure"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _groups_can_be_filled(self):
         wanted, mined = self.distill.train_group_size - 1, self.distill.hard_negatives + self.distill.random_negatives
         if mined < wanted:
@@ -176,6 +199,12 @@ class Config(Strict):
             *self.evaluate.development_collections,
         ]
         return list(dict.fromkeys(names))
+
+    def compared_sources(self) -> list[str]:
+        """Test collections among which those are that systems and experiments are compared on."""
+        evaluate = self.evaluate
+        having = [n for n in evaluate.test_collections if self.sources[n].measured_with(evaluate.compared_measure)]
+        return evaluate.compared_collections or having
 
     def _collections_to_mine(self) -> list[str]:
         return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]

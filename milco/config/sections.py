@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from milco.config.base import Count, Layout, Rate, Share, Strict
+from milco.config.source import a_measure
 
 Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
 
@@ -141,6 +142,15 @@ class Evaluate(Strict):
     test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
     development_collections: list[str] = Field([], description="Sources looked at during training.")
     development_queries: Count = Field(20, description="Queries per development collection.")
+    compared_collections: list[str] = Field(
+        [],
+        description="Sources among test_collections on which systems, budgets of pruning and experiments are compared: "
+        "headline figures, tests of significance, `auto`, target `ablations`. By default the cross-lingual collections "
+        "that have compared_measure, or all that have it if none of them is cross-lingual.",
+    )
+    compared_measure: Annotated[str, AfterValidator(a_measure)] = Field(
+        "nDCG@10", description="The measure of these comparisons."
+    )
     baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
         ["bm25", "teacher", "dense"], description="Systems to compare with."
     )
@@ -167,8 +177,8 @@ class Export(Strict):
     prune_documents: Budget = Field(
         "none",
         description="Budget to which the exported model prunes documents by itself: `none`, `top-k 100`, `mass 0.9`, "
-        "or `auto`: the smallest of evaluate that loses less than 1 % of nDCG@10, over all collections and for each "
-        "language.",
+        "or `auto`: the smallest of evaluate that loses less than 1 % of evaluate.compared_measure, over all compared "
+        "collections and for each language.",
     )
     prune_queries: Budget = Field("none", description="The same for queries.")
 

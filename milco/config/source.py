@@ -11,6 +11,22 @@ from milco.config.base import Count, Language, Layout, Strict
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 
 
+def a_measure(name: str) -> str:
+    """The one form of a measure's name: RR@10 of MRR@10.
+
+    Raises:
+        ValueError: ir_measures computes no such measure.
+    """
+    try:
+        measure = ir_measures.parse_measure(name)
+        known = ir_measures.DefaultPipeline.supports(measure)
+    except (ValueError, NameError, AssertionError):
+        known = False
+    if not known:
+        raise ValueError(f"ir_measures computes no {name!r}; examples: nDCG@20, RR@10, R@100, AP, P@5")
+    return str(measure)
+
+
 class Source(Strict):
     """Where text or weights come from."""
 
@@ -131,12 +147,7 @@ class Source(Strict):
     @classmethod
     def _measures_exist(cls, names):
         for name in names:
-            try:
-                known = ir_measures.DefaultPipeline.supports(ir_measures.parse_measure(name))
-            except (ValueError, NameError, AssertionError):
-                known = False
-            if not known:
-                raise ValueError(f"ir_measures computes no {name!r}; examples: nDCG@20, RR@10, R@100, AP, P@5")
+            a_measure(name)
         return names
 
     @model_validator(mode="after")
@@ -152,6 +163,10 @@ class Source(Strict):
         if self.pool and self.format != "mteb":
             raise ValueError("pool is for format mteb: other collections have no subsets")
         return self
+
+    def measured_with(self, measure: str) -> bool:
+        """Whether a measure is among those of this collection, under whichever of its names."""
+        return a_measure(measure) in map(a_measure, self.measures)
 
     @property
     def local_path(self) -> Path | None:

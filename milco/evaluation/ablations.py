@@ -16,7 +16,8 @@ from scipy.stats import false_discovery_control
 
 from milco.config import Config
 from milco.environment import environment
-from milco.evaluation.report import MEASURE, beside_published, markdown_table, template
+from milco.evaluation.comparison import Comparison
+from milco.evaluation.report import beside_published, markdown_table, template
 from milco.evaluation.significance import paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
@@ -61,15 +62,9 @@ class Row:
             name,
             differences(base.config, experiment.config),
             made,
-            across(pd.read_parquet(runs / "measures.parquet")),
+            pd.read_parquet(runs / "measures.parquet"),
             statistics.mean(numeric_only=True),
         )
-
-
-def across(measures: pd.DataFrame) -> pd.DataFrame:
-    """The cross-lingual collections' rows; all, if no collection is so."""
-    wanted = measures.query_language != measures.document_language
-    return measures[wanted] if wanted.any() else measures
 
 
 def differences(base: Config, other: Config) -> dict[str, Any]:
@@ -85,67 +80,77 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
     return {key: two.get(key) for key in {**one, **two} if one.get(key) != two.get(key)}
 
 
-def compare(rows: list[Row]) -> pd.DataFrame:
-    """One line per row: nDCG@10 and the difference from the first over the queries that both were asked.
+def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
+    """One line per row: its measure, and the difference from the first, over the queries that both were asked.
 
-    Columns queries, nDCG@10, difference, low, high (95 % bootstrap interval), p (paired randomisation test), q (p
-    adjusted for so many comparisons, Benjamini and Hochberg 1995), significant, active_query, active_document.
+    Columns queries, collections (those of these queries), the measure, difference, low, high (95 % bootstrap interval),
+    p (paired randomisation test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant,
+    active_query, active_document. Where there is no common query, there are no figures.
     """
-    base = _values(rows[0])
+    base = _values(rows[0], comparison)
     found = {}
     for row in rows:
-        both = pd.concat([_values(row), base], axis=1, join="inner").to_numpy()
-        found[row.name] = {"queries": len(both), MEASURE: both[:, 0].mean(), **paired_difference(*both.T)}
+        both = pd.concat([_values(row, comparison), base], axis=1, join="inner")
+        counts = {"queries": len(both), "collections": both.index.get_level_values("collection").nunique()}
+        mean = both.iloc[:, 0].mean()
+        found[row.name] = {**counts, comparison.measure: mean, **paired_difference(*both.to_numpy().T)}
     table = pd.DataFrame.from_dict(found, orient="index")
-    others = table.index[1:]
-    table["q"] = pd.Series(false_discovery_control(table.p[others]) if len(others) else [], index=others, dtype=float)
+    table["q"] = _adjusted(table.p.iloc[1:])
     table["significant"] = table.q < LEVEL
     for side in ("active_query", "active_document"):
         table[side] = [row.active.get(side, float("nan")) for row in rows]
     return table
 
 
-def by_collection(rows: list[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """nDCG@10 by collection and row, and where it differs from the first row's beyond chance: +1, −1, else 0."""
-    base = _values(rows[0])
-    values, chances, gaps = {}, {}, {}
-    for row in rows:
-        mine = _values(row)
-        values[row.name] = mine.groupby(level="collection").mean()
-        both = pd.concat([mine, base], axis=1, join="inner")
-        tests = {name: paired_difference(*part.to_numpy().T) for name, part in both.groupby(level="collection")}
-        chances[row.name] = pd.Series({name: test["p"] for name, test in tests.items()})
-        gaps[row.name] = pd.Series({name: test["difference"] for name, test in tests.items()})
-    adjusted = pd.DataFrame(chances).stack().dropna()
-    adjusted[:] = false_discovery_control(adjusted)
-    marks = pd.DataFrame(gaps).map(lambda gap: 1 if gap > 0 else -1).where(adjusted.unstack() < LEVEL, 0)
+def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The measure by collection and row, and where it differs from the first row's beyond chance: +1, −1, else 0."""
+    base = _values(rows[0], comparison)
+    values = {row.name: _values(row, comparison).groupby(level="collection").mean() for row in rows}
     table = pd.DataFrame(values)
-    return table, marks.reindex(index=table.index, columns=table.columns).fillna(0).astype(int)
+    chances, signs = {}, {}
+    for row in rows[1:]:
+        both = pd.concat([_values(row, comparison), base], axis=1, join="inner")
+        for name, part in both.groupby(level="collection"):
+            test = paired_difference(*part.to_numpy().T)
+            chances[name, row.name], signs[name, row.name] = test["p"], 1 if test["difference"] > 0 else -1
+    marks = pd.DataFrame(0, index=table.index, columns=table.columns)
+    for (collection, name), chance in _adjusted(pd.Series(chances, dtype=float)).items():
+        if chance < LEVEL:
+            marks.at[collection, name] = signs[collection, name]
+    return table, marks
 
 
-def _values(row: Row) -> pd.Series:
-    """nDCG@10 by collection and query."""
-    return row.measures[row.measures.measure == MEASURE].set_index(ASKED).value
+def _adjusted(chances: pd.Series) -> pd.Series:
+    """The p of a family of tests, adjusted; tests that could not be made are no members."""
+    made = chances.dropna()
+    return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
+
+
+def _values(row: Row, comparison: Comparison) -> pd.Series:
+    """The measure by collection and query."""
+    return comparison.rows(row.measures).set_index(ASKED).value
 
 
 def write(experiments: list[Experiment], published: Path, page: Path, table: Path, summary: Path) -> None:
     """Write the comparison as a page, as ablations.csv and as Markdown."""
     base = experiments[0]
+    comparison = Comparison.of(base.config, Path(base.corpora.path) / "collections" / "test")
     rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
-    collections, marks = by_collection(rows)
+    collections, marks = by_collection(rows, comparison)
     means = pd.concat([row.measures.assign(system=row.name) for row in rows])
     means = means.groupby(["system", "collection", "measure"], sort=False).value.mean().reset_index()
-    told = compare(rows).assign(
+    told = compare(rows, comparison).assign(
         changes=["; ".join(f"{key}: {_short(value)}" for key, value in row.changes.items()) for row in rows],
         made=[", ".join(row.made) for row in rows],
     )
     with finished_file(table) as draft:
         told.to_csv(draft, index_label="experiment")
     with finished_file(summary) as draft:
-        draft.write_text(_summary(told, collections, marks), encoding="utf-8")
+        draft.write_text(_summary(told, collections, marks, comparison), encoding="utf-8")
     with finished_file(page) as draft:
         text = template("ablations.html.jinja").render(
             base=base.name,
+            comparison=comparison,
             told=told,
             collections=collections,
             marks=marks,
@@ -161,36 +166,43 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}…"
 
 
-def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame) -> str:
+def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame, comparison: Comparison) -> str:
+    if collections.empty:
+        return f"Nothing is compared: {comparison}.\n"
     head = [
         "experiment",
         "changes",
         "made anew",
-        MEASURE,
+        comparison.measure,
         "difference",
         "95 % interval",
         "q",
+        "queries",
+        "collections",
         "terms per query",
         "document",
     ]
     lines = [head]
     for name, row in told.iterrows():
-        first = name == told.index[0]
+        alone = name == told.index[0] or not row.queries
         lines.append(
             [
                 str(name),
                 row.changes or "–",
                 row.made or "–",
-                f"{row[MEASURE]:.3f}",
-                "–" if first else f"{row.difference:+.3f}{'*' if row.significant else ''}",
-                "–" if first else f"{row.low:+.3f} … {row.high:+.3f}",
-                "–" if first else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+                f"{row[comparison.measure]:.3f}" if row.queries else "–",
+                "–" if alone else f"{row.difference:+.3f}{'*' if row.significant else ''}",
+                "–" if alone or pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}",
+                "–" if alone else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+                str(row.queries),
+                str(row.collections),
                 *("–" if pd.isna(row[side]) else f"{row[side]:.0f}" for side in ("active_query", "active_document")),
             ]
         )
     signs = {1: " ↑", -1: " ↓", 0: ""}
     languages = [["collection", *map(str, collections)]]
     for name, values in collections.iterrows():
-        cells = [f"{value:.3f}{signs[marks.at[name, row]]}" for row, value in values.items()]
+        cells = ["–" if pd.isna(value) else f"{value:.3f}{signs[marks.at[name, row]]}" for row, value in values.items()]
         languages.append([str(name), *cells])
-    return f"{markdown_table(lines)}\n{markdown_table(languages)}"
+    about = f"{comparison.measure}, {comparison}; differences are over the queries that both were asked."
+    return f"{about}\n\n{markdown_table(lines)}\n{markdown_table(languages)}"

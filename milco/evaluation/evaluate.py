@@ -48,6 +48,11 @@ def measure(qrels: dict[str, dict[str, int]], run: Run, measures: Sequence = (MA
     return pd.DataFrame([(m.query_id, str(m.measure), m.value) for m in metrics], columns=["query", "measure", "value"])
 
 
+def depth_of(measure: ir_measures.Measure) -> int:
+    """Documents that a measure looks at."""
+    return measure.params.get("cutoff", WHOLE_RANKING)
+
+
 def mean_ndcg(qrels: dict[str, dict[str, int]], run: Run) -> float:
     """Mean nDCG@10 over the judged queries."""
     return float(measure(qrels, run).value.mean())
@@ -88,7 +93,7 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         measures, statistics = [], []
         for collection in tqdm(collections_of(system, collections), desc=f"evaluate {system}"):
             wanted = [ir_measures.parse_measure(name) for name in config.sources[collection.about["source"]].measures]
-            depth = max(item.params.get("cutoff", WHOLE_RANKING) for item in wanted)
+            depth = max(map(depth_of, wanted))
             try:
                 rankings, found = search(collection, collection.texts_to_find(depth))
                 statistics.append({"collection": collection.name, **found})

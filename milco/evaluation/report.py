@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from milco.config import Config
 from milco.environment import environment
 from milco.evaluation import budgets
+from milco.evaluation.comparison import Comparison
 from milco.evaluation.significance import paired_difference
 from milco.experiments import SYSTEM_NAMES, system_names
 from milco.files import finished_file
@@ -29,7 +30,6 @@ matplotlib.rcParams["svg.hashsalt"] = "milco"
 from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
 
 COLORS = {"align": "#3b7dd8", "distill": "#c8553d"}
-MEASURE = "nDCG@10"
 CEILING = "en-en"  # collection of the English queries, which measures the ceiling
 
 
@@ -90,23 +90,22 @@ class Results:
         names = ["system", "collection", "query_language", "document_language", "measure"]
         return self.measures.groupby(names, sort=False).value.mean().reset_index()
 
-    def against(self, system: str, across: bool) -> pd.DataFrame:
-        """How `system` differs from each other system in nDCG@10, over all queries that both were asked."""
-        rows = self.measures[self.measures.measure == MEASURE]
-        if across:
-            rows = rows[rows.query_language != rows.document_language]
+    def against(self, system: str, comparison: Comparison) -> pd.DataFrame:
+        """How `system` differs from each other system, over all queries that both were asked."""
+        rows = comparison.rows(self.measures)
         values = rows.pivot(index=["collection", "query"], columns="system", values="value")
         found = {}
         for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
             both = values[[system, other]].dropna()
-            found[other] = {"queries": len(both), **paired_difference(both[system], both[other])}
+            if len(both):
+                found[other] = {"queries": len(both), **paired_difference(both[system], both[other])}
         return pd.DataFrame.from_dict(found, orient="index")
 
-    def ceiling(self) -> pd.Series:
+    def ceiling(self, measure: str) -> pd.Series:
         """Collection → what the English teacher reaches with the English form of the same queries."""
-        english = self.measures[(self.measures.collection == CEILING) & (self.measures.measure == MEASURE)]
+        english = self.measures[(self.measures.collection == CEILING) & (self.measures.measure == measure)]
         english = english[english.system == "teacher"].set_index("query").value
-        asked = self.measures[(self.measures.measure == MEASURE) & (self.measures.document_language == "en")]
+        asked = self.measures[(self.measures.measure == measure) & (self.measures.document_language == "en")]
         asked = asked[asked["query"].isin(english.index)].drop_duplicates(["collection", "query"])
         return asked.groupby("collection")["query"].agg(lambda queries: english[queries].mean())
 
@@ -146,72 +145,111 @@ def tidy(config: Config, results: Results) -> pd.DataFrame:
     return table[columns].round({"value": 6})
 
 
-def language_table(results: Results, cross_lingual: bool) -> pd.DataFrame:
-    """nDCG@10 by collection (rows) and system (columns), with the ceiling where there is one. Empty if it was measured
-    on no such collection.
-
-    Last comes the mean over the collections that all of these systems have, and, if that is not all, the mean over all
-    for the systems that have them.
-    """
+def language_table(results: Results, measure: str, cross_lingual: bool) -> pd.DataFrame:
+    """A measure by collection (rows) and system (columns), as `collection_table` has it, of the collections across
+    languages or of those within one; empty if there is none."""
     means = results.means()
-    means = means[means.measure == MEASURE]
-    wanted = (means.query_language != means.document_language) == cross_lingual
-    table = means[wanted].pivot(index="collection", columns="system", values="value")
+    means = means[means.measure == measure]
+    rows = means[(means.query_language != means.document_language) == cross_lingual]
+    if not cross_lingual:
+        rows = rows[rows.collection != CEILING]
+    return collection_table(results, rows, cross_lingual)
+
+
+def collection_table(results: Results, rows: pd.DataFrame, ceiling: bool) -> pd.DataFrame:
+    """Rows of one measure, by collection and system, with the ceiling where all collections have one and it is asked
+    for. `means_of` them comes last, if they are several."""
+    table = rows.pivot(index="collection", columns="system", values="value")
     table = table[[system for system in SYSTEM_NAMES if system in table]]
     if table.empty:
         return table
-    ceiling = results.ceiling().reindex(table.index)
-    if cross_lingual and ceiling.notna().all():
-        table["ceiling"] = ceiling
-        table["share"] = table.distill / ceiling
-    if not cross_lingual and CEILING in table.index:
-        table = table.drop(index=CEILING).dropna(axis=1, how="all")
-    return pd.concat([table, means_of(table)])
+    reached = results.ceiling(rows.measure.iloc[0]).reindex(table.index)
+    if ceiling and reached.notna().all():
+        table["ceiling"] = reached
+        table["share"] = table.distill / reached
+    return pd.concat([table, means_of(table)]) if len(table) > 1 else table
 
 
 def means_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Means of the columns of a table: over the rows in which all have a value, then, if these are not all of them,
-    over all rows, for the columns without a gap. NaN where there is none."""
-    shared, rows = table.dropna(), {}
-    rows["mean"] = shared.mean()
-    if len(shared) < len(table):
-        rows[f"mean of all {len(table)}"] = table.mean(skipna=False)
+    """Means of the columns of a table: over all rows, for the columns without a gap. Then, if some have gaps, over the
+    rows in which all have a value, if there are any.
+
+    The first is the one to quote: a system that reads English alone does not decide what others are measured on.
+    """
+    shared, rows = table.dropna(), {f"mean of all {len(table)}": table.mean(skipna=False)}
+    if 0 < len(shared) < len(table):
+        rows[f"mean of the {len(shared)} that all have"] = shared.mean()
     return pd.DataFrame(rows).T
 
 
 def averages_of(means: pd.DataFrame) -> pd.DataFrame:
-    """System → mean of each measure over collections, as `means_of` has it."""
-    columns = {}
+    """System → mean of each measure over the collections that have it, as `means_of` has it."""
+    columns, total = {}, means.collection.nunique()
     for measure, rows in means.groupby("measure", sort=False):
         table = rows.pivot(index="collection", columns="system", values="value")
-        for label, values in means_of(table).iterrows():
-            columns[str(label).replace("mean of", f"{measure},").replace("mean", str(measure))] = values
+        whole, *shared = means_of(table).to_dict("index").values()
+        columns[f"{measure}" if len(table) == total else f"{measure}, {len(table)} of them"] = whole
+        if shared:
+            columns[f"{measure}, the {len(table.dropna())} that all have"] = shared[0]
     return pd.DataFrame(columns)
 
 
-def summary_of(main: pd.DataFrame, averages: pd.DataFrame, results: Results, names: dict[str, str]) -> str:
+def others_of(results: Results, comparison: Comparison) -> pd.DataFrame:
+    """What was measured on collections that are not compared: one row per source and measure, with the number of
+    collections and, for each system that has all of them, the mean."""
+    means = results.means()
+    means = means[~means.collection.isin([*comparison.collections, CEILING])]
+    rows = means.assign(source=means.collection.map(comparison.sources)).groupby(["source", "measure"], sort=False)
+    found = []
+    for (source, measure), part in rows:
+        table = part.pivot(index="collection", columns="system", values="value")
+        found.append(
+            {"source": source, "measure": measure, "collections": len(table), **table.mean(skipna=False).to_dict()}
+        )
+    return pd.DataFrame(found)
+
+
+def summary_of(
+    main: pd.DataFrame,
+    averages: pd.DataFrame,
+    others: pd.DataFrame,
+    results: Results,
+    comparison: Comparison,
+    names: dict[str, str],
+) -> str:
     """The main tables as Markdown, with what they were measured on.
 
     Args:
-        main: nDCG@10 by collection and system.
-        averages: as `averages_of` gives them.
+        main: the compared collections, as `collection_table` has them.
+        averages, others: as `averages_of` and `others_of` give them.
         names: as `system_names` gives them.
     """
     made = environment()
-    rows = [["collection", *(names.get(column, column) for column in main)]]
-    for name, row in main.iterrows():
-        rows.append(
-            [str(name), *(_cell(value, ".0%" if column == "share" else ".3f") for column, value in row.items())]
-        )
-    means = [["system, mean", *averages.columns]]
-    means += [[names[system], *(_cell(value, ".3f") for value in row)] for system, row in averages.iterrows()]
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
-    return (
-        f"nDCG@10; commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
-        f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n\n"
-        + (f"{markdown_table(rows)}\n" if len(rows) > 1 else "")
-        + markdown_table(means)
+    made_by = (
+        f"commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
+        f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
     )
+    if main.empty:
+        parts = [f"Nothing is compared: {comparison}; {made_by}"]
+    else:
+        rows = [["collection", *(names.get(column, column) for column in main)]]
+        for name, row in main.iterrows():
+            rows.append(
+                [str(name), *(_cell(value, ".0%" if column == "share" else ".3f") for column, value in row.items())]
+            )
+        means = [["system, mean", *averages.columns]]
+        means += [[names[system], *(_cell(value, ".3f") for value in row)] for system, row in averages.iterrows()]
+        parts = [f"{comparison.measure}, {comparison}; {made_by}", markdown_table(rows), markdown_table(means)]
+    if not others.empty:
+        systems = [system for system in names if system in others]
+        rows = [["other collections, mean", "measure", "collections", *(names[system] for system in systems)]]
+        rows += [
+            [row["source"], row["measure"], str(row["collections"]), *(_cell(row[system], ".3f") for system in systems)]
+            for row in others.to_dict("records")
+        ]
+        parts.append(markdown_table(rows))
+    return "\n".join(parts)
 
 
 def _cell(value: float, form: str) -> str:
@@ -230,31 +268,38 @@ def template(name: str) -> jinja2.Template:
     return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
-def write(config: Config, results: Results, published: Path, report: Path, metrics: Path, summary: Path) -> None:
+def write(
+    config: Config,
+    results: Results,
+    comparison: Comparison,
+    published: Path,
+    report: Path,
+    metrics: Path,
+    summary: Path,
+) -> None:
     """Write report.html, metrics.csv and summary.md; `published` is a file like config/published.yaml."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
-    cross, same = language_table(results, True), language_table(results, False)
-    means = results.means()
-    across = means.query_language != means.document_language
-    means = means[across] if across.any() else means
-    names = system_names(config)
-    averages = averages_of(means)
+    means, names = results.means(), system_names(config)
+    main = collection_table(results, comparison.rows(means), comparison.across)
+    averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
+    others = others_of(results, comparison)
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
     curve = results.curves["distill"]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
         config=config,
         names=names,
-        main=same if cross.empty else cross,
-        across=across.any(),
-        cross=cross,
-        same=same,
+        comparison=comparison,
+        headline=main.iloc[: main.index.isin(comparison.collections).sum()].mean(skipna=False).dropna(),
+        cross=language_table(results, comparison.measure, True),
+        same=language_table(results, comparison.measure, False),
         averages=averages,
+        others=others,
         active=active,
-        published=beside_published(published, results.means()),
-        against=results.against("distill", across.any()),
+        published=beside_published(published, means),
+        against=results.against("distill", comparison),
         index=results.index,
         pruning=budgets.means(results.pruning),
         choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
@@ -262,13 +307,14 @@ def write(config: Config, results: Results, published: Path, report: Path, metri
         corpora=results.corpora,
         triples=results.triples,
         curves=draw_curves(results),
-        pruning_curve=draw_pruning(results.pruning),
+        pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
         settings=config.to_yaml(),
         environment=environment(),
     )
     with finished_file(summary) as draft:
-        draft.write_text(summary_of(same if cross.empty else cross, averages, results, names), encoding="utf-8")
+        text = summary_of(main, averages, others, results, comparison, names)
+        draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")
 
@@ -287,8 +333,8 @@ def draw_curves(results: Results) -> str:
     return _svg(figure)
 
 
-def draw_pruning(pruning: pd.DataFrame) -> str:
-    """nDCG@10 against what pruned documents, and pruned queries, cost, for both ways of pruning."""
+def draw_pruning(pruning: pd.DataFrame, measure: str) -> str:
+    """The measure against what pruned documents, and pruned queries, cost, for both ways of pruning."""
     panels = [
         ("documents", "active", "terms per document"),
         ("documents", "bytes", "index, bytes per document"),
@@ -301,10 +347,10 @@ def draw_pruning(pruning: pd.DataFrame) -> str:
         rows = table[table.side == side].sort_values(column)
         for method, color in (("top-k", "#3b7dd8"), ("mass", "#c8553d")):
             drawn = rows[rows.budget.str.startswith(method)]
-            axis.plot(drawn[column], drawn[MEASURE], label=method, color=color, marker=".")
+            axis.plot(drawn[column], drawn.value, label=method, color=color, marker=".")
         full = rows[rows.budget == "none"]
-        axis.plot(full[column], full[MEASURE], "k*", label="not pruned")
-        _dress(axis, MEASURE if axis is axes[0] else "", title)
+        axis.plot(full[column], full.value, "k*", label="not pruned")
+        _dress(axis, measure if axis is axes[0] else "", title)
     axes[0].legend(frameon=False)
     return _svg(figure)
 

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import bootstrap, permutation_test
 
 DRAWS = 9999
+KEYS = ["difference", "low", "high", "p"]
 
 
 def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -13,9 +14,13 @@ def paired_difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> dict
         one, other: a value of each query, in the same order (Smucker, Allan, Carterette 2007).
 
     Returns:
-        difference, low, high, p. Systems that agree on every query have p = 1.
+        difference, low, high, p. Systems that agree on every query have p = 1. One query has no interval (NaN), and
+        p = 1, since its sign is as likely as the other one; no query has no difference either.
     """
     gaps = np.asarray(one, float) - np.asarray(other, float)
+    if len(gaps) < 2:
+        nan = float("nan")
+        return {"difference": gaps[0], "low": nan, "high": nan, "p": 1.0} if len(gaps) else dict.fromkeys(KEYS, nan)
     if not gaps.any():
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     random = np.random.default_rng(seed)

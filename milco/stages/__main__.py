@@ -193,10 +193,13 @@ def report(
     summary: Output,
 ) -> None:
     """Write report.html, metrics.csv and summary.md from all results."""
+    from milco.evaluation.comparison import Comparison
     from milco.evaluation.report import Results, write
 
+    settings = configuration.load(config)
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune, triples)
-    write(configuration.load(config), results, published, report, metrics, summary)
+    comparison = Comparison.of(settings, corpora / "collections" / "test")
+    write(settings, results, comparison, published, report, metrics, summary)
 
 
 @app.command()

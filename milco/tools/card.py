@@ -106,10 +106,12 @@ def bibtex(citation: Path) -> str:
 
 
 def pruning_table(measured: pd.DataFrame) -> str:
-    """Every budget of documents and queries, mean over collections, as Markdown."""
-    rows = [["what is pruned", "budget", "terms", "nDCG@10", "bytes per document", "ms per query"]]
+    """Every budget of documents and queries, mean over collections, as Markdown; empty if none was measured."""
+    if measured.empty:
+        return ""
+    rows = [["what is pruned", "budget", "terms", measured.measure.iloc[0], "bytes per document", "ms per query"]]
     for row in budgets.means(measured).to_dict("records"):
-        figures = [f"{row['active']:.1f}", f"{row['nDCG@10']:.3f}", f"{row['bytes']:.0f}", f"{row['milliseconds']:.2f}"]
+        figures = [f"{row['active']:.1f}", f"{row['value']:.3f}", f"{row['bytes']:.0f}", f"{row['milliseconds']:.2f}"]
         rows.append([row["side"], row["budget"], *figures])
     return markdown_table(rows)
 
@@ -147,6 +149,7 @@ def write(
         unmeasured=[language for language in statistics["pairs"] if language not in set(asked)],
         summary=summary.read_text(encoding="utf-8"),
         pruning=pruning_table(measured),
+        collections=measured.collection.unique(),
         choices={side: budgets.choices(measured, side) for side in budgets.LANGUAGES},
         budgets={side: exported.get(key, {}) for side, key in IN_CONFIG.items()},
         known_items=any(config.sources[name].format == "home-assistant" for name in config.evaluate.test_collections),

@@ -1,6 +1,7 @@
 """Budgets: what the sweep measures, which one is the smallest that loses next to nothing, and who obeys it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,43 @@ def test_both_sides_are_pruned_to_every_budget_on_every_collection(measured, col
                 assert row.active == pytest.approx(np.diff(prune(full, name).indptr).mean()), (side, name)
     documents = table[(table.side == "documents") & (table.collection == "mine-xx")].set_index("budget")
     assert documents.bytes["top-k 2"] < documents.bytes["mass 0.5"] < documents.bytes["none"]
-    assert documents["nDCG@10"]["top-k 500"] == documents["nDCG@10"]["none"] > 0
+    assert documents["value"]["top-k 500"] == documents["value"]["none"] > 0
     assert table[table.side == "queries"].bytes.nunique() == 1
+
+
+def swept(
+    values: dict, folder: Path, collections: Path, vectors: Path, measures: list[str], **evaluate
+) -> pd.DataFrame:
+    """What the sweep writes where the collections have some measures and the comparison some settings."""
+    source = {**values["sources"]["mine"], "measures": measures}
+    sources = {**values["sources"], "mine": source}
+    budget = {"top_k": [2], "mass": [], "query_top_k": [], "query_mass": [], **evaluate}
+    changed = {**values, "sources": sources, "evaluate": {**values["evaluate"], **budget}, "export": {}}
+    budgets.sweep(parse(changed), collections, vectors, folder / "prune.parquet")
+    return pd.read_parquet(folder / "prune.parquet")
+
+
+def test_budgets_are_measured_on_what_is_compared(values, collections, measured, tmp_path):
+    vectors = measured.parent / "vectors"
+    shutil.copytree(collections, tmp_path / "collections")
+    folder = tmp_path / "collections"
+    about = {"query_language": "en", "document_language": "en", "source": "mine"}
+    (folder / "mine-yy" / "collection.json").write_text(json.dumps(about))
+    found = swept(values, tmp_path, folder, vectors, ["nDCG@10"])
+    assert set(found.collection) == {"mine-xx"} and set(found.measure) == {"nDCG@10"}
+    found = swept(values, tmp_path, folder, vectors, ["nDCG@10", "MRR@3"], compared_collections=["mine"])
+    assert set(found.collection) == {"mine-xx", "mine-yy"}
+    other = swept(values, tmp_path, folder, vectors, ["nDCG@10", "MRR@3"], compared_measure="MRR@3")
+    assert set(other.measure) == {"RR@3"}
+    pair = [rows[(rows.budget == "none") & (rows.collection == "mine-xx")].value.iloc[0] for rows in (found, other)]
+    assert 0 < pair[1] < pair[0]  # no rank below 3 counts
+
+
+def test_where_nothing_is_compared_no_budget_is_measured_and_none_is_chosen(values, collections, measured, tmp_path):
+    found = swept(values, tmp_path, collections, measured.parent / "vectors", ["R@2"])
+    assert found.empty and budgets.means(found).empty
+    assert budgets.choices(found, "queries").budget.to_dict() == {}
+    assert budgets_to_export("auto", "documents", tmp_path / "prune.parquet") == {}
 
 
 def figures(side: str, language: str, **ndcg: float) -> list[dict]:
@@ -69,8 +105,8 @@ def figures(side: str, language: str, **ndcg: float) -> list[dict]:
     about = {"side": side, "collection": language, "query_language": language, "document_language": "en"}
     terms = {name: float(name.removeprefix("k") or 0) if name != "none" else 90.0 for name in ndcg}
     return [
-        {**about, "budget": name.replace("k", "top-k "), "active": terms[name], "nDCG@10": value, "bytes": 1.0,
-         "milliseconds": 1.0}
+        {**about, "budget": name.replace("k", "top-k "), "active": terms[name], "measure": "nDCG@10", "value": value,
+         "bytes": 1.0, "milliseconds": 1.0}
         for name, value in ndcg.items()
     ]  # fmt: skip
 

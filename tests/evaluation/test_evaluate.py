@@ -66,7 +66,7 @@ def outcome(values: dict, model: Path, encoder: Path, folder: Path) -> dict[str,
     index.build_all(tests, folder / "vectors", folder / "index")
     found["index"] = pd.read_parquet(folder / "index" / "seismic.parquet")["nDCG@10"].tolist()
     budgets.sweep(settings, tests, folder / "vectors", folder / "prune.parquet")
-    found["prune"] = pd.read_parquet(folder / "prune.parquet")["nDCG@10"].tolist()
+    found["prune"] = pd.read_parquet(folder / "prune.parquet").value.tolist()
     return found
 
 

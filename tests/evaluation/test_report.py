@@ -1,10 +1,14 @@
 """The report where collections have other measures than the usual ones."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from miniature import ROOT
 
 from milco import config
+from milco.evaluation.comparison import Comparison
 from milco.evaluation.report import Results, averages_of, beside_published, language_table, means_of, write
 
 SYSTEMS = ["bm25", "distill"]
@@ -17,7 +21,8 @@ def results(rows: list[tuple[str, str, str, str]]) -> Results:
     measures = pd.concat([pd.DataFrame(rows, columns=columns).assign(system=system) for system in SYSTEMS])
     index = {"collection": [rows[0][0]], "documents": [2], "bytes": [9], "build_seconds": [0.1], "milliseconds": [0.1]}
     pruning = {"collection": rows[0][0], "query_language": rows[0][1], "document_language": rows[0][2], "bytes": 9}
-    pruning |= {"side": ["documents", "queries"], "budget": "none", "active": 3, "nDCG@10": 0.5, "milliseconds": 0.1}
+    pruning |= {"side": ["documents", "queries"], "budget": "none", "active": 3, "measure": "nDCG@10", "value": 0.5}
+    pruning |= {"milliseconds": 0.1}
     statistics = {"system": "distill", "collection": [rows[0][0]], "active_query": 3, "active_document": 4}
     return Results(
         measures.assign(query="q", value=0.5),
@@ -38,54 +43,113 @@ CASES = {
 }
 
 
+def comparison(found: Results, measure: str = "nDCG@10", names: list[str] | None = None) -> Comparison:
+    """The default one, of sources named as what stands before the last dash."""
+    rows = found.measures.drop_duplicates(["collection", "measure"])
+    having = rows[rows.measure == measure]
+    across = list(having[having.query_language != having.document_language].collection)
+    chosen = names or across or list(having.collection)
+    sources = {name: name.rpartition("-")[0] or name for name in rows.collection}
+    return Comparison(measure, chosen, chosen == across != [], sources)
+
+
+def pages(values: dict, found: Results, chosen: Comparison, folder: Path) -> tuple[str, str]:
+    """report.html and summary.md."""
+    files = [folder / name for name in ("report.html", "metrics.csv", "summary.md")]
+    write(config.parse(values), found, chosen, PUBLISHED, *files)
+    page, summary = files[0].read_text(encoding="utf-8"), files[2].read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", page + summary)
+    return page, summary
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
-    files = [tmp_path / name for name in ("report.html", "metrics.csv", "summary.md")]
-    write(config.parse(values), results(CASES[case]), PUBLISHED, *files)
-    page, summary = files[0].read_text(encoding="utf-8"), files[2].read_text(encoding="utf-8")
-    assert "nan" not in page and "nan" not in summary
+    found = results(CASES[case])
+    chosen = comparison(found)
+    if not chosen.collections:
+        found.pruning = found.pruning[:0]
+    page, summary = pages(values, found, chosen, tmp_path)
     for said in ("script 9", "held out 2", "<li>web: script</li><li>own: held out</li>"):
         assert said in page
-    assert len(pd.read_csv(files[1])) == len(SYSTEMS) * len(CASES[case])
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == len(SYSTEMS) * len(CASES[case])
     assert ("| collection |" in summary) == any(measure == "nDCG@10" for *_, measure in CASES[case])
-    asked_across = any(query != document for _, query, document, _ in CASES[case])
-    for name, query, document, measure in CASES[case]:
-        assert (measure in summary) == (query != document or not asked_across)
-        assert (f"<th>{name}</th>" in page) == (measure == "nDCG@10" or name == CASES[case][0][0])
+    nothing = "Nothing is compared: no test collection is measured with nDCG@10"
+    assert (nothing in page) == (nothing in summary) == (case == "none of the usual")
+    for name, *_, measure in CASES[case]:
+        assert measure in summary and measure in page
+        assert (f"<th>{name}</th>" in page) == (measure == "nDCG@10" or name == CASES[case][0][0] or "-" not in name)
 
 
-def test_a_mean_is_over_what_all_systems_have(values, tmp_path):
+def with_an_english_teacher() -> Results:
+    """Three collections, of which the teacher was measured on the English one."""
     found = results(
         [(f"m-{code}", code, code, "nDCG@10") for code in ("en", "de", "fr")] + [("m-de", "de", "de", "R@9")]
     )
-    scores = {"m-en": 0.9, "m-de": 0.6, "m-fr": 0.3}
-    found.measures["value"] = found.measures.collection.map(scores)
-    # the English teacher reads English documents alone
+    found.measures["value"] = found.measures.collection.map({"m-en": 0.9, "m-de": 0.6, "m-fr": 0.3})
     english = found.measures[(found.measures.collection == "m-en") & (found.measures.system == "bm25")]
     found.measures = pd.concat([found.measures, english.assign(system="teacher", value=0.7)])
+    return found
+
+
+def test_the_headline_is_over_all_collections_and_a_second_mean_over_what_all_systems_have(values, tmp_path):
+    found = with_an_english_teacher()
     found.measures = pd.concat([found.measures, found.measures.assign(query="r")])
-    table = language_table(found, cross_lingual=False)
-    assert table.loc["mean"].to_dict() == {"bm25": 0.9, "teacher": 0.7, "distill": 0.9}
+    table = language_table(found, "nDCG@10", cross_lingual=False)
     assert table.loc["mean of all 3", ["bm25", "distill"]].tolist() == pytest.approx([0.6, 0.6])
     assert pd.isna(table.loc["mean of all 3", "teacher"])
+    assert table.loc["mean of the 1 that all have"].to_dict() == {"bm25": 0.9, "teacher": 0.7, "distill": 0.9}
     averages = averages_of(found.means())
-    assert list(averages) == ["nDCG@10", "nDCG@10, all 3", "R@9"]
-    assert averages.loc["distill"].tolist() == pytest.approx([0.9, 0.6, 0.6])
-    assert averages.loc["teacher"].fillna(-1).tolist() == [0.7, -1, -1]
-    write(config.parse(values), found, PUBLISHED, *(tmp_path / name for name in ("report.html", "metrics.csv", "s.md")))
-    summary = (tmp_path / "s.md").read_text(encoding="utf-8")
-    assert "| mean of all 3 | 0.600 | – | 0.600 |" in summary and "nan" not in summary
-    assert '<tr class="mean"><th>mean of all 3</th>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert list(averages) == ["nDCG@10", "nDCG@10, the 1 that all have", "R@9, 1 of them"]
+    assert averages.loc["distill"].tolist() == pytest.approx([0.6, 0.9, 0.6])
+    assert averages.loc["teacher"].fillna(-1).tolist() == [-1, 0.7, -1]
+    page, summary = pages(values, found, comparison(found), tmp_path)
+    assert "nDCG@10, 3 collections of m; commit" in summary
+    assert "| mean of all 3 | 0.600 | – | 0.600 |" in summary
+    assert "<b>0.600</b><span>nDCG@10, mean of 3 collections of m, Stage 2</span>" in page
+    assert '<tr class="mean"><th>mean of all 3</th>' in page
+    assert "<b>0.700</b>" not in page  # the teacher's figure is another collection's
+
+
+def test_the_comparison_decides_headline_summary_and_tests_and_the_rest_stands_beside_them(values, tmp_path):
+    rows = [("miracl-de", "de", "de", "nDCG@10"), ("miracl-sw", "sw", "sw", "nDCG@10"), ("mkqa-de", "de", "en", "R@9")]
+    found = results([*rows, ("mldr-de", "de", "de", "nDCG@10"), ("neuclir-fa", "en", "fa", "nDCG@10")])
+    found.measures.loc[found.measures.collection.str.startswith("miracl"), "value"] = 0.25
+    names = ["miracl-de", "miracl-sw"]
+    page, summary = pages(values, found, comparison(found, names=names), tmp_path)
+    assert "<b>0.250</b><span>nDCG@10, mean of 2 collections of miracl, Stage 2</span>" in page
+    assert "| mean of all 2 | 0.250 | 0.250 |" in summary and "| neuclir-fa |" not in summary
+    for line in ("| mkqa | R@9 | 1 | 0.500 | 0.500 |", "| mldr | nDCG@10 | 1 | 0.500 | 0.500 |"):
+        assert line in summary
+    assert "<th>neuclir-fa</th>" in page and "<th>mldr-de</th>" in page and "<tr><th>mkqa</th><td>R@9</td>" in page
+    against = found.against("distill", comparison(found, names=names))
+    assert against.queries.to_dict() == {"bm25": 2}
+
+
+def test_another_measure_may_be_compared(values, tmp_path):
+    found = results([("x-de", "de", "en", "R@9"), ("x-fr", "fr", "en", "R@9"), ("x-fr", "fr", "en", "nDCG@10")])
+    page, summary = pages(values, found, comparison(found, "R@9"), tmp_path)
+    assert "<b>0.500</b><span>R@9, mean of 2 cross-lingual collections, Stage 2</span>" in page
+    assert "R@9, 2 cross-lingual collections; commit" in summary and "| x-de | 0.500 | 0.500 |" in summary
+
+
+def test_systems_that_share_one_query_or_none_are_no_crash(values, tmp_path):
+    found = results([("x-de", "de", "en", "nDCG@10")])
+    found.measures = pd.concat([found.measures, found.measures.iloc[:1].assign(system="dense", query="other")])
+    page, _ = pages(values, found, comparison(found), tmp_path)
+    assert found.against("distill", comparison(found)).queries.to_dict() == {"bm25": 1}
+    assert "<th>BM25</th><td>1</td><td>+0.000</td><td>–</td><td>1.000</td>" in page
 
 
 def test_where_all_systems_have_all_collections_there_is_one_mean():
-    table = language_table(results([("a", "de", "en", "nDCG@10"), ("b", "fr", "en", "nDCG@10")]), cross_lingual=True)
-    assert list(table.index) == ["a", "b", "mean"] and table.loc["mean"].tolist() == [0.5, 0.5]
+    found = results([("a", "de", "en", "nDCG@10"), ("b", "fr", "en", "nDCG@10")])
+    table = language_table(found, "nDCG@10", cross_lingual=True)
+    assert list(table.index) == ["a", "b", "mean of all 2"] and table.loc["mean of all 2"].tolist() == [0.5, 0.5]
 
 
 def test_systems_that_share_no_collection_have_no_common_mean():
     table = means_of(pd.DataFrame({"x": [1.0, None], "y": [None, 3.0], "z": [1.0, 2.0]}))
-    assert table.loc["mean"].isna().all() and table.loc["mean of all 2"].fillna(-1).tolist() == [-1, -1, 1.5]
+    assert list(table.index) == ["mean of all 2"]
+    assert table.loc["mean of all 2"].fillna(-1).tolist() == [-1, -1, 1.5]
 
 
 def test_published_figures_stand_beside_ours_where_their_collections_were_measured():

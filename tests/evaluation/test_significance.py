@@ -34,3 +34,10 @@ def test_the_order_of_the_systems_turns_the_sign_alone():
 
 def test_systems_that_agree_differ_by_nothing():
     assert paired_difference(np.ones(5), np.ones(5)) == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_query_and_none_are_no_crash():
+    found = paired_difference(np.array([0.75]), np.array([0.25]))
+    assert (found["difference"], found["p"]) == (0.5, 1.0) and np.isnan([found["low"], found["high"]]).all()
+    assert np.isnan(list(paired_difference(np.zeros(0), np.zeros(0)).values())).all()

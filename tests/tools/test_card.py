@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from miniature import ROOT
 from test_budgets import figures
 from test_config import demo
-from test_report import PUBLISHED, results
+from test_report import PUBLISHED, comparison, results
 
 from milco import config
 from milco.evaluation import report
@@ -49,20 +49,33 @@ def test_the_paper_s_model_may_not_be_used_commercially(tmp_path, monkeypatch):
     assert {source["name"]: source["licence"] for source in sources}["tatoeba"] == "cc-by-2.0, cc0-1.0"
 
 
-@pytest.fixture
-def written(tmp_path, model_folder) -> str:
+def write(tmp_path, model_folder, measure: str) -> str:
     settings = config.parse(demo({"publish": {"repo": "owner/name"}}))
-    rows = results([("home-assistant-de-en", "de", "en", "nDCG@10")])
+    rows = results([("home-assistant-de-en", "de", "en", measure)])
     files = [tmp_path / name for name in ("report.html", "metrics.csv", "summary.md")]
-    report.write(settings, rows, PUBLISHED, *files)
+    report.write(settings, rows, comparison(rows), PUBLISHED, *files)
     measured = figures("documents", "de", none=0.5, k20=0.499) + figures("queries", "de", none=0.5, k3=0.1)
-    pd.DataFrame(measured).to_parquet(tmp_path / "prune.parquet")
+    table = pd.DataFrame(measured)
+    table[table.measure == measure].to_parquet(tmp_path / "prune.parquet")
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "statistics.json").write_text(json.dumps({"pairs": {"ja": 1234, "de": 45678}}))
     export(model_folder, tmp_path / "model", pruned={"documents": {"all": "top-k 20", "de": "top-k 10"}})
     inputs = [tmp_path / name for name in ("corpora", "model", "metrics.csv", "summary.md", "prune.parquet")]
     card.write(settings, *inputs, ROOT / "CITATION.cff", tmp_path / "card.md")
     return (tmp_path / "card.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def written(tmp_path, model_folder) -> str:
+    return write(tmp_path, model_folder, "nDCG@10")
+
+
+def test_a_card_of_a_model_that_is_compared_with_nothing_says_so(tmp_path, model_folder):
+    text = write(tmp_path, model_folder, "nDCG@20")
+    assert (
+        "Nothing is compared: no test collection is measured with nDCG@10" in text and "No budget was measured." in text
+    )
+    assert "| home-assistant-de | nDCG@20 | 1 | 0.500 | 0.500 |" in text
 
 
 def test_the_card_says_what_a_user_must_know(written):
@@ -76,6 +89,8 @@ def test_the_card_says_what_a_user_must_know(written):
         "This model does not prune queries by itself.",
         "The smallest budget for documents that loses less than 1 % of nDCG@10: top-k 20, 20.0 of 90.0 terms",
         "No budget that was tried for queries saves terms and loses less than 1 %",
+        "nDCG@10 by exact search, over 1 collection;",
+        "nDCG@10, collection home-assistant-de-en; commit",
         "| queries | top-k 3 | 3.0 | 0.100 | 1 | 1.00 |",
         "derived from the data's own alignment",
         "- Trained on, but not measured: ja.",
