@@ -1,18 +1,6 @@
 # Vectors, searches and measures of every system on every test collection.
 
 
-def shards_of_vectors(wildcards):
-    """What the encode jobs of a system write, one for each shard."""
-    shards = owner("encode", wildcards).config.evaluate.encode_shards
-    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
-
-
-def vectors_of_system(wildcards):
-    """What a system is searched by; BM25 has no vectors."""
-    vectors = owner("evaluate", wildcards).vectors
-    return vectors[wildcards.system].path if wildcards.system in vectors else []
-
-
 rule encode:
     input:
         corpora=needs("encode", lambda e: e.corpora.path),

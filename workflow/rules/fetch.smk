@@ -1,17 +1,6 @@
 # The only rule that touches a network, and what turns its files into checkpoints and text.
 
 
-def tokenizer_of_source(wildcards):
-    """Where the tokenizer of a converted source lies."""
-    experiment = owner("convert", wildcards)
-    return experiment.source(experiment.config.sources[wildcards.name].tokenizer)
-
-
-def texts(experiment):
-    """Sources of text, with their places."""
-    return experiment.sources(experiment.config.used_datasets())
-
-
 rule fetch:
     output:
         directory("resources/{name}-{key}"),

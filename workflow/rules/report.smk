@@ -1,56 +1,6 @@
 # What a reader wants: one page, one table, one model, and how experiments differ.
 
 
-FIGURES = (PROJECT / "config" / "published.yaml").read_text(encoding="utf-8")
-
-
-def own(file):
-    """A file of the project. Where the project lies decides nothing (see `settings`)."""
-    return lambda wildcards, output: str(PROJECT / file)
-
-
-def trainings(experiment):
-    """Training stages of an experiment, with their folders: metrics, and the model."""
-    return {stage: str(Path(getattr(experiment, stage).path).parent) for stage in experiment.stages}
-
-
-def runs(experiment):
-    """Systems of an experiment, with their runs and measures."""
-    return {system: experiment.runs[system].path for system in experiment.config.systems()}
-
-
-def times(experiment):
-    """Nodes of an experiment, with the files of their times."""
-    return {node.label: node.times for node in experiment.nodes}
-
-
-def sharing(experiments):
-    """How many of the nodes that some experiments need are made once for several of them."""
-    paths = [node.path for experiment in experiments for node in experiment.nodes]
-    return f"{len(paths)} nodes, of which {len(paths) - len(set(paths))} are shared"
-
-
-def measured(wildcards):
-    """What the smallest budgets are chosen from, where the exported model is to have them."""
-    export = owner("export", wildcards).config.export
-    wanted = "auto" in (export.prune_documents, export.prune_queries)
-    return owner("export", wildcards).pruning.path if wanted else []
-
-
-def repository(wildcards):
-    """Where the model of an experiment is published."""
-    repo = owner("publish", wildcards).config.publish.repo
-    if repo is None:
-        raise WorkflowError("publish.repo is not set: write OWNER/NAME of the Hugging Face Hub there")
-    return repo
-
-
-def published_vectors(wildcards):
-    """The vectors that go with a model, if they are asked for."""
-    experiment = owner("publish", wildcards)
-    return experiment.vectors["distill"].path if experiment.config.publish.vectors else []
-
-
 rule report:
     input:
         corpora=needs("report", lambda e: e.corpora.path),

@@ -1,11 +1,6 @@
 # What the English retriever says: targets of every English text once, and from them the triples of Stage 2.
 
 
-def triple_texts(experiment):
-    """Sources of triples and of known items, with their places."""
-    return experiment.sources(experiment.config.distill.train_datasets)
-
-
 rule teacher:
     input:
         corpora=needs("teacher", lambda e: e.corpora.path),
