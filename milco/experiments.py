@@ -301,7 +301,8 @@ class Experiment:
     def _looks(self) -> list:
         """What is looked at during a training."""
         evaluate = self.config.evaluate
-        return [evaluate.development_collections, evaluate.development_queries, evaluate.examples]
+        sizes = [evaluate.development_queries, evaluate.development_documents]
+        return [evaluate.development_collections, *sizes, evaluate.examples]
 
     @property
     def _how(self) -> list:
@@ -316,7 +317,8 @@ class Experiment:
     def _key_of(self, name: str) -> str:
         """Hash of what a source is downloaded from."""
         # What is made of it once it is there.
-        later = {"measures", "pool", "chunk_tokens", "lowercase_queries", "cleaning", "max_pairs"}
+        later = {"measures", "pool", "chunk_tokens", "cleaning", "max_pairs"}
+        later |= {"lowercase_queries", "lowercase_documents"}
         return _hash(self.config.sources[name].result(but=later))
 
 

@@ -355,3 +355,9 @@ def test_languages_have_one_code_whatever_the_file_says():
 @pytest.mark.parametrize("uri", ["hf:owner/name", "https://example.org/file:a"])
 def test_other_addresses_are_no_path(uri):
     assert config.Source(uri=uri, format="pairs", sha256="0" * 64 if "http" in uri else None).local_path is None
+
+
+def test_ccmatrix_is_read_by_language_since_it_has_no_table_of_all():
+    source = config.load(ROOT / "config" / "milco.yaml").sources["ccmatrix"]
+    assert len(source.subsets) == 75 and all(name.startswith("en-") for name in source.subsets)
+    assert {"en-zh": "zh", "en-no": "no", "en-ceb": "ceb"}.items() <= source.subsets.items()

@@ -151,6 +151,11 @@ class Evaluate(Strict):
     compared_measure: Annotated[str, AfterValidator(a_measure)] = Field(
         "nDCG@10", description="The measure of these comparisons."
     )
+    development_documents: Count = Field(
+        10_000,
+        description="Documents per development collection that a look searches: all that are judged for its queries, "
+        "and others drawn at random up to so many.",
+    )
     baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
         ["bm25", "teacher", "dense"], description="Systems to compare with."
     )

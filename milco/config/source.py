@@ -88,6 +88,7 @@ class Source(Strict):
         "special tokens included, and the best chunk of a document counts.",
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
+    lowercase_documents: bool = Field(False, description="The same for the documents.")
     columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
     cleaning: Literal["interface", "sentences", "none"] | None = Field(
         None,

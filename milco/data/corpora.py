@@ -327,13 +327,29 @@ def _collections(
                 found = mteb_tasks.read_task(name, source, sources[name])
             case _:
                 found = home_assistant.collections(items, split, config.eval_languages, config.corpora)
+        if source.lowercase_queries or source.lowercase_documents:
+            found = in_lower_case(found, source.lowercase_queries, source.lowercase_documents)
         if source.chunk_tokens:
             found = in_chunks(found, encoder, source.chunk_tokens, config.trusts("dense"))
         for collection in found:
             collection.about["source"] = name
-            if source.lowercase_queries:
-                collection.queries = {query: asked.lower() for query, asked in collection.queries.items()}
             yield collection
+
+
+def in_lower_case(collections: Iterable[Collection], queries: bool, documents: bool) -> Iterator[Collection]:
+    """Collections whose queries, documents or both are in lower case. Those over the same documents go on sharing
+    them."""
+    before, lower = None, {}
+    for collection in collections:
+        if queries:
+            asked = {name: text.lower() for name, text in collection.queries.items()}
+            collection = replace(collection, queries=asked)
+        if documents:
+            if collection.documents is not before:
+                before = collection.documents
+                lower = {name: text.lower() for name, text in before.items()}
+            collection = replace(collection, documents=lower)
+        yield collection
 
 
 def in_chunks(

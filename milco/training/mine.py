@@ -143,7 +143,7 @@ class Miner:
 def mine_collection(name: str, folder: Path, corpora: Path, config: Config, miner: Miner) -> pd.DataFrame:
     """Triples without scores from the judgements of a collection in BEIR layout. Documents are cut, not in chunks, and
     those of the same text are one."""
-    settings, random = config.distill, np.random.default_rng(config.seed)
+    settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
     wanted = settings.hard_negatives + settings.random_negatives
     collection = read_collection(folder, "train")
     asked = {
@@ -155,11 +155,13 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     if not queries:
         raise MilcoError(f"{folder}/qrels/train.tsv: test or development collections ask each of its queries")
     print(f"{name}: {len(queries)} queries, without {len(collection.queries) - len(queries)} to be asked in evaluation")
+    if source.lowercase_documents:
+        collection.documents = {key: text.lower() for key, text in collection.documents.items()}
     documents = list(dict.fromkeys(collection.documents.values()))
     place = {text: row for row, text in enumerate(documents)}
     grades = [collection.qrels[key] for key in queries]
     relevant = [sorted({place[collection.documents[d]] for d in judged if judged[d] > 0}) for judged in grades]
-    texts = [query.lower() if config.sources[name].lowercase_queries else query for query in queries.values()]
+    texts = [query.lower() if source.lowercase_queries else query for query in queries.values()]
     index = Index.build(miner.rows("documents", documents))
     found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(map(len, relevant)))
     triples = []

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ from milco.training.recovery import (
 from milco.training.tracking import PROJECT, trackers
 
 KEPT_CHECKPOINTS = 2
+LONGEST_LOOK = timedelta(hours=6)  # for which the other processes wait in their next exchange of gradients
 Collate = Callable[[np.ndarray, int], Batch]
 Loss = Callable[[Views, Batch], dict[str, Tensor]]
 
@@ -199,6 +201,7 @@ def train(
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_timeout=int(LONGEST_LOOK.total_seconds()),
         ddp_broadcast_buffers=False,  # processes make unequally many forward passes
         # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.

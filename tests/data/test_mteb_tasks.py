@@ -351,14 +351,21 @@ def test_a_search_goes_so_deep_that_enough_documents_are_among_the_chunks():
     assert run_of(chunked, [ranking], 2) == {"q": {"b": 9.0, "c": 6.0}}
 
 
-def test_queries_keep_their_case_unless_the_source_says_otherwise(known, values, encoder_checkpoint, tmp_path):
-    for name, changes in (("kept", {}), ("lower", {"lowercase_queries": True})):
-        (tmp_path / name).mkdir()
-        collections = built(settings(values, **changes), encoder_checkpoint, tmp_path / name)
-        found = {collection.name: read_collection(collection) for collection in collections.iterdir()}
-        queries = [text for collection in found.values() for text in collection.queries.values()]
-        assert any(text != text.lower() for text in queries) == (name == "kept")
-        assert any(text != text.lower() for collection in found.values() for text in collection.documents.values())
+@pytest.mark.parametrize("lower", [set(), {"queries"}, {"documents"}, {"queries", "documents"}])
+def test_texts_keep_their_case_unless_the_source_says_otherwise(lower, known, values, encoder_checkpoint, tmp_path):
+    changes = {f"lowercase_{side}": True for side in lower}
+    collections = built(settings(values, **changes, chunk_tokens=16), encoder_checkpoint, tmp_path)
+    for collection in map(read_collection, collections.iterdir()):
+        for side in ("queries", "documents"):
+            texts = getattr(collection, side).values()
+            assert any(text != text.lower() for text in texts) == (side not in lower), side
+
+
+def test_collections_over_the_same_documents_share_them_in_lower_case_too():
+    documents = {"d": "The Cat"}
+    found = list(corpora.in_lower_case([Collection(n, documents, {"q": "Who?"}) for n in "ab"], False, True))
+    assert found[0].documents is found[1].documents and found[0].documents == {"d": "the cat"}
+    assert found[0].queries == {"q": "Who?"} and documents == {"d": "The Cat"}
 
 
 def test_a_pool_holds_the_documents_of_all_subsets_and_is_asked_in_each_language(

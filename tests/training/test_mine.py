@@ -496,6 +496,21 @@ def test_a_collection_becomes_triples_with_the_model_s_best_wrong_documents(
         assert_best(exact, triple.query, list(triple.neg[:HARD]), sorted(wrong))
 
 
+@pytest.mark.parametrize("lower", [set(), {"queries"}, {"documents"}])
+def test_a_collection_is_mined_in_the_case_that_its_source_says(
+    lower, new_corpus, exact, cross_encoder_checkpoint, monkeypatch
+):
+    for name in ("corpus", "queries"):
+        path = new_corpus / f"{name}.jsonl"
+        rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        path.write_text("".join(json.dumps({**row, "text": row["text"].title()}) + "\n" for row in rows), "utf-8")
+    monkeypatch.setattr(f"{__name__}.COLLECTION", {**COLLECTION, **{f"lowercase_{side}": True for side in lower}})
+    found = mined_from(new_corpus, "a.parquet", exact.name_or_path, cross_encoder_checkpoint)
+    assert found["query"].str.islower().all() == ("queries" in lower)
+    documents = [text for column in (found.pos, found.neg) for texts in column for text in texts]
+    assert all(text.islower() for text in documents) == ("documents" in lower)
+
+
 def test_mining_a_collection_twice_gives_the_same(new_corpus, model_folder, cross_encoder_checkpoint):
     models = model_folder, cross_encoder_checkpoint
     once, again = (mined_from(new_corpus, f"{n}.parquet", *models) for n in range(2))
