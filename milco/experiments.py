@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from milco.config import Config
 
+ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens"}  # keys of model that Stage 1 has no part in
 MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
 SYSTEM_NAMES = {
     "bm25": "BM25",
@@ -150,12 +151,14 @@ class Experiment:
     @cached_property
     def targets(self) -> Node:
         """The teacher's sparse targets of every English text."""
-        return _node("teacher", "artifacts/teacher/{}", self.corpora.key, self._teacher, self.config.align.max_length)
+        align = self.config.align
+        decided = [self.corpora.key, self._teacher, align.max_length, *(["raw"] if align.target == "raw" else [])]
+        return _node("teacher", "artifacts/teacher/{}", *decided)
 
     @cached_property
     def align(self) -> Node:
         """Stage 1."""
-        model = self.config.model.result(but={"connector", "echo", "echo_scale", *self._lengths})  # it has no choice
+        model = self.config.model.result(but={"connector", *ECHO, *self._lengths})  # it has no choice
         return _node(
             "align",
             "artifacts/align/{}/model",
@@ -184,7 +187,7 @@ class Experiment:
     def distill(self) -> Node:
         """Stage 2."""
         settings, model = self.config.distill, self.config.model.result(but=self._lengths.keys())
-        echo = {name: model.pop(name) for name in ("connector", "echo", "echo_scale")}
+        echo = {name: model.pop(name) for name in ("connector", *sorted(ECHO))}
         start: Any = self.align.key
         if settings.pretrained_alignment_checkpoint != "align":
             named = settings.pretrained_alignment_checkpoint

@@ -85,6 +85,18 @@ REFUSALS = {
         {"distill/distillation_weight": 0, "distill/contrastive_weight": 0},
         "distill: distillation_weight and contrastive_weight are both 0",
     ),
+    "logarithm of negative logits": (
+        {"align/alignment_loss": "mass", "align/target": "raw"},
+        "align: target: raw, but alignment_loss: mass has no logarithm of a negative logit; ",
+    ),
+    "mean of masses over pairs": (
+        {"align/alignment_loss": "mass", "align/pairs_per_mean": 2},
+        "align: pairs_per_mean: alignment_loss: mass weighs each text by itself; leave it out",
+    ),
+    "mean over pairs of two steps": (
+        {"align/alignment_loss": "active", "align/global_batch_size": 64, "align/pairs_per_mean": 48},
+        "align: pairs_per_mean: 48 does not divide global_batch_size, 64",
+    ),
     "own vocabulary with what needs English": (
         {"model/connector": False, "model/echo": False},
         "model.connector: without one the pivot view has no English words to align, to put a source view beside, or to "
@@ -323,6 +335,16 @@ def test_a_global_batch_that_cannot_be_shared_is_an_error(processes):
     message = rf"align\.global_batch_size: 64 cannot be shared by {processes} processes; make it a multiple"
     with pytest.raises(MilcoError, match=message):
         config.parse(demo({"align/global_batch_size": 64})).check_processes("align", processes)
+
+
+def test_pairs_that_have_one_mean_are_on_one_process():
+    settings = config.parse(
+        demo({"align/alignment_loss": "active", "align/global_batch_size": 64, "align/pairs_per_mean": 32})
+    )
+    settings.check_processes("align", 2)
+    settings.check_processes("distill", 4)
+    with pytest.raises(MilcoError, match=r"^align\.pairs_per_mean: 32 does not divide the 16 pairs that each of 4 pro"):
+        settings.check_processes("align", 4)
 
 
 def test_first_round_is_the_same_experiment_mined_by_the_teacher():

@@ -90,11 +90,21 @@ CHANGES = {
     "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
     "group size": ({"distill/train_group_size": 8}, AFTER_DISTILL),
     "LexEcho": ({"model/echo": False}, AFTER_DISTILL),
+    "LexEcho as the authors' code has it": (
+        {"model/echo_scale_trained": True, "model/echo_special_tokens": True},
+        AFTER_DISTILL,
+    ),
     "InfoNCE instead of distillation": (
         {"distill/distillation_weight": 0, "distill/contrastive_weight": 1.0},
         AFTER_DISTILL,
     ),
     "rate of Stage 1": ({"align/learning_rate": 0.5}, AFTER_ALIGN),
+    "mean over all terms of some pairs": (
+        {"align/alignment_loss": "active", "align/pairs_per_mean": 2},
+        AFTER_ALIGN,
+    ),
+    "raw targets": ({"align/alignment_loss": "active", "align/target": "raw"}, {"teacher", "mine"} | AFTER_ALIGN),
+    "documents of a look": ({"evaluate/development_documents": 9}, AFTER_ALIGN),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
     "mined negatives": ({"distill/hard_negatives": 2}, {"mine"} | AFTER_DISTILL),
     "a first round that mines": ({"distill/miner": "distill"}, {"mine"} | AFTER_DISTILL),

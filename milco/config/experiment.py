@@ -232,6 +232,12 @@ class Config(Strict):
                 f"{stage}.global_batch_size: {size} cannot be shared by {processes} processes; "
                 f"make it a multiple of {processes}"
             )
+        together = self.align.pairs_per_mean if stage == "align" else 1
+        if size // processes % together:
+            raise MilcoError(
+                f"align.pairs_per_mean: {together} does not divide the {size // processes} pairs that each of "
+                f"{processes} processes has of align.global_batch_size; take fewer processes"
+            )
 
     def trusts(self, checkpoint: str) -> bool:
         """Whether Python files of a checkpoint may be run.

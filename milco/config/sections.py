@@ -51,6 +51,16 @@ class Model(Strict):
     )
     echo: bool = Field(True, description="LexEcho: add the source view in Stage 2.")
     echo_scale: Rate = Field(1.0, description="Constant factor of the source weights.")
+    echo_scale_trained: bool = Field(
+        False,
+        description="Train that factor, which starts there, as the authors' code does. A model that Stage 2 starts "
+        "from keeps one that it has.",
+    )
+    echo_special_tokens: bool = Field(
+        False,
+        description="Leave special tokens in the source view, as the authors' code does: their ids match in every pair "
+        "of texts. A model that was trained so, and that Stage 2 starts from, keeps them anyway.",
+    )
     query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
     passage_max_length: Count = Field(256, description="Tokens at which a document is cut.")
 
@@ -98,6 +108,32 @@ class Align(Training):
     alignment_loss: Literal["active", "mass"] = Field(
         "active", description="The paper's mean over active terms, or the log-weight loss for short training."
     )
+    pairs_per_mean: Count = Field(
+        1,
+        description="For active: pairs over whose active terms a mean is taken together. 1: text by text, so that "
+        "every text counts as much; the authors' code: all pairs of a device's batch, so that every term does. A "
+        "process's share of global_batch_size must be a multiple.",
+    )
+    target: Literal["clamped", "raw"] = Field(
+        "clamped",
+        description="What the teacher says of a term that only the student uses: clamped: 0; raw: its negative logit, "
+        "as in the authors' code (for the longest texts of a batch). For raw the teacher encodes each batch during the "
+        "training, beside the targets that are stored.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_formula(self):
+        if self.alignment_loss == "mass" and self.target == "raw":
+            raise ValueError(
+                "target: raw, but alignment_loss: mass has no logarithm of a negative logit; set one of them"
+            )
+        if self.alignment_loss == "mass" and self.pairs_per_mean > 1:
+            raise ValueError("pairs_per_mean: alignment_loss: mass weighs each text by itself; leave it out")
+        if self.global_batch_size % self.pairs_per_mean:
+            raise ValueError(
+                f"pairs_per_mean: {self.pairs_per_mean} does not divide global_batch_size, {self.global_batch_size}"
+            )
+        return self
 
 
 class Distill(Training):

@@ -11,7 +11,8 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
 
     Args:
         pooled: B×V_e raw pooled logits of the student.
-        target: B×V_e raw pooled logits of the teacher, 0 where they are not positive (`target: clamped`).
+        target: B×V_e raw pooled logits of the teacher, 0 where they are not positive (`target: clamped`), or all as
+            they are (`target: raw`, for `active`).
         kind: `active`, the paper's: per text the mean of (r - t)² over the terms with r > 0 or t > 0.
             `mass`: the squared distance of the pivot weights (log1p) over the same terms, summed and divided by the
             sum of the teacher's weights. A term that should not be active costs the same whether the text has
@@ -21,14 +22,28 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
     Returns:
         B losses; 0 for a text in which neither side has an active term (paper's code: NaN).
     """
-    active = (pooled > 0) | (target > 0)
-    terms = active.sum(dim=1)
-    # Few cells are active, and the others have no part in the loss: they alone are computed with.
-    student, teacher = pooled[active].float(), target[active].float()
     if kind == "active":
-        return _sums((student - teacher).square(), terms) / terms.clamp(min=1)
+        squares, terms = squared_distances(pooled, target)
+        return squares / terms.clamp(min=1)
+    student, teacher, terms = _active(pooled, target)
     student, teacher = torch.log1p(student.relu()) + SLOPE * student.clamp(max=0), torch.log1p(teacher)
     return _sums((student - teacher).square(), terms) / _sums(teacher, terms).clamp(min=1)
+
+
+def squared_distances(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each text the sum of (r - t)² over its active terms, and their number: what means over any texts are made of.
+    Arguments as in `alignment_loss`."""
+    student, teacher, terms = _active(pooled, target)
+    return _sums((student - teacher).square(), terms), terms
+
+
+def _active(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sides of the terms that either of them uses, text by text, and how many these are.
+
+    Few cells are active, and the others have no part in the loss: they alone are computed with.
+    """
+    active = (pooled > 0) | (target > 0)
+    return pooled[active].float(), target[active].float(), active.sum(dim=1)
 
 
 def _sums(values: Tensor, lengths: Tensor) -> Tensor:

@@ -20,8 +20,10 @@ class MilcoConfig(PretrainedConfig):
             V_e = V_m and d_e = d_m.
         echo: whether the model has a LexEcho head and so a source view.
         echo_scale: the constant `scale` of the source weights.
+        echo_scale_trained: whether that is only where a trained scale starts, a weight of the model.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
-        special_token_ids: source ids that carry no content and so never enter the source view.
+        special_token_ids: source ids that carry no content and so never enter the source view; none for a model that
+            was trained with all of them in it.
         document_budgets, query_budgets: language → budget to which `encode_document` and `encode_query` prune, as
             `pruning.prune` reads it; `all`: the budget of other languages, and of texts whose language is not said.
     """
@@ -37,6 +39,7 @@ class MilcoConfig(PretrainedConfig):
         connector: bool = True,
         echo: bool = True,
         echo_scale: float = 1.0,
+        echo_scale_trained: bool = False,
         query_max_length: int = 64,
         passage_max_length: int = 256,
         special_token_ids: list[int] | None = None,
@@ -51,6 +54,7 @@ class MilcoConfig(PretrainedConfig):
         self.connector = connector
         self.echo = echo
         self.echo_scale = echo_scale
+        self.echo_scale_trained = echo_scale_trained
         self.query_max_length = query_max_length
         self.passage_max_length = passage_max_length
         self.special_token_ids = special_token_ids or []

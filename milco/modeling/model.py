@@ -35,7 +35,7 @@ class Views:
     """What the model says of a batch of texts.
 
     pooled: B×V_e raw pooled logits, before log1p∘relu (Stage 1 works on them).
-    source: B×L weights of the source tokens; 0 at pads and special tokens. None without LexEcho.
+    source: B×L weights of the source tokens; 0 at pads and, as a rule, special tokens. None without LexEcho.
     """
 
     pooled: Tensor
@@ -73,6 +73,8 @@ class MilcoModel(PreTrainedModel):
             config.pivot_vocab_size, config.pivot_hidden_size, config.pivot_layer_norm_eps
         )
         self.echo = nn.Linear(width, 1) if config.echo else None
+        trained = config.echo and config.echo_scale_trained
+        self.echo_scale = nn.Parameter(torch.full((1,), float(config.echo_scale))) if trained else None
         self.post_init()
 
     @torch.no_grad()
@@ -82,6 +84,8 @@ class MilcoModel(PreTrainedModel):
         if module is self.connector or module is self.echo:
             nn.init.normal_(module.weight, std=0.02)
             nn.init.constant_(module.bias, 0.1 if module is self.echo else 0.0)
+        elif module is self and self.echo_scale is not None:
+            nn.init.constant_(self.echo_scale, self.config.echo_scale)
 
     @classmethod
     def from_checkpoints(
@@ -103,7 +107,7 @@ class MilcoModel(PreTrainedModel):
             encoder_layers: how many layers to keep, from the bottom; all of them by default.
             dropout: dropout of the encoder; the checkpoint's own by default.
             trust_encoder, trust_teacher: whether Python files that lie in the checkpoint may be run.
-            settings: further fields of `MilcoConfig`.
+            settings: further fields of `MilcoConfig`, or others than these.
         """
         encoder_config = load(AutoConfig, encoder, trust_encoder)
         if encoder_layers is not None:
@@ -129,8 +133,7 @@ class MilcoModel(PreTrainedModel):
             pivot_hidden_size=head.decoder.in_features,
             pivot_layer_norm_eps=head.norm.eps,
             connector=teacher is not None,
-            special_token_ids=sorted(tokenizer.all_special_ids),
-            **settings,
+            **{"special_token_ids": sorted(tokenizer.all_special_ids), **settings},
         )
         # Weights that came from a checkpoint must not be drawn anew by post_init.
         for module in [*backbone.modules(), *head.modules()]:
@@ -212,7 +215,8 @@ class MilcoModel(PreTrainedModel):
         pooled = self.pivot_head(connected, mask)
         if self.echo is None:
             return Views(pooled, None)
-        weights = self.config.echo_scale * torch.relu(self.echo(states).squeeze(-1).float())
+        scale = self.config.echo_scale if self.echo_scale is None else self.echo_scale
+        weights = scale * torch.relu(self.echo(states).squeeze(-1).float())
         for special in self.config.special_token_ids:
             mask = mask & (input_ids != special)
         return Views(pooled, torch.where(mask, weights, 0.0))

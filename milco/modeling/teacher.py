@@ -8,6 +8,7 @@ from pathlib import Path
 
 import scipy.sparse
 import torch
+from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from .checkpoints import load
@@ -16,7 +17,7 @@ from .rows import as_rows, padded_batches, pivot_cells
 
 
 class Teacher:
-    """A SPLADE model: text → raw pooled logits of the English vocabulary, where they are positive.
+    """A SPLADE model: text → raw pooled logits of the English vocabulary.
 
     Args:
         trust: whether the checkpoint's own code may be run.
@@ -28,6 +29,11 @@ class Teacher:
         self.head = PivotHead.from_teacher(checkpoint, trust).eval().to(device)
 
     @torch.no_grad()
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """B×L ids and mask of its own tokenizer → B×V_e raw pooled logits, negative ones included."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.head(states, attention_mask.bool())
+
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
@@ -36,7 +42,5 @@ class Teacher:
         The values are pivot weights log1p(relu(t)); `np.expm1` of them gives back the raw positive logits t.
         """
         for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
-            batch = {name: values.to(self.encoder.device) for name, values in batch.items()}
-            states = self.encoder(**batch).last_hidden_state
-            pooled = self.head(states, batch["attention_mask"].bool())
-            yield places, as_rows(*pivot_cells(pooled), pooled.shape)
+            pooled = self.pooled(**{name: values.to(self.encoder.device) for name, values in batch.items()})
+            yield places, as_rows(*pivot_cells(pooled), (len(pooled), self.head.decoder.out_features))

@@ -78,7 +78,8 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
 
     settings = configuration.load(config)
     length, size = settings.align.max_length, settings.evaluate.batch_size
-    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"))
+    raw = settings.align.target == "raw"
+    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"), tokens=raw)
 
 
 @app.command()

@@ -32,7 +32,7 @@ def plan(config: Config) -> list[dict[str, str]]:
     rows = [
         _row("token cache", f"{pairs:,.0f} pairs, {texts_of} English texts", disk=(pairs + english) * ids,
              devices=machine.devices),
-        _row("teacher targets", f"{texts_of} texts", disk=english * cell,
+        _row("teacher targets", f"{texts_of} texts", disk=english * (cell + ids * (align.target == "raw")),
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
         _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),

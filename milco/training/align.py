@@ -5,6 +5,7 @@ Run by rule `align` through workflow/scripts/launch.sh (torchrun):
         --lsr FOLDER --output FOLDER
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from milco.config import Align, Config
 from milco.data.tokens import TokenCache
-from milco.modeling.losses import alignment_loss
+from milco.modeling.losses import alignment_loss, squared_distances
 from milco.modeling.model import Views
+from milco.modeling.teacher import Teacher
 from milco.modeling.warmstart import fit_connector
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
@@ -31,45 +33,76 @@ class Pairs:
         cache: token ids of both sides.
         targets: what the teacher says of each english_id.
         pad: the encoder's padding id.
+        teacher_pad: the teacher's, if it encodes the texts itself (`target: raw`).
     """
 
-    def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align):
+    def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align, teacher_pad: int | None = None):
         self.cache, self.targets, self.pad, self.settings = cache, targets, pad, settings
+        self.teacher_pad = teacher_pad
 
     def __call__(self, pairs: np.ndarray, step: int) -> Batch:
         """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first;
-        the teacher's pivot weights of the U texts as cells (row, term, weight); english (B: which of the U a pair
-        has)."""
+        the teacher's pivot weights of the U texts as cells (row, term, weight), or `teacher`, what it reads of them;
+        english (B: which of the U a pair has)."""
         english, place = np.unique(self.cache.english_ids(pairs), return_inverse=True)
         texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
-        cells = self.targets.cells(english)
-        return {
-            **collate_texts(texts, self.pad, self.settings.max_tokens_per_device),
-            **{name: torch.from_numpy(values) for name, values in zip(("row", "term", "weight"), cells, strict=True)},
-            "english": torch.from_numpy(place),
-        }
+        budget = self.settings.max_tokens_per_device
+        said: Batch
+        if self.teacher_pad is None:
+            cells = zip(("row", "term", "weight"), self.targets.cells(english), strict=True)
+            said = {name: torch.from_numpy(values) for name, values in cells}
+        else:
+            said = {"teacher": collate_texts(self.targets.tokens(english), self.teacher_pad, budget)}
+        return {**collate_texts(texts, self.pad, budget), **said, "english": torch.from_numpy(place)}
 
 
-def loss(config: Config) -> Loss:
-    """The stage's loss: both views of a text against the teacher's target of its English side."""
+def loss(config: Config, teacher: Teacher | None = None) -> Loss:
+    """The stage's loss: both views of a text against the teacher's target of its English side.
+
+    Args:
+        teacher: for `target: raw`, on the device of the training.
+    """
+    settings = config.align
 
     def terms(views: Views, part: Batch) -> dict[str, Tensor]:
         place = part["english"]
         other, english = views.pooled.tensor_split([len(place)])
-        target = torch.zeros_like(english, dtype=torch.float32)
-        target[part["row"], part["term"]] = part["weight"].expm1()
-        kind = config.align.alignment_loss
+        target = _stored(part, english) if teacher is None else _said(teacher, part["teacher"])
         active = (other.detach() > 0).sum(dim=1)
         return {
-            "loss_other": alignment_loss(other, target[place], kind).mean(),
-            "loss_english": alignment_loss(english, target, kind)[place].mean(),
+            "loss_other": distance(other, target[place], slice(None)),
+            "loss_english": distance(english, target, place),
             "active_other": active.float().mean(),
             "active_english": (english.detach() > 0).sum(dim=1)[place].float().mean(),
             "empty_other": (active == 0).float().mean(),
-            "without_terms": ((active == 0) & (target[place].sum(dim=1) == 0)).float().mean(),
+            "without_terms": ((active == 0) & ~(target[place] > 0).any(dim=1)).float().mean(),
         }
 
+    def distance(pooled: Tensor, target: Tensor, place: Tensor | slice) -> Tensor:
+        """Mean over the pairs, whose texts are at these places."""
+        if settings.pairs_per_mean == 1:
+            return alignment_loss(pooled, target, settings.alignment_loss)[place].mean()
+        squares, terms = (
+            of_texts[place].view(-1, settings.pairs_per_mean).sum(dim=1)
+            for of_texts in squared_distances(pooled, target)
+        )
+        return (squares / terms.clamp(min=1)).mean()
+
     return terms
+
+
+def _stored(part: Batch, english: Tensor) -> Tensor:
+    """Targets from their cells, U×V_e: 0 where the teacher has no term."""
+    target = torch.zeros_like(english, dtype=torch.float32)
+    target[part["row"], part["term"]] = part["weight"].expm1()
+    return target
+
+
+def _said(teacher: Teacher, texts: Batch) -> Tensor:
+    """Targets as the teacher says them now, U×V_e raw logits."""
+    ids, mask, passes = texts["input_ids"], texts["attention_mask"], texts["passes"]
+    parts = [teacher.pooled(ids[rows, :length], mask[rows, :length]) for rows, length in passes]
+    return torch.cat(parts)[torch.cat([rows for rows, _ in passes]).argsort()].float()
 
 
 def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, output: Path) -> None:
@@ -83,8 +116,13 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
         texts = english.take(chosen, columns=["english"])["english"].to_pylist()
         explained = fit_connector(model, lsr, texts, settings.max_length, config.trusts("teacher"))
         print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
+    teacher = None
+    if settings.target == "raw":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        teacher = Teacher(lsr, device, config.trusts("teacher"))
     cache = TokenCache(tokens)
-    pairs = Pairs(cache, Targets(targets), model.tokenizer.pad_token_id, settings)
+    pads = model.tokenizer.pad_token_id, teacher.tokenizer.pad_token_id if teacher else None
+    pairs = Pairs(cache, Targets(targets), pads[0], settings, pads[1])
     steps = Steps(
         cache.lengths,
         cache.families,
@@ -95,4 +133,4 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
     )
     look = Development(config, corpora, model).look
     inputs = [corpora, tokens, targets, encoder, lsr]
-    train(config, settings, "align", model, steps, pairs, loss(config), look, inputs, output)
+    train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output)

@@ -23,7 +23,7 @@ from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
-from milco.training.start import freeze, new_model
+from milco.training.start import freeze, new_model, source_view
 from milco.training.trainer import Loss, train
 
 SIDES = ("pos", "neg")
@@ -166,10 +166,9 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
-        echo = {"echo": config.model.echo, "echo_scale": config.model.echo_scale}
         trust = config.trusts("distill")
         model = MilcoModel.from_pretrained(
-            start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **echo
+            start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **source_view(config)
         )
         freeze(model, config)
     groups = Groups(pq.read_table(triples), model, config)

@@ -1,6 +1,7 @@
 """The model that a training starts from."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
@@ -19,13 +20,23 @@ def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> Milco
         trust_teacher=config.trusts("teacher"),
         encoder_layers=settings.encoder_layers,
         dropout=settings.dropout,
-        echo=echo,
-        echo_scale=settings.echo_scale,
+        **(source_view(config) if echo else {"echo": False}),
         query_max_length=settings.query_max_length,
         passage_max_length=settings.passage_max_length,
     )
     freeze(model, config)
     return model
+
+
+def source_view(config: Config) -> dict[str, Any]:
+    """Fields of `MilcoConfig` in which LexEcho shall be otherwise than in the model that Stage 2 starts from."""
+    settings = config.model
+    found: dict[str, Any] = {"echo": settings.echo, "echo_scale": settings.echo_scale}
+    if settings.echo_scale_trained:
+        found["echo_scale_trained"] = True
+    if settings.echo_special_tokens:
+        found["special_token_ids"] = []
+    return found
 
 
 def freeze(model: MilcoModel, config: Config) -> None:

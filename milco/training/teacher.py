@@ -1,7 +1,8 @@
 """Sparse targets: what the English retriever says of every English text, computed once.
 
 On disk, `targets-*.arrow`, they hold for each text the terms with a positive logit (uint16, where the vocabulary
-allows it) and their pivot weights (float16).
+allows it) and their pivot weights (float16); with `align.target: raw` also the teacher's own token ids (uint32), from
+which Stage 1 has it say what it thinks of all the other terms.
 
 Run by rule `teacher`:
     python -m milco.stages teacher --config FILE --corpora FOLDER --teacher FOLDER --workers N --output FOLDER
@@ -18,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from milco.data.shards import Convert, Shards, write_shards
+from milco.data.tokens import IDS
 from milco.files import finished_folder, write_json
 from milco.modeling.checkpoints import load
 from milco.modeling.rows import in_text_order
@@ -32,29 +34,36 @@ def write_targets(
     workers: int,
     output: Path,
     trust: bool = False,
+    tokens: bool = False,
 ) -> None:
     """Encode english.parquet of `corpora`, row by row, into the folder `output`.
 
     Args:
         workers: processes, each with a GPU of its own where there are as many.
         trust: whether the checkpoint's own code may be run.
+        tokens: store the teacher's tokens of each text, too.
     """
-    make = partial(_encoder, checkpoint, trust, max_length, batch_size)
+    make = partial(_encoder, checkpoint, trust, tokens, max_length, batch_size)
     with finished_folder(output) as folder:
         write_shards({"targets": corpora / "english.parquet"}, folder, make, workers)
         write_json(folder / "columns.json", len(load(AutoTokenizer, checkpoint, trust)))
 
 
-def _encoder(checkpoint: Path, trust: bool, max_length: int, batch_size: int, worker: int, workers: int) -> Convert:
+def _encoder(
+    checkpoint: Path, trust: bool, tokens: bool, max_length: int, batch_size: int, worker: int, workers: int
+) -> Convert:
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     devices = torch.cuda.device_count()
     teacher = Teacher(checkpoint, f"cuda:{worker % devices}" if devices else "cpu", trust)
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = batch.column("english").to_pylist()
-        return to_batch(
-            in_text_order(teacher.iter_rows(texts, max_length, batch_size), teacher.head.decoder.out_features)
-        )
+        rows = teacher.iter_rows(texts, max_length, batch_size)
+        found = to_batch(in_text_order(rows, teacher.head.decoder.out_features))
+        if not tokens:
+            return found
+        ids = teacher.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+        return found.append_column("input_ids", pa.array(ids, IDS))
 
     return convert
 
@@ -88,6 +97,10 @@ class Targets:
         terms = np.concatenate([np.zeros(0, int), *self.shards.lists("terms", texts)]).astype(np.int64)
         weights = np.concatenate([np.zeros(0, np.float16), *self.shards.lists("weights", texts)]).astype(np.float32)
         return np.repeat(np.arange(len(texts)), self.shards.lengths("terms", texts)), terms, weights
+
+    def tokens(self, texts: np.ndarray) -> list[np.ndarray]:
+        """The teacher's token ids of some texts."""
+        return self.shards.lists("input_ids", texts)
 
     def rows(self, texts: np.ndarray) -> scipy.sparse.csr_array:
         """Pivot weights of some texts, N×V_e."""

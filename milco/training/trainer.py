@@ -110,7 +110,7 @@ class StageTrainer(Trainer):
             groups: dict[tuple[float, float], list] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
-                    new = name.startswith(("connector.", "echo."))
+                    new = name.startswith(("connector.", "echo"))
                     rate = self.settings.new_layer_learning_rate if new else None
                     decay = self.settings.weight_decay if name in decayed else 0.0
                     groups.setdefault((rate or self.settings.learning_rate, decay), []).append(parameter)

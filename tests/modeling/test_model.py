@@ -248,6 +248,57 @@ def test_echo_scale_multiplies_the_source_view_alone(model):
     torch.testing.assert_close(after.source, 2.5 * before.source)
 
 
+def test_a_trained_scale_takes_the_place_of_the_constant_and_changes_no_other_weight(
+    encoder_checkpoint, teacher_checkpoint, tmp_path
+):
+    built = []
+    for trained in (False, True):
+        torch.manual_seed(5)
+        built.append(
+            MilcoModel.from_checkpoints(
+                encoder_checkpoint, teacher_checkpoint, echo_scale=0.5, echo_scale_trained=trained
+            ).eval()
+        )
+    constant, model = built
+    state = model.state_dict()
+    assert state.pop("echo_scale").tolist() == [0.5] and "echo_scale" not in constant.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in constant.state_dict().items())
+    ids, mask = padded(model, TEXTS)
+    before = model(ids, mask).source
+    assert torch.equal(before, constant(ids, mask).source)
+    before.sum().backward()
+    assert model.echo_scale.grad.item() == pytest.approx(before.sum().item() / 0.5, rel=1e-5)
+    torch.nn.init.constant_(model.echo_scale, 2.0)
+    model.save_pretrained(tmp_path / "model")
+    loaded = MilcoModel.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(loaded(ids, mask).source, 4 * before)
+
+
+def test_a_trained_scale_begins_at_the_constant_when_an_aligned_model_is_loaded(
+    encoder_checkpoint, teacher_checkpoint, tmp_path
+):
+    MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, echo=False).save_pretrained(
+        tmp_path / "aligned"
+    )
+    settings = {"echo": True, "echo_scale": 0.25, "echo_scale_trained": True}
+    assert MilcoModel.from_pretrained(tmp_path / "aligned", **settings).echo_scale.tolist() == [0.25]
+
+
+def test_special_tokens_stay_in_the_source_view_of_a_model_that_names_none(
+    model, encoder_checkpoint, teacher_checkpoint
+):
+    ids, mask = padded(model, TEXTS)
+    special = torch.isin(ids, torch.tensor(model.tokenizer.all_special_ids)) & mask.bool()
+    before = model(ids, mask).source
+    assert special.any() and (before[special] == 0).all()
+    model.config.special_token_ids = []
+    after = model(ids, mask).source
+    assert (after[special] > 0).any() and (after[~mask.bool()] == 0).all()
+    torch.testing.assert_close(after[~special], before[~special])
+    kept = MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, special_token_ids=[])
+    assert kept.config.special_token_ids == []
+
+
 def test_a_model_without_echo_has_the_pivot_view_alone(model, encoder_checkpoint, teacher_checkpoint):
     plain = MilcoModel.from_checkpoints(encoder_checkpoint, teacher_checkpoint, echo=False)
     assert plain.echo is None

@@ -317,7 +317,7 @@ def bare_path(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("profile", sorted(path.name for path in (ROOT / "profiles").iterdir()))
-@pytest.mark.parametrize("file", ["demo.yaml", "milco.yaml"])
+@pytest.mark.parametrize("file", ["demo.yaml", "milco.yaml", "authors-code.yaml"])
 def test_every_configuration_is_planned_with_every_profile_where_there_is_no_slurm(tmp_path, file, profile):
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path,

@@ -251,6 +251,20 @@ def test_a_model_without_lexecho_has_one_output_and_the_head_is_left_as_it_was(m
     assert type(plain.pivot_head).__name__ == "PivotHead"
 
 
+def test_a_model_of_the_authors_recipe_is_the_same_everywhere(model, model_folder, tmp_path):
+    """A trained scale, and special tokens in the source view."""
+    theirs = MilcoModel.from_pretrained(model_folder, echo_scale_trained=True, special_token_ids=[]).eval()
+    torch.nn.init.constant_(theirs.echo_scale, 1.5)
+    theirs.save_pretrained(tmp_path / "theirs")
+    export(tmp_path / "theirs", tmp_path / "out", onnx=True)
+    check_bare(loaded_bare(str(tmp_path / "out"), tmp_path, {}, HF_HUB_OFFLINE="1"), theirs)
+    batch = theirs.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    found, views = run_onnx(tmp_path / "out", batch["input_ids"], batch["attention_mask"]), theirs(**batch)
+    np.testing.assert_allclose(found["source"], views.source.detach(), rtol=0, atol=1e-5)
+    assert found["source"][:, 0].max() > 0  # the first token of a text is a special one
+    assert not np.allclose(views.source.detach(), model(**batch).source.detach())
+
+
 def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monkeypatch, tmp_path):
     with pytest.raises(MilcoError, match=r"--model .*encoder: no config.json of a MILCO model"):
         export(encoder_checkpoint, tmp_path / "out")

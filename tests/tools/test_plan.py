@@ -21,6 +21,17 @@ def test_the_full_experiment_has_the_steps_of_the_paper():
     assert int(found["encoding"]["what"].split()[0].replace(",", "")) > 3 * 106_000_000  # MIRACL, three systems
 
 
+def test_the_authors_scripts_have_as_many_pairs_of_stage_1_and_no_warm_up_there():
+    theirs = config.load(ROOT / "config" / "authors-code.yaml")
+    found = rows(theirs)
+    assert found["Stage 1"]["steps"] == "145,020" and found["Stage 2"]["steps"] == "5,416"
+    assert {name: theirs.sources[name].cleans() for name in theirs.align.train_datasets} == dict.fromkeys(
+        theirs.align.train_datasets, "none"
+    )
+    per_device = theirs.align.global_batch_size // 128, theirs.distill.global_batch_size // 128
+    assert per_device == (32, 16) and theirs.align.pairs_per_mean == 32 and theirs.align.warmup_ratio == 0
+
+
 def test_a_first_round_that_mines_is_counted():
     once = PAPER.model_copy(update={"distill": PAPER.distill.model_copy(update={"miner": "distill"})})
     assert rows(once)["Stage 2"]["steps"] == "21,662"
@@ -37,6 +48,10 @@ def test_disk_is_that_of_the_cells(values):
     counts = {"pairs": 1_000_000_000, "triples": 10, "mine": 20}
     sources = {name: {**source, "examples": counts.get(name)} for name, source in values["sources"].items()}
     found = rows(config.parse({**values, "sources": sources}), tokens_per_text=10, terms_per_text=100)
+    raw = {**values["align"], "target": "raw"}
+    stored = rows(config.parse({**values, "align": raw, "sources": sources}), tokens_per_text=10, terms_per_text=100)
+    disks = [float(table["teacher targets"]["disk, GB"]) for table in (found, stored)]
+    assert disks[1] - disks[0] == 48.0  # the teacher's own ids
     assert found["token cache"]["disk, GB"] == "96.0"  # twice a billion texts of 10 ids and 8 bytes beside them
     assert found["teacher targets"]["disk, GB"] == "408.0"
     assert found["encoding"]["what"].startswith("80 texts")  # of four systems
