@@ -1,9 +1,12 @@
 """Tiny checkpoints and a tiny model, built offline with fixed seeds; every test of this folder works on them."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Code of models: a process does not see what another one has put there meanwhile.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="milco-modules-")
 
 import torch
 
@@ -11,6 +14,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the processor; read when triton is first imported
 
 import copy
+import shutil
 import string
 from pathlib import Path
 
@@ -302,6 +306,10 @@ def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     corpora.build(config, sources, folder / "corpora")
     mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
     return folder / "corpora", folder / "triples.parquet"
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -12,15 +12,16 @@ from milco.errors import MilcoError
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
     """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same
-    name with `.ids.txt`. The metadata holds the number of columns and how many of them are the pivot view's."""
+    name with `.ids.txt`. The metadata `columns` holds their number and how many of them are the pivot view's."""
     arrays = {
         "indptr": rows.indptr.astype(np.int64),
         "indices": rows.indices.astype(np.uint32),
         "values": rows.data.astype(np.float32),
     }
     pivot = rows.shape[1] if pivot_columns is None else pivot_columns
-    metadata = {"columns": str(rows.shape[1]), "pivot_columns": str(pivot)}
-    save_file(arrays, path, metadata=metadata)
+    # One entry alone: the library writes several in any order, and the same vectors shall be the same bytes, so that
+    # to publish them again changes nothing.
+    save_file(arrays, path, metadata={"columns": f"{rows.shape[1]} {pivot}"})
     _write_ids(path, ids)
 
 
@@ -39,18 +40,23 @@ def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[
     ids = path.with_suffix(".ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     with safe_open(path, "np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-        columns = int((file.metadata() or {}).get("columns", 0))
+        columns = _columns(file)
     rows = len(found["vectors"]) if "vectors" in found else len(found["indptr"]) - 1
     if rows != len(ids):
         raise MilcoError(f"{path}: {rows} rows but {len(ids)} ids beside it; delete both and encode again")
     if "vectors" in found:
         return found["vectors"], ids
     cells = (found["values"], found["indices"].astype(np.int64), found["indptr"])
-    return scipy.sparse.csr_array(cells, shape=(rows, columns)), ids
+    return scipy.sparse.csr_array(cells, shape=(rows, columns[0])), ids
 
 
 def pivot_columns(path: Path) -> int | None:
     """How many of the columns belong to the pivot view, behind which the source view's come; None: dense vectors."""
     with safe_open(path, "np") as file:
-        metadata = file.metadata() or {}
-    return int(metadata["pivot_columns"]) if "pivot_columns" in metadata else None
+        columns = _columns(file)
+    return columns[1] if columns else None
+
+
+def _columns(file) -> list[int]:
+    """Columns, and those of the pivot view; empty for dense vectors."""
+    return [int(number) for number in (file.metadata() or {}).get("columns", "").split()]

@@ -66,3 +66,10 @@ def test_ids_that_do_not_fit_the_rows_are_an_error(tmp_path, others):
     path.with_suffix(".ids.txt").write_text("".join(f"{identifier}\n" for identifier in others), encoding="utf-8")
     with pytest.raises(MilcoError, match=f"5 rows but {len(others)} ids"):
         load_vectors(path)
+
+
+def test_the_same_vectors_are_the_same_bytes(tmp_path):
+    rows = csr_array(np.eye(3, dtype=np.float32))
+    for number in range(20):
+        save_vectors(tmp_path / f"{number}.safetensors", rows, ["a", "b", "c"], 2)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1

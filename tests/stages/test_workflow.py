@@ -108,7 +108,7 @@ RERUNS = {
         {"languages": ["xx", "yy"]},
         EVALUATED | {"corpora", "tokenize", "teacher", "mine", "align", "distill"},
     ),
-    "measures": ({"sources": {"mine": {"measures": ["RR@10"]}}}, {"all", "evaluate", "report"}),
+    "measures": ({"sources": {"mine": {"measures": ["nDCG@10", "P@5"]}}}, {"all", "evaluate", "report"}),
     "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
     "budget of the exported model": ({"export": {"prune_documents": "top-k 3"}}, REPORTED),
     "layout": ({"align": {"max_tokens_per_device": 64}, "distill": {"logging_steps": 1}}, {"all", "report"}),
