@@ -15,6 +15,8 @@ from test_standins import SCRIPTS
 from transformers import AutoModel
 
 from milco.config import load
+from milco.data.beir import read_collection
+from milco.data.trec import read_run
 from milco.experiments import Experiment
 
 pytestmark = pytest.mark.rehearsal
@@ -98,6 +100,9 @@ def test_ids_of_people_are_those_of_the_collection(project, base):
     runs = project / base.runs["distill"].path
     measures = pd.read_parquet(runs / "measures.parquet")
     assert (measures[measures.collection == "limit"].value > 0).any()
+    found = {document for documents in read_run(runs / "runs" / "limit.trec").values() for document in documents}
+    collection = read_collection(project / base.corpora.path / "collections" / "test" / "limit")
+    assert found <= collection.documents.keys() and any(" " in name for name in found)
 
 
 def test_every_variant_is_compared_on_miracl_with_published_figures_beside_it(project, experiments):
