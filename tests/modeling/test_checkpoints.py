@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +66,22 @@ def with_code(checkpoint: Path, folder: Path, model_type: str | None = "own") ->
     return folder
 
 
+def copies() -> list[str]:
+    """Modules of models that have been loaded in this process."""
+    return [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]
+
+
 @pytest.fixture(autouse=True)
-def ran(monkeypatch, tmp_path) -> Path:
+def ran(monkeypatch, tmp_path) -> Iterator[Path]:
     """A file that is there once the code has run; transformers keeps its copy of the code in this test's folder."""
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != dynamic_module_utils.HF_MODULES_CACHE])
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
-        monkeypatch.delitem(sys.modules, name)  # another test's copies
+    for name in copies():
+        monkeypatch.delitem(sys.modules, name)  # another test's
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
-    return tmp_path / "ran"
+    yield tmp_path / "ran"
+    for name in copies():  # another test must not look for its own in this folder
+        del sys.modules[name]
 
 
 @pytest.fixture
