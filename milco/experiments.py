@@ -276,9 +276,8 @@ class Experiment:
 
     def model(self, system: str) -> str:
         """The model that encodes for a system."""
-        return {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}[
-            system
-        ]
+        models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
+        return models[system]
 
     @property
     def _miner(self) -> Any:

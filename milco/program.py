@@ -13,7 +13,7 @@ from milco.errors import MilcoError, leave_last_words
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
-def start(app: typer.Typer) -> None:
+def run(app: typer.Typer) -> None:
     """Run a program; what the user must know ends it in one line, without a traceback."""
     if sys.argv[1:2] not in (["fetch"], ["publish"]):  # others ask no hub; loading local files needs no bars of its own
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -20,9 +20,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import settings, write_data
+from miniature import draw_weights, settings, write_data
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from milco.config import parse
@@ -133,20 +132,6 @@ SOURCE_WORDS = [
     "夜",
 ]
 SOURCE_LETTERS = [*string.ascii_lowercase, "ß", "ü", "é", "▁"]
-
-
-def draw_weights(model: nn.Module, seed: int) -> None:
-    """Weights so large that texts differ clearly. No bias stays 0 and no layer norm stays the identity, for a test
-    could not see whether such a weight was copied."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("word_embeddings.weight"):
-                parameter.normal_(std=1.0, generator=generator)
-            elif name.endswith("LayerNorm.weight"):
-                parameter.normal_(mean=1.0, std=0.1, generator=generator)
-            else:
-                parameter.normal_(std=0.1 if name.endswith("bias") else 0.3, generator=generator)
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:

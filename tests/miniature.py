@@ -9,11 +9,27 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
+from torch import nn
 from transformers import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFLINE = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Weights so large that texts differ clearly. No bias stays 0 and no layer norm stays the identity, for a test
+    could not see whether such a weight was copied."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("word_embeddings.weight"):
+                parameter.normal_(std=1.0, generator=generator)
+            elif name.endswith("LayerNorm.weight"):
+                parameter.normal_(mean=1.0, std=0.1, generator=generator)
+            else:
+                parameter.normal_(std=0.1 if name.endswith("bias") else 0.3, generator=generator)
 
 
 def words(checkpoint: Path) -> list[str]:

@@ -226,3 +226,8 @@ def test_keys_are_the_same_in_another_process():
 def test_triples_are_mined_again_when_their_miner_changes(miner, change, again):
     settings = {"sources/kept": {"uri": "file:kept", "format": "transformers"}, "distill/miner": miner}
     assert (keys(settings)["mine"] != keys(settings | change)["mine"]) == again
+
+
+def test_the_seed_of_a_first_round_decides_what_it_mines():
+    twice = {"distill/miner": "distill"}
+    assert keys(twice)["mine"] != keys({**twice, "seed": 1})["mine"]

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from milco.config import Source
-from milco.data.corpora import PAIR_COLUMNS, read_batches
 from milco.data.shards import write_shards
+from milco.data.tables import PAIR_COLUMNS, read_batches
 from milco.tools.text_files import read_texts
 
 ROWS, MB = 60_000, 2**20

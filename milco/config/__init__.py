@@ -10,7 +10,6 @@ job starts, and every program reads the same resolved file.
     documentation.py  writes config/README.md and config/schema.json
 """
 
-from milco.config.base import Strict
 from milco.config.experiment import Config
 from milco.config.reading import load, parse, parse_all
 from milco.config.sections import (
@@ -24,10 +23,9 @@ from milco.config.sections import (
     Publish,
     Training,
 )
-from milco.config.source import PAIR_FORMATS, Source
+from milco.config.source import Source
 
 __all__ = [
-    "PAIR_FORMATS",
     "Align",
     "Config",
     "Corpora",
@@ -38,7 +36,6 @@ __all__ = [
     "Model",
     "Publish",
     "Source",
-    "Strict",
     "Training",
     "load",
     "parse",

@@ -300,7 +300,7 @@ def _check_columns(name: str, source: Source, repository: Repository, file: Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from milco.data.corpora import PAIR_COLUMNS, TRIPLE_COLUMNS
+    from milco.data.tables import PAIR_COLUMNS, TRIPLE_COLUMNS
 
     try:
         there = pq.read_schema(file).names

@@ -1,4 +1,5 @@
-"""The test collections of each system, and its vectors looked up by their text. Nothing here needs torch."""
+"""The test collections of each system, and its vectors: put together, and looked up by their text. Nothing here needs
+torch."""
 
 import hashlib
 import shutil

@@ -1,4 +1,7 @@
-"""The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program is called as its rule is."""
+"""The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program is called as its rule is.
+
+Rules `export` and `plan` call `milco export` and `milco plan`, which people call as well.
+"""
 
 import sys
 from pathlib import Path
@@ -8,7 +11,7 @@ import typer
 
 from milco import config as configuration
 from milco.errors import MilcoError
-from milco.program import start
+from milco.program import run
 
 # Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
 
@@ -267,4 +270,4 @@ def dag(output: Output) -> None:
 
 
 if __name__ == "__main__":
-    start(app)
+    run(app)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from milco.program import start
+from milco.program import run
 
 # Heavy packages are imported inside the commands: `milco --help` and the shell's completion stay quick.
 
@@ -403,4 +403,4 @@ def plan(config: Annotated[Path, typer.Option(help="Settings, as YAML.")]) -> No
 
 def main() -> None:
     """Entry point of `milco`."""
-    start(app)
+    run(app)

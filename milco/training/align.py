@@ -21,7 +21,7 @@ from milco.modeling.teacher import Teacher
 from milco.modeling.warmstart import fit_connector
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
-from milco.training.start import new_model
+from milco.training.initial import new_model
 from milco.training.teacher import Targets
 from milco.training.trainer import Loss, train
 
@@ -64,10 +64,10 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
     """
     settings = config.align
 
-    def terms(views: Views, part: Batch) -> dict[str, Tensor]:
-        place = part["english"]
+    def terms(views: Views, batch: Batch) -> dict[str, Tensor]:
+        place = batch["english"]
         other, english = views.pooled.tensor_split([len(place)])
-        target = _stored(part, english) if teacher is None else _said(teacher, part["teacher"])
+        target = _stored(batch, english) if teacher is None else _said(teacher, batch["teacher"])
         active = (other.detach() > 0).sum(dim=1)
         return {
             "loss_other": distance(other, target[place], slice(None)),
@@ -91,10 +91,10 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
     return terms
 
 
-def _stored(part: Batch, english: Tensor) -> Tensor:
+def _stored(batch: Batch, english: Tensor) -> Tensor:
     """Targets from their cells, U×V_e: 0 where the teacher has no term."""
     target = torch.zeros_like(english, dtype=torch.float32)
-    target[part["row"], part["term"]] = part["weight"].expm1()
+    target[batch["row"], batch["term"]] = batch["weight"].expm1()
     return target
 
 

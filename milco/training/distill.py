@@ -23,7 +23,7 @@ from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
-from milco.training.start import freeze, new_model, source_view
+from milco.training.initial import freeze, new_model, source_view
 from milco.training.trainer import Loss, train
 
 SIDES = ("pos", "neg")
@@ -114,8 +114,8 @@ def loss(config: Config) -> Loss:
     terms."""
     settings = config.distill
 
-    def terms(views: Views, part: Batch) -> dict[str, Tensor]:
-        ids, queries = part["input_ids"], len(part["scores"])
+    def terms(views: Views, batch: Batch) -> dict[str, Tensor]:
+        ids, queries = batch["input_ids"], len(batch["scores"])
         query, document = views.pivot.tensor_split([queries])
         # Negatives are the documents of all processes: how many share a batch changes nothing.
         together = from_all_processes if settings.contrastive_weight else lambda rows: rows
@@ -128,11 +128,11 @@ def loss(config: Config) -> Loss:
         own = own_scores(scores[:, mine])
         losses = {}
         if settings.distillation_weight:
-            divergence = distillation_loss(own, part["scores"], settings.teacher_temperature).mean()
+            divergence = distillation_loss(own, batch["scores"], settings.teacher_temperature).mean()
             losses["loss_distillation"] = settings.distillation_weight * divergence
         if settings.contrastive_weight:
             positives = mine.view(queries, -1)[:, 0]
-            contrast = contrastive_loss(scores, positives, together(part["documents"])).mean()
+            contrast = contrastive_loss(scores, positives, together(batch["documents"])).mean()
             losses["loss_contrast"] = settings.contrastive_weight * contrast
         active_query, active_document = ((view.detach() > 0).sum(dim=1) for view in (query, document))
         return {
@@ -143,7 +143,7 @@ def loss(config: Config) -> Loss:
             "active_document": active_document.float().mean(),
             "empty_query": (active_query == 0).float().mean(),
             "empty_document": (active_document == 0).float().mean(),
-            "agreement": (own.detach().argmax(dim=1) == part["scores"].argmax(dim=1)).float().mean(),
+            "agreement": (own.detach().argmax(dim=1) == batch["scores"].argmax(dim=1)).float().mean(),
         }
 
     def sparsity(pivot: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ from transformers import AutoConfig
 from milco.config import Config
 from milco.data import held_out
 from milco.data.beir import read_collection, read_jsonl
-from milco.data.corpora import HELD_OUT, KEPT, TRIPLE_COLUMNS, counted, read_batches
+from milco.data.corpora import HELD_OUT, KEPT, counted
+from milco.data.tables import TRIPLE_COLUMNS, read_batches
 from milco.errors import MilcoError
 from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index

@@ -12,13 +12,13 @@ import yaml
 from miniature import read_pairs
 
 from milco import config
-from milco.data import corpora, held_out
+from milco.data import corpora, held_out, tables
 from milco.data.beir import Collection, read_collection, write_collection
 from milco.data.held_out import digests
 from milco.errors import MilcoError
 
 ROOT = Path(__file__).parents[2]
-PAIRS = corpora.PAIR_COLUMNS
+PAIRS = tables.PAIR_COLUMNS
 ROWS = [("Good morning", "Guten Morgen", "de"), ('Say "hello"', "「こんにちは」と言う", "ja"), ("Peace", "שלום", "he")]
 
 
@@ -27,14 +27,14 @@ def source(**changes) -> config.Source:
 
 
 def read(path: Path, **changes) -> list[tuple]:
-    table = pd.concat(corpora.read_batches(path, source(**changes), "mine", PAIRS))
+    table = pd.concat(tables.read_batches(path, source(**changes), "mine", PAIRS))
     assert list(table.columns) == PAIRS
     return list(table.itertuples(index=False, name=None))
 
 
 def refusal(path: Path, **changes) -> str:
     with pytest.raises(MilcoError) as error:
-        list(corpora.read_batches(path, source(**changes), "mine", PAIRS))
+        list(tables.read_batches(path, source(**changes), "mine", PAIRS))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -361,7 +361,7 @@ def own(tmp_path) -> dict[str, Path]:
     tsv(folder / "web.tsv", *ROWS[:2], ("A red lamp", "Eine rote Lampe", "de"), ("Which door?", "Welche Tür?", "de"))
     rows = [("Good morning", "Guten Morgen"), ("Good night", "Gute Nacht"), ("My cat", "WELCHE TÜR?")]
     jsonl(folder / "books.jsonl", *({"english": english, "non_english": german} for english, german in rows))
-    parquet(folder / "triples.parquet", {column: ["x"] for column in corpora.TRIPLE_COLUMNS})
+    parquet(folder / "triples.parquet", {column: ["x"] for column in tables.TRIPLE_COLUMNS})
     exam = Collection("exam", {"d": "a RED lamp", "e": "another lamp"}, {"q": "rote Lampe"}, {"q": {"d": 1}})
     write_collection(exam, folder / "exam", "test")
     write_collection(

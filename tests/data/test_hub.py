@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from milco.config import Source
-from milco.data import corpora
+from milco.data import tables
 from milco.modeling.model import MilcoModel
 
 pytestmark = pytest.mark.slow
@@ -145,8 +145,8 @@ def parallel(fetch):
 
 def read(fetch: Fetch, wanted: list[str], **source) -> list[tuple]:
     dataset = Source(uri="hf:owner/name", **source)
-    tables = corpora.read_batches(fetch.output, dataset, "mine", wanted)
-    return [row for table in tables for row in table.itertuples(index=False, name=None)]
+    batches = tables.read_batches(fetch.output, dataset, "mine", wanted)
+    return [row for table in batches for row in table.itertuples(index=False, name=None)]
 
 
 def checkpoint(folder: Path) -> dict[str, bytes]:
@@ -166,7 +166,7 @@ def test_subsets_come_into_folders_of_their_own_and_are_read_without_a_network(p
 
     parallel.hub.shutdown()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    rows = read(parallel, corpora.PAIR_COLUMNS, format="pairs", subsets=PARTS)
+    rows = read(parallel, tables.PAIR_COLUMNS, format="pairs", subsets=PARTS)
     assert [row[1:] for row in rows] == (
         [("صباح الخير", "ar")] * 500 + [("مساء الخير", "ar"), ("早上好", "zh"), ("晚上好", "zh")]
     )
@@ -224,7 +224,7 @@ def test_layout_of_sentence_transformers_with_one_subset_of_many_languages(fetch
         "sources.mine.subsets: owner/pairs has several subsets; name those to read (there are: all, en_de)"
     )
     assert fetch.succeeds("owner/pairs", format="pairs", subsets={"all": "mul"}) == {"all/all/train-0.parquet"}
-    rows = read(fetch, corpora.PAIR_COLUMNS, format="pairs", subsets={"all": "mul"})
+    rows = read(fetch, tables.PAIR_COLUMNS, format="pairs", subsets={"all": "mul"})
     assert [row[1:] for row in rows] == [("Guten Morgen", "mul"), ("おはよう", "mul")]
 
 
@@ -233,7 +233,7 @@ def test_layout_of_distillation_data_without_a_card(fetch):
     fetch.hub.commit(PAIRS, {"data/train-0.parquet": parquet(**item, neg_scores=[[1.0, 0.5]], id=["7"])})
     assert fetch.succeeds("owner/pairs", format="triples") == {"default/data/train-0.parquet"}
     assert fetch.revision()["licence"] == "cc0-1.0"
-    ((query, pos, neg, _, scores),) = read(fetch, corpora.TRIPLE_COLUMNS, format="triples")
+    ((query, pos, neg, _, scores),) = read(fetch, tables.TRIPLE_COLUMNS, format="triples")
     assert (query, list(pos), list(neg), list(scores)) == ("wo?", ["here"], ["there", "nowhere"], [1.0, 0.5])
 
 
@@ -354,7 +354,7 @@ def test_wrong_column_is_named_with_those_that_exist(fetch):
     )
     columns = {"non_english": "german"}
     fetch.succeeds("owner/pairs", format="pairs", language="de", columns=columns)
-    rows = read(fetch, corpora.PAIR_COLUMNS, format="pairs", language="de", columns=columns)
+    rows = read(fetch, tables.PAIR_COLUMNS, format="pairs", language="de", columns=columns)
     assert rows == [("Door", "Tür", "de")]
 
 

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from conftest import draw_weights
+from miniature import draw_weights
 from safetensors import safe_open
 from scipy.sparse import csr_array
 from transformers import (

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+from miniature import draw_weights
 from phrases import ENGLISH_GREETINGS, GREETINGS, TEXTS, sentences
-from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -54,18 +54,6 @@ def english_tokenizer() -> BertTokenizer:
         *(word for word in sorted(set(cleaned.split())) if len(word) > 1),
     ]
     return BertTokenizer(vocab={token: place for place, token in enumerate(tokens)}, model_max_length=512)
-
-
-def draw_weights(model: nn.Module, seed: int) -> None:
-    """Weights so large that texts differ clearly."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("LayerNorm.weight"):
-                parameter.fill_(1.0)
-            else:
-                std = 1.0 if name.endswith("word_embeddings.weight") else 0.1 if name.endswith("bias") else 0.3
-                parameter.normal_(std=std, generator=generator)
 
 
 def encoder(architecture: type[PreTrainedModel], seed: int, *, pickled: bool = False) -> Files:

@@ -17,8 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from milco import config
 from milco.data import held_out
-from milco.data.corpora import TRIPLE_COLUMNS
 from milco.data.held_out import digests
+from milco.data.tables import TRIPLE_COLUMNS
 from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
 from milco.training import mine

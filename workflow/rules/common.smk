@@ -26,7 +26,7 @@ EXPERIMENTS |= {first.name: first for e in [BASE, *VARIANTS] if (first := e.firs
 OWNERS = {
     (node.rule, node.name, node.key): experiment
     for experiment in reversed(EXPERIMENTS.values())
-    for node in [*experiment.nodes, *experiment.vectors.values(), *experiment.runs.values(), experiment.align]
+    for node in [*experiment.nodes, experiment.align]  # a model of Stage 1 may mine where none is aligned
 }
 PROJECT = Path(workflow.basedir).parent
 ENVIRONMENT = str(PROJECT / "environment.yml")
