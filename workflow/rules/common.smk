@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -170,17 +169,9 @@ def write_settings(experiment):
         experiment.config.save(path)
 
 
-def forget_forced(dag_settings):
-    """Let the trainings that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
-    for job in workflow.dag.needrun_jobs():
-        if job.rule.name in ("align", "distill") and (dag_settings.forceall or job.rule.name in dag_settings.forcerun):
-            for name in (".trained", "checkpoints"):
-                shutil.rmtree(Path(job.output[0]).parent / name, ignore_errors=True)
-
-
 onstart:
     # What the programs read, and what explains the results. It is no output: its content is no reason to run a job,
     # the keys in the paths are.
     for experiment in EXPERIMENTS.values():
         write_settings(experiment)
-    forget_forced(workflow.dag_settings)
+    forget_forced()

@@ -7,9 +7,12 @@
 #   targets     A rule with wildcards is no target, so that `snakemake align` would be refused; --forcerun, --until and
 #               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
+#   force       --forcerun align is to train anew, and a training that finds what it made before hands that out. Rests
+#               on workflow.dag and workflow.dag_settings, when the jobs are known.
 
 import argparse
 import os
+import shutil
 
 from snakemake.cli import parse_args
 from snakemake.resources import Resource, Resources
@@ -66,3 +69,12 @@ class NamedTargets(type(workflow)):
 
 
 workflow.__class__ = NamedTargets
+
+
+def forget_forced():
+    """Let the trainings that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
+    said = workflow.dag_settings
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name in ("align", "distill") and (said.forceall or job.rule.name in said.forcerun):
+            for name in (".trained", "checkpoints"):
+                shutil.rmtree(Path(job.output[0]).parent / name, ignore_errors=True)
