@@ -24,6 +24,7 @@ import pandas as pd  # noqa: E402
 import standins  # noqa: E402
 
 CONFIGURATION = [ROOT / "config" / "milco.yaml", ROOT / "config" / "ablations.yaml", HERE / "overlay.yaml"]
+AUTHORS_CODE = [ROOT / "config" / "authors-code.yaml", HERE / "overlay.yaml"]
 TARGETS = ["all", "ablations", "card"]
 # Jobs of tiny models spend their time on imports, with one core: two run at once.
 THREADS = [f"{rule}=1" for rule in ("tokenize", "teacher", "mine", "align", "distill", "encode")]
@@ -46,9 +47,9 @@ def environment(folder: Path, address: str) -> dict[str, str]:
     }
 
 
-def command(project: Path, arguments: list[str]) -> list[str]:
+def command(project: Path, arguments: list[str], configuration: list[Path]) -> list[str]:
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
-    snakemake += ["--profile", str(ROOT / "profiles" / "local"), "--configfile", *map(str, CONFIGURATION)]
+    snakemake += ["--profile", str(ROOT / "profiles" / "local"), "--configfile", *map(str, configuration)]
     return [*snakemake, "--directory", str(project), "--set-threads", *THREADS, "--cores", "2", *arguments]
 
 
@@ -60,7 +61,7 @@ def times(project: Path) -> pd.DataFrame:
     return seconds.agg(["count", "sum", "max"]).round(1)
 
 
-def rehearse(folder: Path, arguments: list[str]) -> int:
+def rehearse(folder: Path, arguments: list[str], configuration: list[Path] = CONFIGURATION) -> int:
     """Run Snakemake on the stand-ins in `folder`, or go on there; returns its exit status."""
     project = folder / "project"
     project.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def rehearse(folder: Path, arguments: list[str]) -> int:
     with hub.running() as there:
         standins.fill(there)
         print(f"{len(there.repositories)} repositories at {there.address}, project in {project}", flush=True)
-        done = subprocess.run(command(project, arguments), env=environment(folder, there.address))
+        done = subprocess.run(command(project, arguments, configuration), env=environment(folder, there.address))
     print(times(project).to_string())
     print(f"{time.monotonic() - start:.0f} s, exit {done.returncode}", flush=True)
     return done.returncode
