@@ -20,5 +20,5 @@ if [ "${1:-}" = fast ]; then
     check python -m pytest "${processes[@]}" -m "not slow and not slurm and not rehearsal"
 else
     check snakemake --lint --configfile config/demo.yaml
-    check python -m pytest "${processes[@]}"
+    check python -m pytest "${processes[@]}" --durations 20
 fi

@@ -213,7 +213,7 @@ def test_folder_without_a_table_is_named(tmp_path):
 
 @pytest.mark.parametrize("write, end", [(jsonl, "jsonl"), (parquet, "parquet"), (tsv, "tsv")])
 def test_rows_beyond_the_first_batch_are_read_and_counted_on(tmp_path, monkeypatch, write, end):
-    monkeypatch.setattr(corpora, "ROWS", 2)
+    monkeypatch.setattr(tables, "ROWS", 2)
     rows = [*ROWS, *ROWS]
     path = write(tmp_path / f"a.{end}", *(rows if write is tsv else named(rows)))
     assert read(path) == rows
@@ -223,7 +223,7 @@ def test_rows_beyond_the_first_batch_are_read_and_counted_on(tmp_path, monkeypat
 
 
 def test_key_that_ends_within_a_jsonl_is_a_hole(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "ROWS", 2)
+    monkeypatch.setattr(tables, "ROWS", 2)
     path = jsonl(tmp_path / "a.jsonl", *named(ROWS[:2]), {"english": "Peace", "non_english": "שלום"})
     assert refusal(path) == f"{path}: row 3 has no value in column 'language'"
 
