@@ -99,11 +99,16 @@ def _checksum(path: Path) -> str:
 
 
 @contextmanager
-def writing(what: str, folder: Path) -> Iterator[None]:
-    """Say in one line what could not be written, and that what was there before is still good."""
+def writing(what: str, folder: Path, settle: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Say in one line what could not be written, and that what was there before is still good.
+
+    Args:
+        settle: called before what was begun is removed: waits until nobody else writes there.
+    """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+        settle()
         shutil.rmtree(draft_of(folder), ignore_errors=True)
         kept = checkpoints_of(folder)
         raise MilcoError(

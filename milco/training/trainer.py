@@ -126,7 +126,7 @@ class StageTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """Write a checkpoint aside, seal it, then rename it: what is called checkpoint-N is complete."""
         name = f"checkpoint-{self.state.global_step}"
-        with writing(name, self.run):
+        with writing(name, self.run, settle=self.accelerator.wait_for_everyone):  # the others come to the next line
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
