@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A private SLURM cluster on one machine: a controller and two nodes of 4 processors and 2 false GPUs each.
-#     cluster.sh start FOLDER     cluster.sh stop FOLDER     cluster.sh node FOLDER NAME
+#     cluster.sh start FOLDER     cluster.sh stop FOLDER     cluster.sh node FOLDER NAME     cluster.sh sweep
 # Needs root and slurmctld, slurmd, slurm-client, munge. What it changes outside FOLDER (/etc/slurm/slurm.conf,
-# /etc/hosts), `stop` takes back.
+# /etc/hosts), `stop` takes back. `sweep` stops what a killed run left behind, and nothing else.
 set -euo pipefail
 
-command=$1 folder=$(realpath -m "$2")
+command=$1 folder=$(realpath -m "${2:-.}")
 mark="# milco test cluster"
 
 start() {
@@ -90,10 +90,20 @@ stop() {
     if [ "$(readlink /etc/slurm/slurm.conf)" = "$folder/slurm.conf" ]; then rm /etc/slurm/slurm.conf; fi
     # /etc/hosts may be a mount, which can be written but not replaced
     hosts=$(grep -v "$mark" /etc/hosts) && echo "$hosts" >/etc/hosts
-    rm -rf "$folder"
+    if [ -d "$folder/munge" ]; then rm -rf "$folder"; fi
+}
+
+# A killed run leaves its lines in /etc/hosts and a link to its configuration, whose controller no longer runs.
+sweep() {
+    grep -q "$mark" /etc/hosts || return 0
+    folder=$(dirname "$(readlink /etc/slurm/slurm.conf || echo /nonexistent/slurm.conf)")
+    if [ -e "$folder/slurmctld.pid" ] && kill -0 "$(cat "$folder/slurmctld.pid")" 2>/dev/null; then return; fi
+    echo "cluster.sh: what an interrupted run left is taken back" >&2
+    stop
 }
 
 case $command in
+sweep) sweep ;;
 start) start ;;
 stop) stop ;;
 node) node "$3" ;;

@@ -16,6 +16,7 @@ if ! command -v slurmctld slurmd srun munged >/dev/null; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge ||
         skip "the Debian packages slurmctld, slurmd, slurm-client and munge could not be installed"
 fi
+tests/slurm/cluster.sh sweep
 [ ! -e /etc/slurm/slurm.conf ] || skip "this machine belongs to a cluster (/etc/slurm/slurm.conf)"
 
 folder=$(mktemp -d)
