@@ -49,7 +49,8 @@ def write_pairs(
         texts: English texts that are listed besides those of the pairs.
 
     Returns:
-        pairs (by language), datasets (by name: how many were kept, duplicates or over the cap) and families
+        pairs (by language), datasets (by name: how many were kept, duplicates, over the cap or in an earlier corpus,
+        too) and families
         ((size, how many) of the pairs that share an English text).
 
     Raises:
@@ -78,7 +79,8 @@ def _collect(
     folder: Path,
 ) -> dict[str, Counter]:
     """Fill the table `pairs`: english, non_english, language, row."""
-    datasets, staged = {}, 0
+    datasets: dict[str, Counter] = {}
+    staged, first = 0, {}
     database.execute("CREATE TABLE kept (row BIGINT)")
     for number, (name, pairs) in enumerate(corpora.items()):
         path = folder / f"{number}.parquet"
@@ -90,6 +92,7 @@ def _collect(
         draw = f"ORDER BY form LIMIT {caps[name]}" if caps.get(name) else ""
         kept = _count(database, f"INSERT INTO kept SELECT row FROM found {draw}")
         datasets[name] = Counter({"kept": kept, "duplicate": read - found, "over the cap": found - kept})
+        first[name] = staged
         staged += read
     database.read_parquet(str(folder / "*.parquet")).create_view("staged", replace=True)
     database.execute("""
@@ -97,6 +100,11 @@ def _collect(
             SELECT min(row) AS row FROM staged SEMI JOIN kept USING (row)
             GROUP BY md5_number(concat_ws(chr(9), english, non_english, language))
         ) USING (row)""")
+    for name, row in first.items():
+        read = datasets[name].total()
+        left = _count(database, f"SELECT count(*) FROM pairs WHERE row >= {row} AND row < {row + read}")
+        datasets[name] += Counter({"in an earlier corpus": datasets[name]["kept"] - left})
+        datasets[name]["kept"] = left
     return datasets
 
 
