@@ -83,17 +83,22 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
 def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     """One line per row: its measure, and the difference from the first, over the queries that both were asked.
 
-    Columns queries, collections (those of these queries), the measure, difference, low, high (95 % bootstrap interval),
-    p (paired randomisation test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant,
-    active_query, active_document. Where there is no common query, there are no figures.
+    Columns queries (asked, in all collections), different (of their ids), collections (those of these queries), the
+    measure, difference, low, high (95 % bootstrap interval), p (paired randomisation test), q (p adjusted for so many
+    comparisons, Benjamini and Hochberg 1995), significant, active_query, active_document. Where there is no common
+    query, there are no figures.
     """
     base = _values(rows[0], comparison)
     found = {}
     for row in rows:
         both = pd.concat([_values(row, comparison), base], axis=1, join="inner")
-        counts = {"queries": len(both), "collections": both.index.get_level_values("collection").nunique()}
+        counts = {
+            "queries": len(both),
+            "different": both.index.get_level_values("query").nunique(),
+            "collections": both.index.get_level_values("collection").nunique(),
+        }
         mean = both.iloc[:, 0].mean()
-        found[row.name] = {**counts, comparison.measure: mean, **paired_difference(*both.to_numpy().T)}
+        found[row.name] = {**counts, comparison.measure: mean, **paired_difference(both.iloc[:, 0], both.iloc[:, 1])}
     table = pd.DataFrame.from_dict(found, orient="index")
     table["q"] = _adjusted(table.p.iloc[1:])
     table["significant"] = table.q < LEVEL
@@ -111,7 +116,7 @@ def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame
     for row in rows[1:]:
         both = pd.concat([_values(row, comparison), base], axis=1, join="inner")
         for name, part in both.groupby(level="collection"):
-            test = paired_difference(*part.to_numpy().T)
+            test = paired_difference(part.iloc[:, 0], part.iloc[:, 1])
             chances[name, row.name], signs[name, row.name] = test["p"], 1 if test["difference"] > 0 else -1
     marks = pd.DataFrame(0, index=table.index, columns=table.columns)
     for (collection, name), chance in _adjusted(pd.Series(chances, dtype=float)).items():
@@ -178,6 +183,7 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
         "95 % interval",
         "q",
         "queries",
+        "different",
         "collections",
         "terms per query",
         "document",
@@ -195,6 +201,7 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
                 "–" if alone or pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}",
                 "–" if alone else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
                 str(row.queries),
+                str(row.different),
                 str(row.collections),
                 *("–" if pd.isna(row[side]) else f"{row[side]:.0f}" for side in ("active_query", "active_document")),
             ]
@@ -204,5 +211,6 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
     for name, values in collections.iterrows():
         cells = ["–" if pd.isna(value) else f"{value:.3f}{signs[marks.at[name, row]]}" for row, value in values.items()]
         languages.append([str(name), *cells])
-    about = f"{comparison.measure}, {comparison}; differences are over the queries that both were asked."
+    about = f"{comparison.measure}, {comparison}; differences are over the queries that both were asked. "
+    about += "Intervals and q resample queries by their id: translations of a query are one draw, not several."
     return f"{about}\n\n{markdown_table(lines)}\n{markdown_table(languages)}"

@@ -90,7 +90,8 @@ class Results:
         for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
             both = values[[system, other]].dropna()
             if len(both):
-                found[other] = {"queries": len(both), **paired_difference(both[system], both[other])}
+                counts = {"queries": len(both), "different": both.index.get_level_values("query").nunique()}
+                found[other] = {**counts, **paired_difference(both[system], both[other])}
         return pd.DataFrame.from_dict(found, orient="index")
 
     def ceiling(self, measure: str) -> pd.Series:

@@ -137,7 +137,7 @@ def test_systems_that_share_one_query_or_none_are_no_crash(values, tmp_path):
     found.measures = pd.concat([found.measures, found.measures.iloc[:1].assign(system="dense", query="other")])
     page, _ = pages(values, found, comparison(found), tmp_path)
     assert found.against("distill", comparison(found)).queries.to_dict() == {"bm25": 1}
-    assert "<th>BM25</th><td>1</td><td>+0.000</td><td>–</td><td>1.000</td>" in page
+    assert "<th>BM25</th><td>1</td><td>1</td><td>+0.000</td><td>–</td><td>1.000</td>" in page
 
 
 def test_where_all_systems_have_all_collections_there_is_one_mean():
