@@ -52,21 +52,29 @@ def _sums(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:
-    """Inner products of source views, without ever building their V_m columns.
+    """Inner products of source views, of all queries with all documents or of each with its own.
 
-    A view holds the sum of the weights of each token id, so the product of two views is the sum of
-    w_q[i]·w_d[j] over all pairs of positions that hold the same id.
+    A view has a column for each token id, the sum of its weights. Columns are made of the ids that occur, at most V_m,
+    and of the queries alone: nothing here has a cell for every pair of positions.
 
     Args:
         query_ids, query_weights: Q×L_q.
-        document_ids, document_weights: D×L_d.
+        document_ids, document_weights: D×L_d; or Q×N×L_d, the N documents of each query.
 
     Returns:
-        Q×D scores, of every query with every document.
+        Q×D scores; or Q×N.
     """
-    equal = query_ids[:, :, None] == document_ids.reshape(1, 1, -1)
-    matched = torch.bmm(query_weights[:, None, :], equal.to(query_weights.dtype)).squeeze(1)
-    return (matched.view(len(query_ids), *document_ids.shape) * document_weights).sum(dim=2)
+    ids = torch.cat([query_ids.flatten(), document_ids.flatten()])
+    found, columns = torch.unique(ids, return_inverse=True)
+    of_queries, of_documents = columns.tensor_split([query_ids.numel()])
+    rows = torch.arange(len(query_ids), device=ids.device)[:, None]
+    empty = query_weights.new_zeros(len(found), len(query_ids))
+    views = empty.index_put((of_queries.view_as(query_ids), rows), query_weights, accumulate=True)
+    if document_ids.dim() == 3:
+        matched = views[of_documents.view(len(query_ids), -1), rows].view_as(document_weights)
+        return (matched * document_weights).sum(dim=2)
+    bags = of_documents.view_as(document_ids)
+    return torch.nn.functional.embedding_bag(bags, views, per_sample_weights=document_weights, mode="sum").T
 
 
 def own_scores(scores: Tensor) -> Tensor:

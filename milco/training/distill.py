@@ -117,22 +117,28 @@ def loss(config: Config) -> Loss:
     def terms(views: Views, batch: Batch) -> dict[str, Tensor]:
         ids, queries = batch["input_ids"], len(batch["scores"])
         query, document = views.pivot.tensor_split([queries])
-        # Negatives are the documents of all processes: how many share a batch changes nothing.
-        together = from_all_processes if settings.contrastive_weight else lambda rows: rows
-        mine = torch.arange(len(document), device=ids.device)
-        mine += int(os.environ.get("RANK", 0)) * len(document) if settings.contrastive_weight else 0
-        scores = query @ together(document).T
+        documents = [document] if views.source is None else [document, ids[queries:], views.source[queries:]]
+        if settings.contrastive_weight:
+            # Negatives are the documents of all processes: how many share a batch changes nothing.
+            pivot, *source = map(from_all_processes, documents)
+            scores = query @ pivot.T
+        else:
+            pivot, *source = (rows.unflatten(0, (queries, -1)) for rows in documents)
+            scores = (pivot @ query[:, :, None]).squeeze(2)
         if views.source is not None:
-            source = together(ids[queries:]), together(views.source[queries:])
             scores = scores + source_scores(ids[:queries], views.source[:queries], *source)
-        own = own_scores(scores[:, mine])
+        own = scores
+        if settings.contrastive_weight:
+            mine = torch.arange(len(document), device=ids.device)
+            mine += int(os.environ.get("RANK", 0)) * len(document)
+            own = own_scores(scores[:, mine])
         losses = {}
         if settings.distillation_weight:
             divergence = distillation_loss(own, batch["scores"], settings.teacher_temperature).mean()
             losses["loss_distillation"] = settings.distillation_weight * divergence
         if settings.contrastive_weight:
             positives = mine.view(queries, -1)[:, 0]
-            contrast = contrastive_loss(scores, positives, together(batch["documents"])).mean()
+            contrast = contrastive_loss(scores, positives, from_all_processes(batch["documents"])).mean()
             losses["loss_contrast"] = settings.contrastive_weight * contrast
         active_query, active_document = ((view.detach() > 0).sum(dim=1) for view in (query, document))
         return {
