@@ -15,19 +15,20 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import plain
-import pyarrow.parquet as pq
 import torch
 from experiment import Experiment
 from measure import additional_memory, compare, in_own_process, save
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from milco.data.tokens import TokenCache
+from milco.data.triples import Triples
 from milco.modeling.losses import alignment_loss
 from milco.modeling.model import MilcoModel, Views
 from milco.training import align, distill
 from milco.training.batching import POOL, Steps
+from milco.training.initial import freeze
 from milco.training.teacher import Targets
-from milco.training.trainer import Shares, freeze
+from milco.training.trainer import Shares
 
 STEPS = {"Stage 1": 15, "Stage 2": 2}
 PLAIN_STEPS = 3  # of Stage 1
@@ -138,9 +139,10 @@ def stage_2(experiment: Experiment, bf16: bool) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
     recipe = Recipe(experiment, experiment.at(experiment.distill.path), bf16, echo=config.model.echo)
-    groups = distill.Groups(pq.read_table(experiment.at(experiment.triples.path)), recipe.model, config)
-    steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], settings.global_batch_size, 1, config.seed)
-    chosen = evenly([groups.lengths[steps[step]].sum() for step in range(len(steps))], STEPS["Stage 2"])
+    packed = Triples(experiment.at(experiment.packed.path))
+    groups = distill.Groups(packed, recipe.model.tokenizer.pad_token_id, config)
+    steps = Steps(packed.longest, [(1, len(packed))], settings.global_batch_size, 1, config.seed)
+    chosen = evenly([packed.longest(steps[step]).sum() for step in range(len(steps))], STEPS["Stage 2"])
     loss = distill.loss(config)
     lengths = config.model.query_max_length, config.model.passage_max_length
     shares = Shares(steps, 1, groups)

@@ -77,6 +77,7 @@ class Experiment:
             self.tokens,
             self.targets,
             self.triples,
+            self.packed,
             *(trainings[stage] for stage in self.stages),
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
@@ -184,14 +185,21 @@ class Experiment:
         return _node("mine", "artifacts/triples/{}.parquet", self.targets.key, mining, self.config.seed)
 
     @cached_property
+    def packed(self) -> Node:
+        """Triples as token ids."""
+        named = self._start_named
+        tokenizer = self._made_of(named) if named else self._encoder
+        return _node("pack", "artifacts/packed/{}", self.triples.key, tokenizer, self._lengths)
+
+    @cached_property
     def distill(self) -> Node:
         """Stage 2."""
         settings, model = self.config.distill, self.config.model.result(but=self._lengths.keys())
         echo = {name: model.pop(name) for name in ("connector", *sorted(ECHO))}
         start: Any = self.align.key
         if settings.pretrained_alignment_checkpoint != "align":
-            named = settings.pretrained_alignment_checkpoint
-            start = [self.corpora.key, self._encoder, self._teacher, None if named == "none" else self._made_of(named)]
+            named = self._start_named
+            start = [self.corpora.key, self._encoder, self._teacher, self._made_of(named) if named else None]
         return _node(
             "distill",
             "artifacts/distill/{}/model",
@@ -261,6 +269,11 @@ class Experiment:
         return {"align": self.align.path, "none": self.encoder}.get(said) or self.checkpoint(said)
 
     @property
+    def start_tokenizer(self) -> str:
+        """A checkpoint with the tokenizer of that model, which need not be trained for it."""
+        return self.checkpoint(self._start_named) if self._start_named else self.encoder
+
+    @property
     def miner(self) -> str | None:
         """The MILCO model that mines; None: the English retriever does."""
         if self.first_round:
@@ -278,6 +291,12 @@ class Experiment:
         """The model that encodes for a system."""
         models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
         return models[system]
+
+    @property
+    def _start_named(self) -> str | None:
+        """The source that Stage 2 starts from; None: this experiment's Stage 1, or the encoder."""
+        said = self.config.distill.pretrained_alignment_checkpoint
+        return None if said in ("align", "none") else said
 
     @property
     def _miner(self) -> Any:

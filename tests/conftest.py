@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from milco.config import parse
-from milco.data import corpora
+from milco.data import corpora, triples
 from milco.modeling.model import MilcoModel
 from milco.training import mine
 
@@ -284,13 +284,14 @@ def values(tmp_path_factory, teacher_checkpoint, encoder_checkpoint) -> dict:
 
 
 @pytest.fixture(scope="session")
-def prepared(values, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
+def prepared(values, encoder_checkpoint, teacher_checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     """What Stage 2 of the miniature reads: corpora and triples."""
     folder, config = tmp_path_factory.mktemp("prepared"), parse(values)
     sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
     corpora.build(config, sources, folder / "corpora")
     mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
-    return folder / "corpora", folder / "triples.parquet"
+    triples.pack(config, folder / "triples.parquet", encoder_checkpoint, 1, folder / "packed")
+    return folder / "corpora", folder / "packed"
 
 
 def pytest_unconfigure():

@@ -160,8 +160,9 @@ class Project:
 
     def prepare(self, other: "Project") -> None:
         """Take over everything that trainings read, as another project made it."""
-        for made in ("artifacts/corpora", "artifacts/tokens", "artifacts/teacher", "artifacts/triples", "results"):
-            shutil.copytree(other.folder / made, self.folder / made)
+        for made in ("corpora", "tokens", "teacher", "triples", "packed"):
+            shutil.copytree(other.folder / "artifacts" / made, self.folder / "artifacts" / made)
+        shutil.copytree(other.folder / "results", self.folder / "results")
 
     def one(self, pattern: str) -> Path:
         (found,) = self.folder.glob(pattern)

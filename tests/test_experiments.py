@@ -36,7 +36,7 @@ def test_what_a_variant_does_not_change_lies_where_the_experiment_has_it(values)
         values, **{"no-echo": {"model": {"echo": False}}, "longer": {"align": {"num_train_epochs": 3}}}
     )
     shared = {node.label for node in set(base.nodes) & set(no_echo.nodes)}
-    assert {"corpora", "tokenize", "teacher", "mine", "align", "evaluate align", "evaluate bm25"} <= shared
+    assert {"corpora", "tokenize", "teacher", "mine", "pack", "align", "evaluate align", "evaluate bm25"} <= shared
     assert {"distill", "evaluate distill", "index", "prune"} & shared == set()
     assert base.encoder == no_echo.encoder and base.results != no_echo.results and base.settings != no_echo.settings
     assert base.tokens == longer.tokens and base.align != longer.align
@@ -68,7 +68,7 @@ def test_a_wrong_variant_is_named(values, experiments, message):
 def keys(changes: dict | None = None) -> dict[str, str]:
     """Label of every node → its key."""
     found = Experiment(parse(demo(changes)))
-    nodes = [found.corpora, found.tokens, found.targets, found.align, found.triples, found.distill]
+    nodes = [found.corpora, found.tokens, found.targets, found.align, found.triples, found.packed, found.distill]
     nodes += [*found.vectors.values(), *found.runs.values(), found.index, found.pruning]
     return {node.label: node.key for node in nodes}
 
@@ -82,8 +82,8 @@ def stages_that_change(changes: dict) -> set[str]:
 AFTER_DISTILL = {"distill", "encode distill", "evaluate distill", "index", "prune"}
 AFTER_ALIGN = {"align", "encode align", "evaluate align"} | AFTER_DISTILL
 DENSE = {"encode dense", "evaluate dense"}
-ENCODER = {"tokenize", "evaluate bm25"} | DENSE | AFTER_ALIGN
-TEACHER = {"teacher", "mine", "encode teacher", "evaluate teacher"} | AFTER_ALIGN
+ENCODER = {"tokenize", "pack", "evaluate bm25"} | DENSE | AFTER_ALIGN
+TEACHER = {"teacher", "mine", "pack", "encode teacher", "evaluate teacher"} | AFTER_ALIGN
 EVERYTHING = {"corpora"} | ENCODER | TEACHER
 CHANGES = {
     "name of the experiment": ({"experiment": "other"}, set()),
@@ -103,19 +103,22 @@ CHANGES = {
         {"align/alignment_loss": "active", "align/pairs_per_mean": 2},
         AFTER_ALIGN,
     ),
-    "raw targets": ({"align/alignment_loss": "active", "align/target": "raw"}, {"teacher", "mine"} | AFTER_ALIGN),
+    "raw targets": (
+        {"align/alignment_loss": "active", "align/target": "raw"},
+        {"teacher", "mine", "pack"} | AFTER_ALIGN,
+    ),
     "documents of a look": ({"evaluate/development_documents": 9}, AFTER_ALIGN),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
-    "mined negatives": ({"distill/hard_negatives": 2}, {"mine"} | AFTER_DISTILL),
-    "a first round that mines": ({"distill/miner": "distill"}, {"mine"} | AFTER_DISTILL),
+    "mined negatives": ({"distill/hard_negatives": 2}, {"mine", "pack"} | AFTER_DISTILL),
+    "a first round that mines": ({"distill/miner": "distill"}, {"mine", "pack"} | AFTER_DISTILL),
     "cross-encoder": (
         {"sources/reranker": USER_FILES["reranker"], "distill/scorer": "reranker"},
-        {"mine"} | AFTER_DISTILL,
+        {"mine", "pack"} | AFTER_DISTILL,
     ),
-    "length in Stage 1": ({"align/max_length": 16}, {"tokenize", "teacher", "mine"} | AFTER_ALIGN),
+    "length in Stage 1": ({"align/max_length": 16}, {"tokenize", "teacher", "mine", "pack"} | AFTER_ALIGN),
     "length of a document": (
         {"model/passage_max_length": 16},
-        {"encode teacher", "evaluate teacher", "evaluate bm25"} | DENSE | AFTER_ALIGN,
+        {"pack", "encode teacher", "evaluate teacher", "evaluate bm25"} | DENSE | AFTER_ALIGN,
     ),
     "prefix of the dense baseline": ({"evaluate/dense_query_prefix": ""}, DENSE),
     "measures": (

@@ -13,6 +13,7 @@ Run by rule `tokenize`:
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,20 +38,34 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
     families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
     with finished_folder(output) as folder:
         sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
-        write_shards(sources, folder, partial(_tokenizer, encoder, trust, max_length), workers)
+        write_shards(sources, folder, partial(_pairs, encoder, trust, max_length), workers)
         write_json(folder / "families.json", families)
 
 
-def _tokenizer(encoder: Path, trust: bool, max_length: int, worker: int, workers: int) -> Convert:
+def tokenizer_of(checkpoint: Path, trust: bool, max_length: int, workers: int) -> Callable[[pa.Array], pa.Array]:
+    """What turns texts into token ids (`IDS`) in one of several workers.
+
+    Args:
+        trust: whether the tokenizer's own code may be run.
+        max_length: tokens at which a text is cut, special tokens included.
+    """
     if workers > 1:  # else each of them starts a thread for every processor
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = load(AutoTokenizer, encoder, trust)
+    tokenizer = load(AutoTokenizer, checkpoint, trust)
+
+    def ids(texts: pa.Array) -> pa.Array:
+        how = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        return pa.array(tokenizer(texts.to_pylist(), **how)["input_ids"], IDS)
+
+    return ids
+
+
+def _pairs(encoder: Path, trust: bool, max_length: int, worker: int, workers: int) -> Convert:
+    ids = tokenizer_of(encoder, trust, max_length, workers)
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         paired = "english_id" in batch.schema.names
-        texts = batch.column("non_english" if paired else "english").to_pylist()
-        ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-        made = {"input_ids": pa.array(ids, IDS)}
+        made = {"input_ids": ids(batch.column("non_english" if paired else "english"))}
         if paired:
             made["english_id"] = batch.column("english_id")
         return pa.record_batch(made)

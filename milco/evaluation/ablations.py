@@ -28,6 +28,7 @@ STAGES = {
     "tokenize": "token cache",
     "teacher": "teacher",
     "mine": "triples",
+    "pack": "token cache of Stage 2",
     "align": "Stage 1",
     "distill": "Stage 2",
 }

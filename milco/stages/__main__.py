@@ -102,6 +102,14 @@ def mine(
 
 
 @app.command()
+def pack(config: ConfigFile, triples: Input, tokenizer: Input, output: Output, workers: Workers = 1) -> None:
+    """Write the triples as token ids."""
+    from milco.data.triples import pack
+
+    pack(configuration.load(config), triples, tokenizer, workers, output)
+
+
+@app.command()
 def align(
     config: ConfigFile,
     corpora: Corpora,

@@ -1,7 +1,7 @@
 """Stage 2, distillation: the aligned model learns to rank as the teacher does, sparsely, with LexEcho beside it.
 
 Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
-    torchrun -m milco.stages distill --config FILE --corpora FOLDER --triples FILE --start FOLDER --lsr FOLDER
+    torchrun -m milco.stages distill --config FILE --corpora FOLDER --triples FOLDER --start FOLDER --lsr FOLDER
         --output FOLDER
 """
 
@@ -9,15 +9,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from transformers import set_seed
 
 from milco.config import Config
-from milco.data.shards import ROWS
+from milco.data.triples import SIDES, Triples
 from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
@@ -26,87 +23,54 @@ from milco.training.gather import from_all_processes
 from milco.training.initial import freeze, new_model, source_view
 from milco.training.trainer import Loss, train
 
-SIDES = ("pos", "neg")
-
 
 class Groups:
-    """Triples, tokenised, as groups of one query, one positive and N−1 negatives. Of the texts only their tokens stay
-    in memory, each text once. A query with fewer negatives has some of them several times.
+    """Triples as groups of one query, one positive and N−1 negatives. A query with fewer negatives has some of them
+    several times.
 
     Args:
-        triples: a table in the hub's layout.
-        seed: with the step and the example's number it decides which documents a query is shown with.
+        pad: the encoder's padding id.
+        config: its seed decides, with the step and the example's number, which documents a query is shown with.
     """
 
-    def __init__(self, triples: pa.Table, model: MilcoModel, config: Config):
-        self.settings, self.seed = config.distill, config.seed
-        self.pad = model.tokenizer.pad_token_id
-        flat = [pc.list_flatten(triples[side]).cast(pa.large_string()) for side in SIDES]
-        texts = pa.chunked_array([part for side in flat for part in side.chunks]).dictionary_encode().combine_chunks()
-        rows = np.split(texts.indices.to_numpy(), [len(flat[0])])
-        scores = [pc.list_flatten(triples[f"{side}_scores"]).to_numpy() for side in SIDES]
-        starts = [_starts(pc.list_value_length(triples[side]).to_numpy()) for side in SIDES]
-        self._say_which_are_short(np.diff(starts[1]))
-        self.sides = list(zip(starts, rows, scores, strict=True))
-        self.documents = Tokens(model, texts.dictionary, model.config.passage_max_length)
-        self.queries = Tokens(model, triples["query"], model.config.query_max_length)
-        self.lengths = np.maximum.reduceat(self.documents.lengths[rows[1]], starts[1][:-1])
-
-    def _say_which_are_short(self, negatives: np.ndarray) -> None:
+    def __init__(self, triples: Triples, pad: int, config: Config):
+        self.triples, self.pad, self.settings, self.seed = triples, pad, config.distill, config.seed
         wanted = self.settings.train_group_size - 1
-        short = int((negatives < wanted).sum())
+        short = sum(queries for negatives, queries in triples.negatives if negatives < wanted)
         if short and int(os.environ.get("RANK", 0)) == 0:
-            print(f"{short:,} of {len(negatives):,} queries have fewer than {wanted} negatives: drawn with replacement")
+            print(f"{short:,} of {len(triples):,} queries have fewer than {wanted} negatives: drawn with replacement")
 
     def __call__(self, examples: np.ndarray, step: int) -> Batch:
         """B examples → what `collate_texts` makes of B+B·N texts, the queries, then N documents for each; documents
         (B·N numbers of the documents) and scores (B×N)."""
-        drawn = [self._draw(int(example), step) for example in examples]
+        queries = self.triples.queries
+        lists = [queries.lists(name, examples) for side in SIDES for name in (side, f"{side}_scores")]
+        drawn = [self._draw(int(example), step, *found) for example, *found in zip(examples, *lists, strict=True)]
         rows, scores = (np.stack(values) for values in zip(*drawn, strict=True))
-        texts = [self.queries[example] for example in examples] + [self.documents[row] for row in rows.ravel()]
+        numbers = rows.astype(np.int64).ravel()
+        texts = [*queries.lists("input_ids", examples), *self.triples.documents.lists("input_ids", numbers)]
         return {
             **collate_texts(texts, self.pad, self.settings.max_tokens_per_device),
-            "documents": torch.from_numpy(rows.ravel()),
-            "scores": torch.from_numpy(scores),
+            "documents": torch.from_numpy(numbers),
+            "scores": torch.from_numpy(scores.astype(np.float32)),
         }
 
-    def _draw(self, example: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(
+        self,
+        example: int,
+        step: int,
+        positives: np.ndarray,
+        positive_scores: np.ndarray,
+        negatives: np.ndarray,
+        negative_scores: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The N documents of a query at one step, the positive first, and their teacher scores."""
         random = np.random.default_rng([self.seed, step, example])
-        (first, positives), (second, negatives) = ((s[example], s[example + 1] - s[example]) for s, _, _ in self.sides)
-        positive = first + random.integers(positives, size=1)
+        one = random.integers(len(positives), size=1)
         wanted = self.settings.train_group_size - 1
-        others = second + random.choice(negatives, wanted, replace=bool(negatives < wanted))
-        chosen = list(zip(self.sides, (positive, others), strict=True))
-        rows = np.concatenate([rows[places] for (_, rows, _), places in chosen])
-        scores = np.concatenate([scores[places] for (_, _, scores), places in chosen])
-        return rows.astype(np.int64), scores.astype(np.float32)
-
-
-class Tokens:
-    """Token ids of texts, one behind the other.
-
-    Attributes:
-        lengths: tokens of each text.
-    """
-
-    def __init__(self, model: MilcoModel, texts: pa.Array | pa.ChunkedArray, max_length: int):
-        ids, lengths = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
-        for start in range(0, len(texts), ROWS):
-            some = texts[start : start + ROWS].to_pylist()
-            found = model.tokenizer(some, truncation=True, max_length=max_length)["input_ids"]
-            lengths.append(np.array([len(text) for text in found]))
-            ids.append(np.concatenate(found).astype(np.uint32))
-        self.ids, self.lengths = np.concatenate(ids), np.concatenate(lengths)
-        self.starts = _starts(self.lengths)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.ids[self.starts[row] : self.starts[row + 1]]
-
-
-def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Where each of some lists begins in all of them together, and where the last one ends."""
-    return np.concatenate([[0], np.cumsum(lengths)])
+        others = random.choice(len(negatives), wanted, replace=len(negatives) < wanted)
+        rows = np.concatenate([positives[one], negatives[others]])
+        return rows, np.concatenate([positive_scores[one], negative_scores[others]])
 
 
 def loss(config: Config) -> Loss:
@@ -164,6 +128,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     """Train Stage 2 from the model or checkpoint `start` and write the model to `output`.
 
     Args:
+        triples: what rule `pack` wrote.
         start: the model of Stage 1; the encoder's checkpoint if `pretrained_alignment_checkpoint` is `none`.
         lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1 but a connector.
     """
@@ -177,13 +142,10 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
             start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **source_view(config)
         )
         freeze(model, config)
-    groups = Groups(pq.read_table(triples), model, config)
+    packed = Triples(triples)
+    groups = Groups(packed, model.tokenizer.pad_token_id, config)
     steps = Steps(
-        groups.lengths.__getitem__,
-        [(1, len(groups.lengths))],
-        settings.global_batch_size,
-        settings.num_train_epochs,
-        config.seed,
+        packed.longest, [(1, len(packed))], settings.global_batch_size, settings.num_train_epochs, config.seed
     )
     look = Development(config, corpora, model).look
     inputs = [corpora, triples, start, lsr]

@@ -27,7 +27,7 @@ CONFIGURATION = [ROOT / "config" / "milco.yaml", ROOT / "config" / "ablations.ya
 AUTHORS_CODE = [ROOT / "config" / "authors-code.yaml", HERE / "overlay.yaml"]
 TARGETS = ["all", "ablations", "card"]
 # Jobs of tiny models spend their time on imports, with one core: two run at once.
-THREADS = [f"{rule}=1" for rule in ("tokenize", "teacher", "mine", "align", "distill", "encode")]
+THREADS = [f"{rule}=1" for rule in ("tokenize", "teacher", "mine", "pack", "align", "distill", "encode")]
 
 
 def environment(folder: Path, address: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class ClusterProject(Project):
 
     def command(self, *arguments: str, resources: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> list[str]:
         single = [f"{rule}:{name}" for rule in ("teacher", "encode") for name in ["gpus_per_node=1", *SMALL[1:]]]
-        single += [f"{rule}:{name}" for rule in ("tokenize", "mine") for name in SMALL[1:]]
+        single += [f"{rule}:{name}" for rule in ("tokenize", "mine", "pack") for name in SMALL[1:]]
         several = [f"{rule}:{name}" for rule in ("align", "distill", "doctor") for name in SMALL]
         return [
             *(sys.executable, str(ROOT / "tests" / "slurm" / "impatient.py")),

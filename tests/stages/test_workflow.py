@@ -101,12 +101,15 @@ RERUNS = {
     "layers": ({"model": {"encoder_layers": 1}}, EVALUATED | {"align", "distill"}),
     "encoder": (
         {"model": {"multilingual_encoder_checkpoint": "encoder-2"}},
-        EVALUATED | {"tokenize", "align", "distill"},
+        EVALUATED | {"tokenize", "pack", "align", "distill"},
     ),
-    "teacher": ({"model": {"lsr_encoder_checkpoint": "lsr-2"}}, EVALUATED | {"teacher", "mine", "align", "distill"}),
+    "teacher": (
+        {"model": {"lsr_encoder_checkpoint": "lsr-2"}},
+        EVALUATED | {"teacher", "mine", "pack", "align", "distill"},
+    ),
     "languages": (
         {"languages": ["xx", "yy"]},
-        EVALUATED | {"corpora", "tokenize", "teacher", "mine", "align", "distill"},
+        EVALUATED | {"corpora", "tokenize", "teacher", "mine", "pack", "align", "distill"},
     ),
     "measures": ({"sources": {"mine": {"measures": ["nDCG@10", "P@5"]}}}, {"all", "evaluate", "report"}),
     "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
@@ -214,6 +217,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
         "align": "1",
         "distill": "4",
         "mine": "1",
+        "pack": "1",
         "encode": "5",
         "merge": "5",
         "evaluate": "5",

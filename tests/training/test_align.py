@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from milco.config import Config, parse
 from milco.data import tokens
 from milco.data.tokens import TokenCache
+from milco.data.triples import Triples
 from milco.modeling.model import MilcoModel
 from milco.modeling.teacher import Teacher
 from milco.training import align, distill
@@ -145,8 +146,9 @@ def test_stage_2_has_special_tokens_and_a_trained_scale_in_the_source_view(
         states = states_of(model, ids)
         return raw_logits(model, states).relu().log1p(), 0.5 * model.echo(states).squeeze(-1).relu()
 
-    groups = Groups(pq.read_table(triples), model, config)
-    steps = Steps(groups.lengths.__getitem__, [(1, len(groups.lengths))], BATCH, 0.6, config.seed)
+    packed = Triples(triples)
+    groups = Groups(packed, model.tokenizer.pad_token_id, config)
+    steps = Steps(packed.longest, [(1, len(packed))], BATCH, 0.6, config.seed)
     rows = logged(tmp_path)
     assert len(rows) == len(steps) == 3
     for number, row in enumerate(rows):

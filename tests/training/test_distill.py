@@ -5,16 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from miniature import settings
 
 from milco.config import parse
+from milco.data.triples import SIDES, Triples, pack
 from milco.evaluation import encode, evaluate
 from milco.modeling.losses import contrastive_loss, distillation_loss
 from milco.modeling.model import MilcoModel, Views
 from milco.training import distill
-from milco.training.distill import SIDES, Groups, loss
+from milco.training.distill import Groups, loss
 
 QUERIES, GROUP, TERMS = 4, 3, 20
 
@@ -30,6 +32,18 @@ def batch():
         "scores": 3 * torch.randn(QUERIES, GROUP, generator=random),
     }
     return Views(pooled, None), part
+
+
+@pytest.fixture
+def packed(values, encoder_checkpoint, tmp_path):
+    """What rule `pack` makes of triples."""
+
+    def make(triples: dict) -> Triples:
+        pq.write_table(pa.table(triples), tmp_path / "triples.parquet")
+        pack(parse(values), tmp_path / "triples.parquet", encoder_checkpoint, 1, tmp_path / "packed")
+        return Triples(tmp_path / "packed")
+
+    return make
 
 
 def terms(batch, **changes) -> dict[str, float]:
@@ -66,7 +80,7 @@ def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
     assert {"agreement", "active_query", "empty_document"} <= one.keys()
 
 
-def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values, model):
+def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values, model, packed):
     config = parse({**values, "distill": {**values["distill"], "train_group_size": 3}})
     triples = {
         "query": ["die Katze", "Haus"],
@@ -75,12 +89,13 @@ def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values,
         "pos_scores": [[9.0], [8.0, 7.0]],
         "neg_scores": [[1.5, 1.0, 0.5], [2.5, 2.0, 0.25, 0.125]],
     }
-    groups = Groups(pa.table(triples), model, config)
+    found = packed(triples)
+    groups = Groups(found, model.tokenizer.pad_token_id, config)
 
     def ids(text: str) -> list[int]:
         return model.tokenizer(text)["input_ids"]
 
-    assert groups.lengths.tolist() == [max(len(ids(text)) for text in texts) for texts in triples["neg"]]
+    assert found.longest(np.arange(2)).tolist() == [max(len(ids(text)) for text in texts) for texts in triples["neg"]]
     seen = set()
     for step in range(30):
         part = groups(np.array([1, 0]), step)
@@ -104,7 +119,7 @@ def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values,
     assert len(seen) > 15
 
 
-def test_a_group_takes_negatives_again_where_there_are_too_few(values, model, capsys):
+def test_a_group_takes_negatives_again_where_there_are_too_few(values, packed, capsys):
     triples = {
         "query": ["die Katze", "Haus", "Fluss"],
         "pos": [["the cat"], ["the house"], ["the river"]],
@@ -112,9 +127,11 @@ def test_a_group_takes_negatives_again_where_there_are_too_few(values, model, ca
         "pos_scores": [[9.0], [8.0], [7.0]],
         "neg_scores": [[1.5], [2.5, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]],
     }
+    found = packed(triples)
+    capsys.readouterr()
     for size in (2, 4, 6, 12):
         config = parse({**values, "distill": {**values["distill"], "train_group_size": size}})
-        groups = Groups(pa.table(triples), model, config)
+        groups = Groups(found, 0, config)
         short = sum(len(negatives) < size - 1 for negatives in triples["neg"])
         said = f"{short} of 3 queries have fewer than {size - 1} negatives: drawn with replacement\n" if short else ""
         assert capsys.readouterr().out == said

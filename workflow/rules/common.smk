@@ -142,8 +142,8 @@ def published_vectors(wildcards):
 
 # Rules are one for all experiments; their names as targets mean the nodes of the first one.
 TARGETS = {
-    **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples, BASE.align)},
-    **{node.rule: [node.path] for node in (BASE.distill, BASE.index, BASE.pruning)},
+    **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples)},
+    **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.index, BASE.pruning)},
     "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
     "report": [f"{BASE.results}/report.html"],
     "export": [f"{BASE.results}/model"],

@@ -4,7 +4,7 @@
 rule distill:
     input:
         corpora=needs("distill", lambda e: e.corpora.path),
-        triples=needs("distill", lambda e: e.triples.path),
+        triples=needs("distill", lambda e: e.packed.path),
         start=needs("distill", lambda e: e.start),
         lsr=needs("distill", lambda e: e.lsr),
     output:

@@ -1,4 +1,4 @@
-# The token cache: every text once, as ids of the multilingual tokenizer.
+# Token caches: every text of either stage once, as ids of the multilingual tokenizer.
 
 
 rule tokenize:
@@ -20,4 +20,26 @@ rule tokenize:
         "token cache of the parallel text"
     shell:
         "python -m milco.stages tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
+        " --workers {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule pack:
+    input:
+        triples=needs("pack", lambda e: e.triples.path),
+        tokenizer=needs("pack", lambda e: e.start_tokenizer),
+    output:
+        directory("artifacts/packed/{key}"),
+    log:
+        "logs/pack/{key}.log",
+    benchmark:
+        "logs/pack/{key}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    params:
+        config=settings("pack"),
+    message:
+        "token cache of the triples"
+    shell:
+        "python -m milco.stages pack --config {params.config} --triples {input.triples} --tokenizer {input.tokenizer}"
         " --workers {threads} --output {output} 2>&1 | tee {log}"
