@@ -6,6 +6,7 @@ Run by rule `align` through workflow/scripts/launch.sh (torchrun):
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from milco.config import Align, Config
 from milco.data.tokens import TokenCache
 from milco.modeling.losses import alignment_loss, squared_distances
-from milco.modeling.model import Views
+from milco.modeling.model import MilcoModel, Views
 from milco.modeling.teacher import Teacher
 from milco.modeling.warmstart import fit_connector
 from milco.training.batching import Batch, Steps, collate_texts
@@ -105,17 +106,24 @@ def _said(teacher: Teacher, texts: Batch) -> Tensor:
     return torch.cat(parts)[torch.cat([rows for rows, _ in passes]).argsort()].float()
 
 
+def warm_start(model: MilcoModel, config: Config, corpora: Path, lsr: Path) -> None:
+    """Set the connector from a sample of the English texts, where the configuration says so."""
+    wanted = config.align.warm_start_texts
+    if not wanted:
+        return
+    english = pyarrow.dataset.dataset(corpora / "english.parquet")
+    count = english.count_rows()
+    chosen = np.random.RandomState(config.seed).choice(count, min(wanted, count), replace=False)
+    texts = english.take(chosen, columns=["english"])["english"].to_pylist()
+    explained = fit_connector(model, lsr, texts, config.align.max_length, config.trusts("teacher"))
+    print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
+
+
 def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, output: Path) -> None:
     """Train Stage 1 from the checkpoints `encoder` and `lsr` and write the model to `output`."""
     settings = config.align
     model = new_model(config, encoder, lsr, echo=False)
-    if settings.warm_start_texts:
-        english = pyarrow.dataset.dataset(corpora / "english.parquet")
-        count = english.count_rows()
-        chosen = np.random.RandomState(config.seed).choice(count, min(settings.warm_start_texts, count), replace=False)
-        texts = english.take(chosen, columns=["english"])["english"].to_pylist()
-        explained = fit_connector(model, lsr, texts, settings.max_length, config.trusts("teacher"))
-        print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
+
     teacher = None
     if settings.target == "raw":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -133,4 +141,5 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
     )
     look = Development(config, corpora, model).look
     inputs = [corpora, tokens, targets, encoder, lsr]
-    train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output)
+    begin = partial(warm_start, model, config, corpora, lsr)
+    train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output, begin)

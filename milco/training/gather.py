@@ -1,8 +1,18 @@
-"""Rows of all processes, for losses that look at the whole global batch."""
+"""What all processes have: rows, for losses that look at the whole global batch, and sums."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
+
+T = TypeVar("T")
+
+
+def processes() -> int:
+    """How many there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def from_all_processes(rows: Tensor) -> Tensor:
@@ -10,13 +20,38 @@ def from_all_processes(rows: Tensor) -> Tensor:
 
     A second dimension may be of different length in each process and is filled up with zeros.
     """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if processes() == 1:
         return rows  # gloo would copy them in a thread of its own, after which OpenMP lets all threads sleep and wake
     if rows.dim() > 1:
         longest = torch.tensor(rows.shape[1], device=rows.device)
         distributed.all_reduce(longest, op=distributed.ReduceOp.MAX)
         rows = pad(rows, (0, int(longest) - rows.shape[1]))
     return _Gather.apply(rows)
+
+
+def mean_of_all_processes(values: Tensor) -> Tensor:
+    """The mean over the processes of each value, the same in all of them."""
+    if processes() == 1:
+        return values
+    distributed.all_reduce(values)
+    return values / processes()
+
+
+def dealt_out(shares: Callable[[], list[T]]) -> T:
+    """The share of this process among those that the first one makes, one for each."""
+    if processes() == 1:
+        return shares()[0]
+    mine: list = [None]
+    distributed.scatter_object_list(mine, shares() if distributed.get_rank() == 0 else None)
+    return mine[0]
+
+
+def from_everyone(value: T) -> list[T]:
+    """What every process has, the first one's first."""
+    found: list = [value] * processes()
+    if len(found) > 1:
+        distributed.all_gather_object(found, value)
+    return found
 
 
 class _Gather(torch.autograd.Function):

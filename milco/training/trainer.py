@@ -24,6 +24,7 @@ from milco.files import write_json
 from milco.modeling.embedding import add_gradients_in_place
 from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps
+from milco.training.gather import mean_of_all_processes
 from milco.training.guard import Guard, refuse_if_stopped
 from milco.training.progress import Progress
 from milco.training.recovery import (
@@ -43,7 +44,7 @@ from milco.training.recovery import (
 from milco.training.tracking import PROJECT, trackers
 
 KEPT_CHECKPOINTS = 2
-LONGEST_LOOK = timedelta(hours=6)  # for which the other processes wait in their next exchange of gradients
+LONGEST_WAIT = timedelta(hours=6)  # of the others for the first process, which fits a connector or writes a checkpoint
 Collate = Callable[[np.ndarray, int], Batch]
 Loss = Callable[[Views, Batch], dict[str, Tensor]]
 
@@ -97,8 +98,9 @@ class StageTrainer(Trainer):
         return sum(value for name, value in terms.items() if name.startswith("loss_"))
 
     def log(self, logs, *args, **kwargs):
-        for name, value in self.sums.items():
-            logs[name] = value.item() / self.steps_in_sums
+        if self.sums:  # means over all processes, as the loss is: else each of them would judge by its share
+            means = mean_of_all_processes(torch.stack([*self.sums.values()])).tolist()
+            logs |= {name: mean / self.steps_in_sums for name, mean in zip(self.sums, means, strict=True)}
         self.sums.clear()
         self.steps_in_sums = 0
         super().log(logs, *args, **kwargs)
@@ -149,6 +151,7 @@ def train(
     look: Callable[[], dict],
     inputs: list[Path],
     output: Path,
+    begin: Callable[[], object] = lambda: None,
 ) -> None:
     """Train one stage and write the finished model to `output`; go on from the last checkpoint beside it.
 
@@ -156,8 +159,9 @@ def train(
         steps: the examples of every optimizer step.
         collate: (example numbers, number of the step) → a process's share, made with `batching.collate_texts`.
         loss: (views, share) → loss terms; those called `loss_…` are added up, the others only logged.
-        look: measures the model on the development collections; called on the first process.
+        look: measures the model on the development collections; all processes take part, the first gets the result.
         inputs: what the training reads; checkpoints that are older are of no use.
+        begin: sets weights of a new training; called in the first process, from which the others have theirs.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     config.check_processes(stage, processes)
@@ -180,6 +184,8 @@ def train(
             print(f"{stage}: trained already, with these settings and this code; to train anew delete {folder}")
             hand_out(folder, output)
         return
+    if first and start == "new":
+        begin()
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=1,
@@ -201,7 +207,7 @@ def train(
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_timeout=int(LONGEST_LOOK.total_seconds()),
+        ddp_timeout=int(LONGEST_WAIT.total_seconds()),
         ddp_broadcast_buffers=False,  # processes make unequally many forward passes
         # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
