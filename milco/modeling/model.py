@@ -8,7 +8,7 @@ A representation is a sparse row of V_e + V_m columns: English vocabulary first,
 without a connector (the paper's ablation) has the source vocabulary in place of the English one, and no LexEcho.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -247,15 +247,21 @@ class MilcoModel(PreTrainedModel):
         """Columns of a representation: V_e + V_m."""
         return self.config.pivot_vocab_size + self.config.source_vocab_size
 
-    @torch.no_grad()
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
         """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned)."""
+        return self.encode_batches(padded_batches(self.tokenizer, texts, max_length, batch_size))
+
+    @torch.no_grad()
+    def encode_batches(
+        self, batches: Iterable[tuple[list[int], dict[str, Tensor]]]
+    ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
+        """The same of batches that `padded_batches` has made."""
         was_training = self.training
         self.eval()
         try:
-            for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
+            for places, batch in batches:
                 batch = {name: values.to(self.device) for name, values in batch.items()}
                 yield places, self.sparse_rows(self._views(**batch), batch["input_ids"])
         finally:

@@ -2,26 +2,51 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from heapq import nsmallest
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import scipy.sparse
+from torch import Tensor
 
 from milco.config import Config
 from milco.data.beir import Collection, iter_documents, read_about, read_queries
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.search import rank_exactly
 from milco.modeling.model import MilcoModel
+from milco.modeling.rows import in_text_order, padded_batches
+from milco.training.gather import dealt_out, from_everyone, processes
 
 WORDS = 10  # weighted words of each view of a sample text
+Padded = tuple[list[int], dict[str, Tensor]]
+T = TypeVar("T")
+
+
+@dataclass
+class Share:
+    """What one process does in every look.
+
+    Attributes:
+        queries, documents: its batches, (places of texts among all of their kind, ids and mask).
+        searches: of each collection the places of its queries, and of its documents that are here: their rows among
+            these, their places in the collection; and how many documents to find.
+    """
+
+    queries: list[Padded]
+    documents: list[Padded]
+    searches: list[tuple[list[int], list[int], list[int], int]]
 
 
 class Development:
     """nDCG@10 of a model in training, on a few queries and documents of each development collection.
 
-    Only the first process looks, so that the others read nothing.
+    The first process reads them and, at the first look, deals them out: in the batches that it would make alone, so
+    that vectors, rankings and measures are the same for any number of processes. In a look each of them encodes its
+    batches and searches its documents, and the first one puts together what they found.
 
     Args:
         corpora: what `corpora` wrote; collections/dev has a sub-folder per collection, in BEIR layout.
@@ -29,44 +54,81 @@ class Development:
 
     def __init__(self, config: Config, corpora: Path, model: MilcoModel):
         self.model, self.config = model, config
-        settings, first = config.evaluate, int(os.environ.get("RANK", 0)) == 0
-        looked_at = first and settings.development_collections
+        settings, self.first = config.evaluate, int(os.environ.get("RANK", 0)) == 0
+        looked_at = self.first and settings.development_collections
         paths = sorted((corpora / "collections" / "dev").iterdir()) if looked_at else []
         sizes = settings.development_queries, settings.development_documents
         self.collections = [part_of(path, *sizes) for path in paths]
+        self.share: Share | None = None
 
     def look(self) -> dict:
-        """Mean nDCG@10 over the collections, mean active dimensions of their texts, and the sample texts."""
-        size = self.config.evaluate.batch_size
-        found: dict = {}
-        if self.collections:
-            texts = {text: None for c in self.collections for text in c.documents.values()}
-            asked = {text: None for c in self.collections for text in c.queries.values()}
-            documents, queries = (
-                self.model.encode_document(list(texts), size),
-                self.model.encode_query(list(asked), size),
-            )
-            document_row = dict(zip(texts, range(len(texts)), strict=True))
-            query_row = dict(zip(asked, range(len(asked)), strict=True))
-            values = []
-            for collection in self.collections:
-                rankings = rank_exactly(
-                    queries[[query_row[text] for text in collection.queries.values()]],
-                    documents[[document_row[text] for text in collection.documents.values()]],
-                    collection.texts_to_find(DEPTH),
-                )
-                values.append(mean_ndcg(collection.qrels, run_of(collection, rankings, DEPTH)))
-            found["dev_nDCG@10"] = round(float(np.mean(values)), 4)
-            found["dev_active_query"] = round(float(np.diff(queries.indptr).mean()), 1)
-            found["dev_active_document"] = round(float(np.diff(documents.indptr).mean()), 1)
+        """Mean nDCG@10 over the collections, mean active dimensions of their texts, and the sample texts. All processes
+        must look; those that are not the first get nothing."""
+        found = self._measures() if self.config.evaluate.development_collections else {}
         examples = self.config.evaluate.examples
-        if examples:
+        if self.first and examples:
             words = self.model.decode(self.model.encode_document(list(examples.values())))
             found["examples"] = {
                 language: {"pivot": _heaviest(text, "e_"), "source": _heaviest(text, "m_")}
                 for language, text in zip(examples, words, strict=True)
             }
         return found
+
+    def _measures(self) -> dict:
+        if self.share is None:
+            self.share = dealt_out(self._shares)
+        share, width = self.share, self.model.width
+        parts = from_everyone(list(self.model.encode_batches(share.queries)))
+        queries = in_text_order(chain.from_iterable(parts), width)
+        encoded = [rows for _, rows in self.model.encode_batches(share.documents)]
+        documents = scipy.sparse.vstack([scipy.sparse.csr_array((0, width), dtype="float32"), *encoded], format="csr")
+        rankings = []
+        for asked, rows, places, depth in share.searches:
+            best = rank_exactly(queries[asked], documents[rows], depth)
+            rankings.append([[(places[row], score) for row, score in ranking] for ranking in best])
+        everyone = from_everyone((rankings, documents.shape[0], documents.nnz))
+        if not self.first:
+            return {}
+        values = []
+        for collection, *parts in zip(self.collections, *(found for found, _, _ in everyone), strict=True):
+            depth = collection.texts_to_find(DEPTH)
+            best = [nsmallest(depth, chain(*some), key=_best_first) for some in zip(*parts, strict=True)]
+            values.append(mean_ndcg(collection.qrels, run_of(collection, best, DEPTH)))
+        return {
+            "dev_nDCG@10": round(float(np.mean(values)), 4),
+            "dev_active_query": round(float(np.diff(queries.indptr).mean()), 1),
+            "dev_active_document": round(sum(terms for *_, terms in everyone) / sum(n for _, n, _ in everyone), 1),
+        }
+
+    def _shares(self) -> list[Share]:
+        """What each process does."""
+        config, size = self.model.config, self.config.evaluate.batch_size
+        asked = _places(text for collection in self.collections for text in collection.queries.values())
+        texts = _places(text for collection in self.collections for text in collection.documents.values())
+        queries = list(padded_batches(self.model.tokenizer, list(asked), config.query_max_length, size))
+        documents = list(padded_batches(self.model.tokenizer, list(texts), config.passage_max_length, size))
+        shares, count = [], processes()
+        for process in range(count):
+            share = Share(queries[process::count], documents[process::count], [])
+            row = _places(place for places, _ in share.documents for place in places)
+            for collection in self.collections:
+                wanted = [texts[text] for text in collection.documents.values()]
+                places = [place for place, text in enumerate(wanted) if text in row]
+                rows = [row[wanted[place]] for place in places]
+                searched = [asked[text] for text in collection.queries.values()]
+                share.searches.append((searched, rows, places, collection.texts_to_find(DEPTH)))
+            shares.append(share)
+        return shares
+
+
+def _best_first(hit: tuple[int, float]) -> tuple[float, int]:
+    """By score, and in the order of the documents where scores are equal."""
+    return -hit[1], hit[0]
+
+
+def _places(values: Iterable[T]) -> dict[T, int]:
+    """Different values, in order, with their places among them."""
+    return {value: place for place, value in enumerate(dict.fromkeys(values))}
 
 
 def part_of(folder: Path, queries: int, documents: int) -> Collection:

@@ -38,13 +38,13 @@ class Progress(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self.bar.update(self.settings.global_batch_size)
-            if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
-                with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
-                    found = self.look()
-                self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
-                if found:
-                    self._write({"step": state.global_step, **found})
-                    self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
+        if state.global_step % self.settings.eval_steps == 0 or state.global_step == state.max_steps:
+            with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+                found = self.look()
+            self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
+            if found:
+                self._write({"step": state.global_step, **found})
+                self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:

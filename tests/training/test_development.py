@@ -1,5 +1,6 @@
-"""Looks at the development collections: bounded, in the first process alone, and without a trace in the training."""
+"""Looks at the development collections: bounded, shared by all processes, and without a trace in the training."""
 
+import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import in_processes
 
 from milco.config import parse
 from milco.data.beir import read_collection, write_layout
-from milco.training import trainer
+from milco.evaluation.evaluate import mean_ndcg
+from milco.training import development, trainer
 from milco.training.development import Development, part_of
 
 DOCUMENTS, QUERIES = 60, 10
@@ -62,8 +65,14 @@ def test_the_chunks_of_a_judged_document_stay_together(tmp_path):
 def test_a_look_encodes_no_more_than_it_may_and_draws_no_random_number(prepared, values, model, monkeypatch):
     evaluate = {**values["evaluate"], "development_queries": 3, "development_documents": 7}
     seen = []
-    encode = type(model).encode_document
-    monkeypatch.setattr(type(model), "encode_document", lambda *given: seen.append(given[1]) or encode(*given))
+    encode = type(model).encode_batches
+
+    def encode_batches(model, batches):
+        batches = list(batches)
+        seen.append(sum(len(places) for places, _ in batches))
+        return encode(model, batches)
+
+    monkeypatch.setattr(type(model), "encode_batches", encode_batches)
 
     def states() -> tuple:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
@@ -71,7 +80,7 @@ def test_a_look_encodes_no_more_than_it_may_and_draws_no_random_number(prepared,
     before = states()
     found = Development(parse({**values, "evaluate": evaluate}), prepared[0], model).look()
     assert states() == before
-    assert [len(texts) for texts in seen] == [7, 1] and found["dev_nDCG@10"] > 0  # the documents, and an example
+    assert seen == [3, 7, 1] and found["dev_nDCG@10"] > 0  # queries, documents, and an example
 
 
 def test_other_processes_read_nothing(values, model, monkeypatch, tmp_path):
@@ -79,7 +88,27 @@ def test_other_processes_read_nothing(values, model, monkeypatch, tmp_path):
     assert Development(parse(values), tmp_path / "nothing", model).collections == []
 
 
-def test_other_processes_wait_for_a_long_look(values, monkeypatch, tmp_path):
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_a_look_is_the_same_for_any_number_of_processes(processes, prepared, values, model, monkeypatch):
+    """To the last bit of every score; with five there is one without a document."""
+    evaluate = {**values["evaluate"], "development_documents": 30, "batch_size": 8}
+    config, runs = parse({**values, "evaluate": evaluate}), []
+    monkeypatch.setattr(development, "mean_ndcg", lambda qrels, run: runs.append(run) or mean_ndcg(qrels, run))
+
+    def look() -> tuple[dict, list]:
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            torch.distributed.init_process_group("gloo")
+        looks = Development(config, prepared[0], model)
+        return [looks.look(), looks.look()], runs
+
+    ((wanted, _), searched), *_ = in_processes(1, look)
+    assert wanted.keys() == {"dev_nDCG@10", "dev_active_query", "dev_active_document", "examples"}
+    (found, searched_together), *others = in_processes(processes, look)
+    assert found == [wanted, wanted] and others == [([{}, {}], [])] * (processes - 1)
+    assert searched_together == searched and all(len(hits) == 10 for hits in searched[0].values())
+
+
+def test_other_processes_wait_for_the_first(values, monkeypatch, tmp_path):
     """PyTorch's own limit for an exchange between processes is 10 minutes, that of transformers 30."""
 
     class Seen(Exception):
