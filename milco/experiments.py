@@ -7,9 +7,12 @@ a changed setting never meets an old checkpoint. Layout keys of the configuratio
 import hashlib
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from milco.config import Config
+from milco.errors import MilcoError
+from milco.positions import positions
 
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens"}  # keys of model that Stage 1 has no part in
 MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
@@ -63,6 +66,31 @@ class Experiment:
         self.results = f"results/{self.name}"
         self.settings = f"{self.results}/config.yaml"
         self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
+
+    def check_lengths(self) -> None:
+        """Whether texts are cut where each checkpoint still has positions, as far as they are there already.
+
+        Raises:
+            MilcoError: one of them would be asked for more.
+        """
+        config, settings = self.config, self.config.model
+        texts = {f"model.{key}": length for key, length in self._lengths.items()}
+        stage_1 = {"align.max_length": config.align.max_length}
+        read = [
+            (settings.multilingual_encoder_checkpoint, texts | stage_1),
+            (settings.lsr_encoder_checkpoint, stage_1 | (texts if "teacher" in config.evaluate.baselines else {})),
+            *((name, texts) for name in (self._start_named, config.distill.miner) if name in config.sources),
+        ]
+        for name, lengths in read:
+            most = positions(Path(self.checkpoint(name)))
+            for key, length in lengths.items():
+                if most and length > most:
+                    baseline = name == settings.lsr_encoder_checkpoint and key in texts
+                    remedy = ", or take teacher out of evaluate.baselines" if baseline else ""
+                    raise MilcoError(
+                        f"{key}: {length}, but sources.{name} has positions for {most} tokens; set it to {most} or less"
+                        f"{remedy}"
+                    )
 
     @property
     def nodes(self) -> list[Node]:

@@ -104,7 +104,13 @@ def settings(data: Path, teacher: Path, encoder: Path) -> dict:
                 "document_language": "en",
             },
         },
-        "model": {"multilingual_encoder_checkpoint": "encoder", "lsr_encoder_checkpoint": "lsr", "dropout": 0.1},
+        "model": {
+            "multilingual_encoder_checkpoint": "encoder",
+            "lsr_encoder_checkpoint": "lsr",
+            "dropout": 0.1,
+            "query_max_length": 64,
+            "passage_max_length": 64,
+        },
         "align": {
             "train_datasets": ["pairs"],
             "max_length": 16,

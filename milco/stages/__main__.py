@@ -11,6 +11,7 @@ import typer
 
 from milco import config as configuration
 from milco.errors import MilcoError
+from milco.experiments import Experiment
 from milco.program import run
 
 # Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
@@ -31,6 +32,13 @@ def _named(values: list[str]) -> dict[str, Path]:
     if wrong:
         raise MilcoError(f"{wrong[0]!r}: expected NAME=PATH")
     return {name: Path(path) for name, _, path in (value.rpartition("=") for value in values)}
+
+
+def _load(path: Path) -> configuration.Config:
+    """Settings, held against the checkpoints that have been fetched since the workflow looked at them."""
+    settings = configuration.load(path)
+    Experiment(settings).check_lengths()
+    return settings
 
 
 @app.command()
@@ -62,7 +70,7 @@ def corpora(
     """Write parallel text, known items and test collections."""
     from milco.data.corpora import build
 
-    build(configuration.load(config), _named(source), output, encoder)
+    build(_load(config), _named(source), output, encoder)
 
 
 @app.command()
@@ -70,7 +78,7 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
     """Write the token cache."""
     from milco.data.tokens import build
 
-    settings = configuration.load(config)
+    settings = _load(config)
     build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
 
 
@@ -79,7 +87,7 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
     """Write the teacher's sparse targets of every English text."""
     from milco.training.teacher import write_targets
 
-    settings = configuration.load(config)
+    settings = _load(config)
     length, size = settings.align.max_length, settings.evaluate.batch_size
     raw = settings.align.target == "raw"
     write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"), tokens=raw)
@@ -224,7 +232,6 @@ def ablations(
 ) -> None:
     """Compare an experiment with its variants."""
     from milco.evaluation.ablations import write
-    from milco.experiments import Experiment
 
     experiments = [Experiment(configuration.load(path)) for path in experiment]
     write(experiments, published, page, table, summary)

@@ -16,6 +16,8 @@ if not config:
     raise WorkflowError("no configuration: add --configfile config/demo.yaml or your own")
 try:
     EXPERIMENTS = {settings.experiment: Experiment(settings) for settings in parse_all(config)}
+    for experiment in EXPERIMENTS.values():
+        experiment.check_lengths()
 except MilcoError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,0 +1,23 @@
+"""How long a text a checkpoint can read, told from its config.json alone: before any job, and without its packages."""
+
+import json
+from pathlib import Path
+
+# Types of transformers with a table of learned positions; that of the second kind begins behind the padding id.
+FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
+BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+MODEL = "milco"  # our own; the encoder's configuration lies in its
+
+
+def positions(checkpoint: Path) -> int | None:
+    """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table that ends."""
+    path = checkpoint / "config.json"
+    if not path.is_file():
+        return None
+    said = json.loads(path.read_text(encoding="utf-8"))
+    if said.get("model_type") == MODEL:
+        said = said["encoder"]
+    kind, rows = said.get("model_type"), said.get("max_position_embeddings")
+    if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
+        return None
+    return rows - said.get("pad_token_id", 1) - 1 if kind in BEHIND_THE_PAD else rows
