@@ -27,6 +27,13 @@ is quicker.
 Seconds include the start of the workers, which weighs more where there is less to do. For `corpora` DuckDB was allowed
 500 MB instead of 4 GB; the rest of its peak is the process itself.
 """
+START = """## Start of Stage 2
+
+What a process takes from the packed triples to its first batch, beside loading the model: it maps the files, and reads
+the lengths of a pool of 50 global batches. Rule `pack` is asked once for all starts (one worker here, on a machine with
+much other work). Random texts of 10 to 30 words, 8 documents a query, of which 7 are those of others. Written by
+`python benchmarks/start.py`.
+"""
 # What each part should gain, written down before it was built.
 EXPECTED = {
     "encoding": "At least 2.5 times the documents per second: batches of like length, no B×L×V logits, sparse rows "
@@ -57,7 +64,7 @@ NEVER = ("benchmark", "machine", "commit")
 def main() -> None:
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     docs = Path(__file__).parents[1] / "docs"
-    scale = files.pop("scale", None)
+    scale, start = files.pop("scale", None), files.pop("start", None)
     parts = [
         HEAD,
         *(
@@ -67,7 +74,9 @@ def main() -> None:
     ]
     (docs / "performance.md").write_text("\n".join(parts), encoding="utf-8")
     if scale:
-        (docs / "scale.md").write_text(f"{SCALE}\n{as_table(scale)}", encoding="utf-8")
+        text = f"{SCALE}\n{as_table(scale)}"
+        text += f"\n{START}\n{as_table(start)}" if start else ""
+        (docs / "scale.md").write_text(text, encoding="utf-8")
 
 
 def as_table(rows: list[dict]) -> str:
