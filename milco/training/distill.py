@@ -82,13 +82,14 @@ def loss(config: Config) -> Loss:
         ids, queries = batch["input_ids"], len(batch["scores"])
         query, document = views.pivot.tensor_split([queries])
         documents = [document] if views.source is None else [document, ids[queries:], views.source[queries:]]
-        if settings.contrastive_weight:
-            # Negatives are the documents of all processes: how many share a batch changes nothing.
-            pivot, *source = map(from_all_processes, documents)
-            scores = query @ pivot.T
-        else:
-            pivot, *source = (rows.unflatten(0, (queries, -1)) for rows in documents)
-            scores = (pivot @ query[:, :, None]).squeeze(2)
+        with torch.autocast(ids.device.type, enabled=False):  # bfloat16 tells scores from 16 on apart by eighths
+            if settings.contrastive_weight:
+                # Negatives are the documents of all processes: how many share a batch changes nothing.
+                pivot, *source = map(from_all_processes, documents)
+                scores = query @ pivot.T
+            else:
+                pivot, *source = (rows.unflatten(0, (queries, -1)) for rows in documents)
+                scores = (pivot @ query[:, :, None]).squeeze(2)
         if views.source is not None:
             scores = scores + source_scores(ids[:queries], views.source[:queries], *source)
         own = scores

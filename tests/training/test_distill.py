@@ -80,6 +80,13 @@ def test_what_is_only_watched_does_not_hang_on_the_weights(batch):
     assert {"agreement", "active_query", "empty_document"} <= one.keys()
 
 
+@pytest.mark.parametrize("contrast", [0.0, 1.0])
+def test_scores_are_in_float32_where_the_model_is_in_bfloat16(batch, contrast):
+    wanted = terms(batch, contrastive_weight=contrast)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert terms(batch, contrastive_weight=contrast) == wanted
+
+
 def test_a_group_is_a_positive_and_different_negatives_with_their_scores(values, model, packed):
     config = parse({**values, "distill": {**values["distill"], "train_group_size": 3}})
     triples = {
