@@ -21,13 +21,17 @@ def environment() -> dict:
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ["milco-lsr", *PACKAGES]},
-        "code": _code(),
+        **made_with(),
         "commit": _commit(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": devices or ["cpu"],
     }
+
+
+def made_with() -> dict:
+    """What of the software decides a result: versions of packages, and the project's code."""
+    return {"packages": {name: _version(name) for name in ["milco-lsr", *PACKAGES]}, "code": _code()}
 
 
 def _version(package: str) -> str | None:

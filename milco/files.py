@@ -1,48 +1,129 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and that one process at a time writes."""
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @contextmanager
-def finished_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
     """Give a folder to write into; it takes its real name `path` only if the block ends without an error.
 
-    What a failed or killed run left behind is removed, so that a rerun never takes it for good; with `resume` it
-    stays, for a block that checks what it finds.
+    What a failed or killed run left behind is removed, so that a rerun never takes it for good.
+
+    Args:
+        made_by: what decides the folder, for a block that takes over what it finds in there: what a run with the same
+            value left behind stays, or what it finished while this one waited for it.
     """
-    draft = path.with_name(f".{path.name}.part")
-    if not resume:
-        shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True, exist_ok=resume)
-    try:
-        yield draft
-    except BaseException:
-        if not resume:
+    draft, asked = path.with_name(f".{path.name}.part"), json.dumps(made_by, sort_keys=True)
+    with _alone(path) as (lock, said):
+        if made_by is None or said != asked:
             shutil.rmtree(draft, ignore_errors=True)
-        raise
-    shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir() and not draft.exists():
+            os.replace(path, draft)
+        lock.truncate(0)
+        lock.write(asked)
+        lock.flush()
+        draft.mkdir(exist_ok=True)
+        try:
+            yield draft
+        except BaseException:
+            if made_by is None:
+                shutil.rmtree(draft, ignore_errors=True)
+                _lock_of(path).unlink()
+            raise
+        put_in_place(draft, path)
+        _lock_of(path).unlink()
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Give a finished folder its name. What had it before goes when the new one is there."""
+    old = path.with_name(f".{path.name}.old")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
     os.replace(draft, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
 def finished_file(path: Path) -> Iterator[Path]:
-    """The same for one file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The same for one file, without anything to take over."""
     draft = path.with_name(f".{path.name}.part")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with _alone(path):
+        try:
+            yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())  # or a lost node might leave the name without the content
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+            _lock_of(path).unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON."""
     with finished_file(path) as draft:
         draft.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def content(path: Path) -> str:
+    """Checksum of a file, or of the files in a folder with their names. Hidden ones, as Snakemake's, don't count."""
+    found = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in name.parts):
+            with file.open("rb") as stream:
+                found.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def wait_for_lock(lock: IO, place: Path, does: str) -> None:
+    """Lock an open file until it is closed or the process ends. A twin of this process that outlived its killed
+    Snakemake is waited for.
+
+    Args:
+        place, does: where the twin does what, for the message.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{place}: another process still {does} here; waiting for it to end", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:  # some shared file systems are mounted without locks
+        print(f"{place}: no lock ({error}); take care that nothing else {does} here", file=sys.stderr, flush=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[tuple[IO[str], str]]:
+    """Wait until no other process writes `path`: the open lock, and what it says, or what that said which another
+    process held. Whoever is done removes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = ""
+    while True:
+        with _lock_of(path).open("a+", encoding="utf-8") as lock:
+            wait_for_lock(lock, path, "writes")
+            with suppress(OSError):  # a network file system may have forgotten a removed file
+                lock.seek(0)
+                said = lock.read() or said
+            if _is(lock, _lock_of(path)):  # else it was removed by the process that held it
+                yield lock, said
+                return
+
+
+def _is(file: IO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

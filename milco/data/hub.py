@@ -79,7 +79,7 @@ def fetch_repository(name: str, source: Source, output: Path) -> None:
     huggingface_hub.logging.set_verbosity_error()  # what it warns of is tried again, or ends in our own words
     try:
         repository = _look_up(name, source)
-        with finished_folder(output, resume=True) as folder:
+        with finished_folder(output, made_by=repository.name) as folder:
             places = _places(name, source, repository, folder)
             for place, path in places.items():
                 _download(name, repository, path, folder / place)

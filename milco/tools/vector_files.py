@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from milco.data.beir import json_lines
 from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
-from milco.files import write_json
+from milco.files import put_in_place, write_json
 from milco.modeling.model import MilcoModel
 from milco.tools.text_files import windows
 
@@ -68,7 +68,8 @@ class Draft:
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
         log = self.folder / "windows.txt"  # digest of a window, and where it ends in `lines`
-        self.earlier = [line.split() for line in log.read_text().split("\n")[:-1]] if log.exists() else []
+        whole = log.exists() and not (self.lines and not self.lines.exists())  # else they have their name already
+        self.earlier = [line.split() for line in log.read_text().split("\n")[:-1]] if whole else []
         self.ends: list[int] = []
         self.log: TextIO | None = None
 
@@ -135,9 +136,8 @@ class Draft:
             shutil.rmtree(self.folder)
             return
         write_json(self.folder / VOCABULARY, list(self.vocabulary))
-        (self.folder / "windows.txt").unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.replace(self.folder, self.path)
+        put_in_place(self.folder, self.path)
+        (self.path / "windows.txt").unlink()  # not before: a run that is killed here has lost nothing
 
 
 def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str], scipy.sparse.csr_array, int | None]]:

@@ -5,7 +5,6 @@ files and judged by them. The finished model lies in `.trained`, hard-linked to 
 of a finished training gets its model back instead of training again.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from transformers import TrainerCallback
 
 from milco.environment import environment
 from milco.errors import MilcoError, leave_last_words
-from milco.files import finished_folder, write_json
+from milco.files import finished_folder, wait_for_lock, write_json
 
 SEAL = "sealed.json"
 PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
@@ -44,15 +43,9 @@ def first_decides(decide: Callable[[], str]) -> str:
 
 
 def wait_for_others(folder: Path) -> IO:
-    """Lock a run folder until the process ends. A training that outlived its killed Snakemake is waited for."""
+    """Lock a run folder until the process ends."""
     lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"{folder}: another process still trains here; waiting for it to end", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:  # some shared file systems are mounted without locks
-        print(f"{folder}: no lock ({error}); take care that nothing else trains here", flush=True)
+    wait_for_lock(lock, folder, "trains")
     return lock
 
 

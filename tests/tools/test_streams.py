@@ -180,6 +180,40 @@ def test_a_killed_process_is_continued_by_the_next(tmp_path, model_folder):
     assert read(tmp_path / "vectors.jsonl") == read(tmp_path / "whole.jsonl")
 
 
+@pytest.mark.parametrize("name", ["vectors.jsonl", "vectors"])
+def test_a_run_that_is_killed_while_it_gives_the_name_loses_nothing(tmp_path, loaded, monkeypatch, name):
+    encode(loaded, TEXTS.items(), tmp_path / "whole" / name)
+
+    replace = os.replace
+
+    def killed(source, target):
+        if target == tmp_path / name:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    encoded: list[str] = []
+    iter_rows = loaded.iter_rows
+    monkeypatch.setattr(loaded, "iter_rows", lambda texts, *rest: encoded.extend(texts) or iter_rows(texts, *rest))
+    for texts in (TEXTS, {**TEXTS, "b": "eau"}):  # without vectors of that name, and in the place of some
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("os.replace", killed)
+            encode(loaded, texts.items(), tmp_path / name)
+        encoded.clear()
+        encode(loaded, texts.items(), tmp_path / name)
+        assert encoded == [] and read(tmp_path / name)[0] == list(texts)
+        encode(loaded, TEXTS.items(), tmp_path / name)
+        assert read(tmp_path / name) == read(tmp_path / "whole" / name)
+
+
+def test_lines_that_have_their_name_already_are_not_taken_for_written(tmp_path, loaded, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_: None)  # as if it was killed before
+        encode(loaded, TEXTS.items(), tmp_path / "vectors.jsonl")
+    before = read(tmp_path / "vectors.jsonl")
+    encode(loaded, TEXTS.items(), tmp_path / "vectors.jsonl")
+    assert read(tmp_path / "vectors.jsonl") == before
+
+
 def test_what_holds_no_vectors_is_never_replaced(tmp_path, loaded):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
