@@ -56,7 +56,8 @@ def build_corpora(source: Path, output: Path) -> None:
     batches = read_batches(source, Source(uri=f"file:{source}", format="pairs", language="de"), "made", PAIR_COLUMNS)
     candidates = (row for batch in batches for row in batch.itertuples(index=False, name=None))
     pairs = parallel_pairs(candidates, {"de"}, set(), Counter(), "sentences")
-    (output / "statistics.json").write_text(json.dumps(parallel.write_pairs({"made": pairs}, {}, [], 0, output)))
+    statistics = parallel.write_pairs({"made": pairs}, {}, [], 0, output)
+    (output / "statistics.json").write_text(json.dumps(statistics))
 
 
 def watched(work: Callable[[], None]) -> tuple[float, float]:
@@ -97,10 +98,10 @@ def measure(folder: Path, encoder: Path, lsr: Path, pairs: int, workers: int) ->
     works = {
         "corpora": (pairs, corpora, lambda: build_corpora(folder / "source.parquet", corpora)),
         "token cache": (pairs + english, output, lambda: tokens.build(corpora, encoder, 64, workers, output)),
-        "teacher targets": (english, output, lambda: teacher.write_targets(corpora, lsr, 64, 64, workers, output)),
+        "teacher targets": (english, output, lambda: teacher.write_targets(corpora, lsr, 64, 64, output)),
     }
     for name, (texts, made, work) in works.items():
-        processes = 1 if name == "corpora" else workers
+        processes = workers if name == "token cache" else 1
         seconds, peak = watched(work)
         size = sum(path.stat().st_size for path in made.iterdir())
         whole = WHOLE * texts / pairs

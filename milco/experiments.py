@@ -182,6 +182,8 @@ class Experiment:
         """The teacher's sparse targets of every English text."""
         align = self.config.align
         decided = [self.corpora.key, self._teacher, align.max_length, *(["raw"] if align.target == "raw" else [])]
+        if align.teacher_precision != "float32":
+            decided.append(align.teacher_precision)
         return _node("teacher", "artifacts/teacher/{}", *decided)
 
     @cached_property
@@ -195,7 +197,7 @@ class Experiment:
             self.targets.key,
             model,
             self._lengths,
-            self.config.align.result(),
+            self.config.align.result(but={"teacher_precision"}),  # in the targets' key
             self._looks,
             self.config.seed,
         )

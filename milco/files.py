@@ -22,7 +22,7 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
         made_by: what decides the folder, for a block that takes over what it finds in there: what a run with the same
             value left behind stays, or what it finished while this one waited for it.
     """
-    draft, asked = path.with_name(f".{path.name}.part"), json.dumps(made_by, sort_keys=True)
+    draft, asked = draft_of(path), json.dumps(made_by, sort_keys=True)
     with _alone(path) as (lock, said):
         if made_by is None or said != asked:
             shutil.rmtree(draft, ignore_errors=True)
@@ -32,6 +32,8 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
         lock.write(asked)
         lock.flush()
         draft.mkdir(exist_ok=True)
+        for left in [path for end in ("part", "lock") for path in draft.rglob(f".*.{end}") if path.is_file()]:
+            left.unlink()  # of a file in hand
         try:
             yield draft
         except BaseException:
@@ -41,6 +43,11 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
             raise
         put_in_place(draft, path)
         _lock_of(path).unlink()
+
+
+def draft_of(path: Path) -> Path:
+    """Where it lies until it is finished."""
+    return path.with_name(f".{path.name}.part")
 
 
 def put_in_place(draft: Path, path: Path) -> None:
@@ -56,7 +63,7 @@ def put_in_place(draft: Path, path: Path) -> None:
 @contextmanager
 def finished_file(path: Path) -> Iterator[Path]:
     """The same for one file, without anything to take over."""
-    draft = path.with_name(f".{path.name}.part")
+    draft = draft_of(path)
     with _alone(path):
         try:
             yield draft

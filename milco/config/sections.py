@@ -121,6 +121,12 @@ class Align(Training):
         "training, beside the targets that are stored.",
     )
 
+    teacher_precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="In what the teacher computes the stored targets; tf32: float32 whose products a GPU rounds to "
+        "TF32; bf16: mixed precision in bfloat16.",
+    )
+
     @model_validator(mode="after")
     def _has_a_formula(self):
         if self.alignment_loss == "mass" and self.target == "raw":

@@ -15,6 +15,7 @@ Run by rule `corpora`:
     python -m milco.stages corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -30,11 +31,14 @@ from milco.data import held_out, home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, read_collection, write_collection
 from milco.data.pairs import Pair, write_pairs
 from milco.data.tables import PAIR_COLUMNS, read_batches
+from milco.environment import made_with
 from milco.errors import MilcoError
-from milco.files import finished_folder, write_json
+from milco.experiments import Experiment
+from milco.files import content, finished_folder, write_json
 from milco.languages import SEVERAL, normal
 from milco.modeling.checkpoints import load
 
+STAGED = ".staged"  # clean pairs that are not yet in order
 KEPT, OTHER, HELD_OUT = "kept", "other language", "held out"
 MANY_LANGUAGES = 1000  # that are not asked for; a column with more of them holds something else
 
@@ -115,13 +119,17 @@ def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
 
 
 def build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None = None) -> None:
-    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`.
+    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`. Clean pairs
+    that a run of the same left behind are taken over.
 
     Args:
         encoder: checkpoint of the multilingual encoder, whose tokens are counted where documents are cut into chunks.
     """
-    with finished_folder(output) as folder:
-        _build(config, sources, folder, encoder)
+    inputs = [{name: content(path) for name, path in sources.items()}, content(encoder) if encoder else None]
+    with finished_folder(output, [Experiment(config).corpora.key, *inputs, made_with()]) as folder:
+        if not (folder / "statistics.json").exists():  # the last that is written
+            _build(config, sources, folder, encoder)
+    shutil.rmtree(output / STAGED, ignore_errors=True)
 
 
 def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None) -> None:
@@ -134,6 +142,7 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
         or [pd.DataFrame(columns=home_assistant.ITEM_COLUMNS)]
     )
     forbidden: set[bytes] = set()
+    shutil.rmtree(output / "collections", ignore_errors=True)  # of a run that was cut off
     for split in ("dev", "test"):
         before: Collection | None = None
         for collection in _collections(config, sources, items, split, encoder):
@@ -157,16 +166,16 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
     train = train[["item", "language", "title", "description"]]
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
-    counts: dict[str, Counter] = {name: Counter() for name in config.align.train_datasets}
     languages = {*config.languages, SEVERAL}
-    pairs = {
-        name: parallel_pairs(
-            _candidates(config, name, sources[name]), languages, forbidden, found, config.sources[name].cleans()
-        )
-        for name, found in counts.items()
-    }
-    caps = {name: config.sources[name].max_pairs for name in pairs}
-    statistics = write_pairs(pairs, caps, pd.concat([english.title, english.description]).dropna(), config.seed, output)
+
+    def prepare(name: str, candidates: Iterable[Pair], counts: Counter) -> Iterator[Pair]:
+        return parallel_pairs(candidates, languages, forbidden, counts, config.sources[name].cleans())
+
+    candidates = {name: _candidates(config, name, sources[name]) for name in config.align.train_datasets}
+    caps = {name: config.sources[name].max_pairs for name in candidates}
+    texts = pd.concat([english.title, english.description]).dropna()
+    statistics = write_pairs(candidates, caps, texts, config.seed, output, prepare, output / STAGED)
+    counts: dict[str, Counter] = statistics.pop("counts")
     read: dict[str, Counter] = statistics["datasets"]
     datasets = {name: {KEPT: read[name][KEPT], **(read[name] + by_reason(found))} for name, found in counts.items()}
     for name, numbers in datasets.items():

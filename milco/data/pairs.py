@@ -5,10 +5,13 @@ corpora, if they are equal to the letter. The first one stays.
 """
 
 import hashlib
+import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import islice
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +22,14 @@ import pyarrow.parquet as pq
 from milco.data.shards import ROWS
 from milco.data.text import comparable
 from milco.errors import MilcoError
+from milco.files import finished_file
 
 Pair = tuple[str, str, str]
+Prepare = Callable[[str, Iterable[Pair], Counter], Iterable[Pair]]
 MEMORY = "4GB"  # of DuckDB; what does not fit goes to disk
 THREADS = min(8, os.cpu_count() or 1)  # each of them wants memory of its own
 STAGED_ROWS = 5 * ROWS
+PART = 100 * ROWS  # candidates that are prepared together: what a kill loses
 GROUP_ROWS = 20_480  # of a file that is written: each thread holds a group
 STAGED = pa.schema(
     {"row": pa.int64(), "english": pa.string(), "non_english": pa.string(), "language": pa.string(),
@@ -37,6 +43,8 @@ def write_pairs(
     texts: Iterable[str],
     seed: int,
     output: Path,
+    prepare: Prepare = lambda name, candidates, counts: candidates,
+    staged: Path | None = None,
 ) -> dict:
     """Write english.parquet and parallel.parquet (see milco/data/corpora.py) into the folder `output`.
 
@@ -44,18 +52,23 @@ def write_pairs(
     a few copies of the text.
 
     Args:
-        corpora: clean pairs by the name of their corpus; each is read once, in order.
+        corpora: candidates by the name of their corpus; each is read once, in order.
         caps: pairs taken of a corpus at most, by its name; drawn at random with the seed.
         texts: English texts that are listed besides those of the pairs.
+        prepare: (name, some candidates, what was counted of that corpus) → clean pairs; it goes on counting.
+        staged: folder for the clean pairs of each corpus, in parts. Those that lie there are taken over, and they stay;
+            without one nothing stays.
 
     Returns:
         pairs (by language), datasets (by name: how many were kept, duplicates, over the cap or in an earlier corpus,
-        too) and families
-        ((size, how many) of the pairs that share an English text).
+        too), families ((size, how many) of the pairs that share an English text), and counts (by name: what was
+        counted).
 
     Raises:
         MilcoError: memory or disk does not suffice.
     """
+    for left in output.glob(".pairs-*"):
+        shutil.rmtree(left)  # of a run that was killed
     with TemporaryDirectory(dir=output, prefix=".pairs-") as name:
         folder = Path(name)
         settings: dict = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": name}
@@ -64,8 +77,10 @@ def write_pairs(
             with duckdb.connect(folder / "pairs.duckdb", config=settings) as database:
                 database.execute("SET enable_progress_bar = false")  # it goes to stdout
                 database.from_arrow(pa.table({"english": pa.array(texts, pa.string())})).create("texts")
-                datasets = _collect(database, corpora, caps, seed, folder)
-                return {"pairs": _order(database, output), "datasets": datasets, "families": _families(database)}
+                counts: dict[str, Counter] = {name: Counter() for name in corpora}
+                datasets = _collect(database, corpora, caps, seed, staged or folder / "staged", prepare, counts)
+                pairs = _order(database, output)
+                return {"pairs": pairs, "datasets": datasets, "families": _families(database), "counts": counts}
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             reason = str(error).splitlines()[0]
             raise MilcoError(f"{output.parent}: too little memory or disk to sort the pairs ({reason})") from error
@@ -77,15 +92,17 @@ def _collect(
     caps: Mapping[str, int | None],
     seed: int,
     folder: Path,
+    prepare: Prepare,
+    counts: Mapping[str, Counter],
 ) -> dict[str, Counter]:
     """Fill the table `pairs`: english, non_english, language, row."""
     datasets: dict[str, Counter] = {}
     staged, first = 0, {}
     database.execute("CREATE TABLE kept (row BIGINT)")
-    for number, (name, pairs) in enumerate(corpora.items()):
-        path = folder / f"{number}.parquet"
-        read = _stage(pairs, staged, seed, path)
-        database.read_parquet(str(path)).create_view("staged", replace=True)
+    for number, (name, candidates) in enumerate(corpora.items()):
+        part = folder / str(number)
+        read = _stage(candidates, partial(prepare, name), counts[name], staged, seed, part)
+        database.read_parquet(str(part / "*.parquet")).create_view("staged", replace=True)
         found = _count(
             database, "CREATE OR REPLACE TABLE found AS SELECT form, min(row) AS row FROM staged GROUP BY form"
         )
@@ -94,7 +111,7 @@ def _collect(
         datasets[name] = Counter({"kept": kept, "duplicate": read - found, "over the cap": found - kept})
         first[name] = staged
         staged += read
-    database.read_parquet(str(folder / "*.parquet")).create_view("staged", replace=True)
+    database.read_parquet(str(folder / "*" / "*.parquet")).create_view("staged", replace=True)
     database.execute("""
         CREATE TABLE pairs AS SELECT english, non_english, language, row FROM staged SEMI JOIN (
             SELECT min(row) AS row FROM staged SEMI JOIN kept USING (row)
@@ -108,8 +125,36 @@ def _collect(
     return datasets
 
 
-def _stage(pairs: Iterable[Pair], first: int, seed: int, path: Path) -> int:
-    """Write pairs with their numbers and forms, and count them.
+def _stage(
+    candidates: Iterable[Pair],
+    prepare: Callable[[Iterable[Pair], Counter], Iterable[Pair]],
+    counts: Counter,
+    first: int,
+    seed: int,
+    folder: Path,
+) -> int:
+    """Write the pairs of a corpus into a folder, in parts of `PART` candidates, and count them. Of a part that lies
+    there the candidates are passed over; what was counted up to its end is in its metadata."""
+    candidates, rows = iter(candidates), 0
+    for number in count():
+        some = list(islice(candidates, 1))
+        if number and not some:
+            return rows
+        part, path = chain(some, islice(candidates, PART - 1)), folder / f"{number:05}.parquet"
+        if path.exists():
+            deque(part, maxlen=0)
+            counted = json.loads(pq.read_metadata(path).metadata[b"counts"])
+            counts.clear()
+            counts.update({tuple(of): number for of, number in counted})
+        else:
+            with finished_file(path) as draft:
+                _write_part(prepare(part, counts), counts, first + rows, seed, draft)
+        rows += pq.read_metadata(path).num_rows
+    raise AssertionError("there is no last number")
+
+
+def _write_part(pairs: Iterable[Pair], counts: Counter, first: int, seed: int, path: Path) -> None:
+    """Write pairs with their numbers and forms.
 
     A form is a digest with the seed for its key: the lowest of them are a random sample, whatever the order of the
     pairs.
@@ -122,7 +167,7 @@ def _stage(pairs: Iterable[Pair], first: int, seed: int, path: Path) -> int:
             digests = [hashlib.blake2b(form, digest_size=16, key=key).digest() for form in forms]
             writer.write_table(pa.table([rows, *zip(*part, strict=True), digests], STAGED))
             written += len(part)
-    return written
+        writer.add_key_value_metadata({"counts": json.dumps(list(counts.items()), ensure_ascii=False)})
 
 
 def _order(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:

@@ -1,4 +1,5 @@
 """Tables with a list in each row, of any size: written by several workers at constant memory, read through memory maps.
+A file that is there is whole, so that a run which was cut off loses no more than the file in hand.
 
 A table NAME is a row of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_ROWS` rows each, in record batches of
 `ROWS` rows; only the last of each may be shorter. So a row's place is a division, and opening a table reads no more
@@ -21,9 +22,10 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from milco.errors import MilcoError
+from milco.files import finished_file
 
 ROWS = 10_000
-FILE_ROWS = 100 * ROWS
+FILE_ROWS = 10 * ROWS
 
 Convert = Callable[[pa.RecordBatch], pa.RecordBatch]
 Make = Callable[[int, int], Convert]
@@ -31,14 +33,17 @@ Batches = Iterable[pa.RecordBatch]
 _convert: Convert
 
 
-def write_shards(sources: Mapping[str, Path], folder: Path, make: Make, workers: int) -> None:
-    """Turn the rows of each Parquet file into a table in `folder`.
+def write_shards(
+    sources: Mapping[str, Path], folder: Path, make: Make, workers: int, rank: int = 0, processes: int = 1
+) -> None:
+    """Turn the rows of each Parquet file into a table in `folder`, except for the files that lie there already.
 
     Args:
         sources: by the name of the table.
         make: called once in each worker, (its number, how many there are) → what turns a batch of rows of any of the
             files into as many others.
         workers: processes, no more of them than a file has batches; a single one works in this process.
+        rank, processes: which of so many callers this is; each writes its share of the files.
 
     Raises:
         MilcoError: a worker was killed.
@@ -47,11 +52,16 @@ def write_shards(sources: Mapping[str, Path], folder: Path, make: Make, workers:
     # Who has nothing to do would keep its share of the threads from the others.
     with _conversion(make, min(workers, -(-most // ROWS))) as convert:
         for name, source in sources.items():
-            with (
-                pq.ParquetFile(source, pre_buffer=False) as file,  # else all of it stays in memory until its end
-                tqdm(total=file.metadata.num_rows, desc=name, unit="text", mininterval=2) as bar,
-            ):
-                _write_files(convert(file.iter_batches(ROWS)), folder, name, bar)
+            with pq.ParquetFile(source, pre_buffer=False) as file:  # else all of it stays in memory until its end
+                rows = file.metadata.num_rows
+                paths = [folder / f"{name}-{number:05}.arrow" for number in range(-(-rows // FILE_ROWS))]
+                missing = {n: paths[n] for n in range(rank, len(paths), processes) if not paths[n].exists()}
+                if taken := len(range(rank, len(paths), processes)) - len(missing):
+                    print(f"{name}: {taken} of {taken + len(missing)} files are there already", flush=True)
+                batches = (b for n, b in enumerate(file.iter_batches(ROWS)) if n * ROWS // FILE_ROWS in missing)
+                total = sum(min(FILE_ROWS, rows - n * FILE_ROWS) for n in missing)
+                with tqdm(total=total, desc=name, unit="text", mininterval=2) as bar:
+                    _write_files(convert(batches), missing.values(), bar)
 
 
 @contextmanager
@@ -92,10 +102,14 @@ def _work(batch: pa.RecordBatch) -> pa.RecordBatch:
     return _convert(batch)
 
 
-def _write_files(batches: Iterator[pa.RecordBatch], folder: Path, name: str, bar: tqdm) -> None:
-    for number, first in enumerate(batches):
-        path = folder / f"{name}-{number:05}.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+def _write_files(batches: Iterator[pa.RecordBatch], paths: Iterable[Path], bar: tqdm) -> None:
+    for path in paths:
+        first = next(batches)
+        with (
+            finished_file(path) as draft,
+            pa.OSFile(str(draft), "wb") as sink,
+            pa.ipc.new_file(sink, first.schema) as writer,
+        ):
             for batch in chain([first], islice(batches, FILE_ROWS // ROWS - 1)):
                 writer.write_batch(batch)
                 bar.update(len(batch))

@@ -22,8 +22,9 @@ import pyarrow as pa
 from transformers import AutoTokenizer
 
 from milco.data.shards import Convert, Shards, write_shards
+from milco.environment import made_with
 from milco.errors import MilcoError
-from milco.files import finished_folder, write_json
+from milco.files import content, finished_folder, write_json
 from milco.modeling.checkpoints import load
 
 IDS = pa.list_(pa.uint32())
@@ -33,11 +34,12 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
     """Tokenise parallel.parquet and english.parquet of `corpora` into the folder `output`.
 
     Texts are cut at `max_length` tokens of the encoder's own tokenizer, special tokens included; `trust`: its code may
-    be run.
+    be run. Files that a run with the same texts and tokenizer left behind are taken over.
     """
+    sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
+    made_by = [max_length, *map(content, [*sources.values(), encoder]), made_with()]
     families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
-    with finished_folder(output) as folder:
-        sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
+    with finished_folder(output, made_by) as folder:
         write_shards(sources, folder, partial(_pairs, encoder, trust, max_length), workers)
         write_json(folder / "families.json", families)
 

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from milco.errors import MilcoError
+from milco.files import finished_file
 
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
@@ -21,18 +22,20 @@ def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot
     pivot = rows.shape[1] if pivot_columns is None else pivot_columns
     # One entry alone: the library writes several in any order, and the same vectors shall be the same bytes, so that
     # to publish them again changes nothing.
-    save_file(arrays, path, metadata={"columns": f"{rows.shape[1]} {pivot}"})
-    _write_ids(path, ids)
+    _write(path, arrays, ids, {"columns": f"{rows.shape[1]} {pivot}"})
 
 
 def save_dense(path: Path, vectors: np.ndarray, ids: list[str]) -> None:
     """Write N×d dense vectors to `path` and their ids beside it, as `save_vectors` does."""
-    save_file({"vectors": vectors}, path)
-    _write_ids(path, ids)
+    _write(path, {"vectors": vectors}, ids)
 
 
-def _write_ids(path: Path, ids: list[str]) -> None:
-    path.with_suffix(".ids.txt").write_text("".join(f"{identifier}\n" for identifier in ids), encoding="utf-8")
+def _write(path: Path, arrays: dict[str, np.ndarray], ids: list[str], metadata: dict[str, str] | None = None) -> None:
+    """Ids first: where there is a file of vectors, they are there."""
+    with finished_file(path.with_suffix(".ids.txt")) as draft:
+        draft.write_text("".join(f"{identifier}\n" for identifier in ids), encoding="utf-8")
+    with finished_file(path) as draft:
+        save_file(arrays, draft, metadata=metadata)
 
 
 def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[str]]:

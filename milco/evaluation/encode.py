@@ -29,9 +29,11 @@ from transformers import AutoModel, AutoTokenizer
 from milco.config import Config
 from milco.data.beir import iter_documents, read_queries
 from milco.data.vectors import save_dense, save_vectors
+from milco.environment import made_with
 from milco.errors import MilcoError
 from milco.evaluation.lookup import SIDES, folders_of, text_id
-from milco.files import finished_folder
+from milco.experiments import Experiment
+from milco.files import content, finished_folder
 from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order, padded_batches
@@ -44,14 +46,15 @@ def encode(
     config: Config, system: str, model: Path, collections: Path, output: Path, shard: int = 0, shards: int = 1
 ) -> None:
     """Encode queries and documents of the test collections into the folder `output`: every text, or those of one of
-    so many shards, to which their ids assign them.
+    so many shards, to which their ids assign them. Parts that a run of the same left behind are taken over.
 
     Raises:
         MilcoError: a text has weights that are no numbers.
     """
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     folders = folders_of(system, collections)
-    with finished_folder(output) as folder:
+    made_by = [Experiment(config).vectors[system].key, shard, shards, encoder.device, made_with()]
+    with finished_folder(output, [*made_by, content(model), content(collections)]) as folder:
         for side in SIDES:
             total = sum(1 for _ in texts_of_shard(folders, side, shard, shards))
             mine = texts_of_shard(folders, side, shard, shards)
@@ -59,7 +62,10 @@ def encode(
                 for number in range(max(1, ceil(total / WINDOW))):
                     part = dict(islice(mine, WINDOW))
                     path = folder / f"{side}-{number:05}.safetensors"
-                    encoder.save(path, encoder.encode(side, list(part.values()), bar.update), list(part))
+                    if path.exists():
+                        bar.update(len(part))
+                    else:
+                        encoder.save(path, encoder.encode(side, list(part.values()), bar.update), list(part))
 
 
 def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:

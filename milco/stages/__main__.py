@@ -83,14 +83,16 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
 
 
 @app.command()
-def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output, workers: Workers = 1) -> None:
-    """Write the teacher's sparse targets of every English text."""
+def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output) -> None:
+    """Write the teacher's sparse targets of every English text. Start it with torchrun to have several processes."""
     from milco.training.teacher import write_targets
 
     settings = _load(config)
-    length, size = settings.align.max_length, settings.evaluate.batch_size
-    raw = settings.align.target == "raw"
-    write_targets(corpora, teacher, length, size, workers, output, settings.trusts("teacher"), tokens=raw)
+    align, trust = settings.align, settings.trusts("teacher")
+    raw, precision = align.target == "raw", align.teacher_precision
+    write_targets(
+        corpora, teacher, align.max_length, settings.evaluate.batch_size, output, trust, tokens=raw, precision=precision
+    )
 
 
 @app.command()

@@ -4,11 +4,16 @@ On disk, `targets-*.arrow`, they hold for each text the terms with a positive lo
 allows it) and their pivot weights (float16); with `align.target: raw` also the teacher's own token ids (uint32), from
 which Stage 1 has it say what it thinks of all the other terms.
 
-Run by rule `teacher`:
-    python -m milco.stages teacher --config FILE --corpora FOLDER --teacher FOLDER --workers N --output FOLDER
+Processes on any number of nodes share the work, a file at a time: what comes out does not depend on how many they are.
+
+Run by rule `teacher` through workflow/scripts/launch.sh (torchrun):
+    torchrun -m milco.stages teacher --config FILE --corpora FOLDER --teacher FOLDER --output FOLDER
 """
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +21,16 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse
 import torch
-from transformers import AutoTokenizer
+from torch import distributed
 
 from milco.data.shards import Convert, Shards, write_shards
 from milco.data.tokens import IDS
-from milco.files import finished_folder, write_json
-from milco.modeling.checkpoints import load
+from milco.environment import made_with
+from milco.files import content, draft_of, finished_folder, write_json
+from milco.modeling.pivot_head import PivotHead
 from milco.modeling.rows import in_text_order
 from milco.modeling.teacher import Teacher
+from milco.training.recovery import PATIENCE
 
 
 def write_targets(
@@ -31,35 +38,65 @@ def write_targets(
     checkpoint: Path,
     max_length: int,
     batch_size: int,
-    workers: int,
     output: Path,
     trust: bool = False,
     tokens: bool = False,
+    precision: str = "float32",
 ) -> None:
-    """Encode english.parquet of `corpora`, row by row, into the folder `output`.
+    """Encode english.parquet of `corpora`, row by row, into the folder `output`, on the GPU that torchrun gives to this
+    process if there is one. Files that a run with the same texts, teacher and settings left behind are taken over.
 
     Args:
-        workers: processes, each with a GPU of its own where there are as many.
         trust: whether the checkpoint's own code may be run.
         tokens: store the teacher's tokens of each text, too.
+        precision: as `align.teacher_precision` says it.
     """
-    make = partial(_encoder, checkpoint, trust, tokens, max_length, batch_size)
-    with finished_folder(output) as folder:
-        write_shards({"targets": corpora / "english.parquet"}, folder, make, workers)
-        write_json(folder / "columns.json", len(load(AutoTokenizer, checkpoint, trust)))
+    rank, processes = (int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("WORLD_SIZE", 1)))
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    texts = corpora / "english.parquet"
+    make = partial(_encoder, checkpoint, device, trust, tokens, max_length, batch_size, precision)
+
+    def first() -> AbstractContextManager[Path]:
+        how = [max_length, tokens, precision, device.partition(":")[0], made_with()]
+        return finished_folder(output, [*how, content(texts), content(checkpoint)])
+
+    with nullcontext(draft_of(output)) if rank else first() as folder:
+        with _together(processes):
+            write_shards({"targets": texts}, folder, make, 1, rank, processes)
+        if rank == 0:
+            write_json(folder / "columns.json", PivotHead.from_teacher(checkpoint, trust).decoder.out_features)
+
+
+@contextmanager
+def _together(processes: int) -> Iterator[None]:
+    """Begin when the first process has made the folder, and end when all have written into it."""
+    if processes > 1:
+        distributed.init_process_group("gloo", timeout=PATIENCE)  # which meets there
+    yield
+    if processes > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _encoder(
-    checkpoint: Path, trust: bool, tokens: bool, max_length: int, batch_size: int, worker: int, workers: int
+    checkpoint: Path,
+    device: str,
+    trust: bool,
+    tokens: bool,
+    max_length: int,
+    batch_size: int,
+    precision: str,
+    *worker: int,
 ) -> Convert:
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    devices = torch.cuda.device_count()
-    teacher = Teacher(checkpoint, f"cuda:{worker % devices}" if devices else "cpu", trust)
+    teacher = Teacher(checkpoint, device, trust)
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = batch.column("english").to_pylist()
-        rows = teacher.iter_rows(texts, max_length, batch_size)
-        found = to_batch(in_text_order(rows, teacher.head.decoder.out_features))
+        with torch.autocast(teacher.encoder.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            rows = in_text_order(teacher.iter_rows(texts, max_length, batch_size), teacher.head.decoder.out_features)
+        found = to_batch(rows)
         if not tokens:
             return found
         ids = teacher.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]

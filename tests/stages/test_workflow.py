@@ -347,12 +347,12 @@ def launches(tmp_path: Path, *arguments: str, profile: str = "slurm") -> dict[st
 
 
 def test_the_slurm_profile_starts_a_process_for_each_gpu(tmp_path):
-    assert launches(tmp_path) == {"align": "2 8 8", "distill": "2 8 8"}
+    assert launches(tmp_path) == {"teacher": "1 8 8", "align": "2 8 8", "distill": "2 8 8"}
 
 
 def test_one_number_on_the_command_line_leaves_the_others_to_the_profile(tmp_path):
-    changed = launches(tmp_path, "--set-resources", "align:nodes=4", "distill:gpus_per_node=4")
-    assert changed == {"align": "4 8 8", "distill": "2 4 4"}
+    changed = launches(tmp_path, "--set-resources", "align:nodes=4", "teacher:nodes=2", "distill:gpus_per_node=4")
+    assert changed == {"teacher": "2 8 8", "align": "4 8 8", "distill": "2 4 4"}
 
 
 def test_a_machine_without_gpus_has_one_process_unless_told_otherwise(tmp_path):
@@ -369,7 +369,7 @@ def test_a_machine_without_gpus_has_one_process_unless_told_otherwise(tmp_path):
         ("align:nodes=many", "resources of align: nodes=many is not a number"),
         ("encode:nodes=2", "resources of encode: it works on one node"),
         ("encode:gpus_per_node=2", "resources of encode: it works in one process"),
-        ("teacher:nodes=2", "resources of teacher: it works on one node"),
+        ("mine:nodes=2", "resources of mine: it works on one node"),
     ],
 )
 def test_a_layout_that_cannot_work_is_said_before_any_job(tmp_path, resource, message):

@@ -1,5 +1,7 @@
 """The English teacher against transformers' own masked language model, one text at a time without padding."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,12 +74,12 @@ def test_texts_are_cut_at_the_length(teacher_checkpoint, plain):
     assert abs(wanted[1] - np.log1p(np.maximum(plain(TEXTS)[1], 0))).max() > 0.1
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def targets(request, monkeypatch, teacher_checkpoint, tmp_path):
+@pytest.fixture
+def targets(monkeypatch, teacher_checkpoint, tmp_path):
     for size in ("ROWS", "FILE_ROWS"):
-        monkeypatch.setattr(milco.data.shards, size, 3)  # two files, one for each worker
+        monkeypatch.setattr(milco.data.shards, size, 3)  # two files
     pq.write_table(pa.table({"english": TEXTS}), tmp_path / "english.parquet")
-    write_targets(tmp_path, teacher_checkpoint, 64, 2, request.param, tmp_path / "targets")
+    write_targets(tmp_path, teacher_checkpoint, 64, 2, tmp_path / "targets")
     return Targets(tmp_path / "targets")
 
 
@@ -89,6 +91,27 @@ def test_targets_on_disk_stand_in_the_order_of_the_english_texts(targets, plain)
     row, term, weight = targets.cells(order)
     assert (wanted[row, term] > 0).all() and len(row) == (wanted > 0).sum()
     np.testing.assert_allclose(np.expm1(weight), wanted[row, term], rtol=4 * half, atol=4 * half)
+
+
+def test_targets_have_the_columns_of_the_head_and_not_of_the_tokenizer(teacher_checkpoint, targets, tmp_path):
+    wider = shutil.copytree(teacher_checkpoint, tmp_path / "wider")
+    model = AutoModelForMaskedLM.from_pretrained(teacher_checkpoint)
+    model.resize_token_embeddings(targets.columns + 5)  # as some checkpoints have it, to a multiple of 8
+    with torch.no_grad():
+        model.get_output_embeddings().bias[-5:] = 3.0
+    model.save_pretrained(wider)
+    write_targets(tmp_path, wider, 64, 2, tmp_path / "wide")
+    wide = Targets(tmp_path / "wide")
+    rows = wide.rows(np.arange(len(TEXTS)))
+    assert wide.columns == rows.shape[1] == targets.columns + 5 and rows.indices.max() == wide.columns - 1
+
+
+@pytest.mark.parametrize(("precision", "equal"), [("tf32", True), ("bf16", False)])  # TF32 is for GPUs
+def test_targets_in_another_precision_are_near(targets, teacher_checkpoint, tmp_path, precision, equal):
+    write_targets(tmp_path, teacher_checkpoint, 64, 2, tmp_path / "other", precision=precision)
+    one, other = (found.rows(np.arange(len(TEXTS))).toarray() for found in (targets, Targets(tmp_path / "other")))
+    assert (one == other).all() == equal
+    np.testing.assert_allclose(one, other, atol=0.05)
 
 
 def test_targets_take_four_bytes_for_a_term(targets):

@@ -2,7 +2,7 @@
 # from them is derived here. None of it decides a result, so a change of it reruns nothing.
 
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
-ONE_NODE = ["teacher", "mine", "encode"]  # those among them that work on one node
+ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 
 
 def launcher(wildcards, output):

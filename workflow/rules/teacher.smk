@@ -15,14 +15,19 @@ rule teacher:
         ENVIRONMENT
     threads: 8
     resources:
+        nodes=1,
+        gpus_per_node=0,
         processes_per_node=1,
+        environment="",
     params:
         config=settings("teacher"),
+        launch=launcher,
     message:
         "sparse teacher targets, once per English text"
     shell:
-        "python -m milco.stages teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
-        " --workers {resources.processes_per_node} --output {output} 2>&1 | tee {log}"
+        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        " {resources.gpus_per_node} {threads} {log}"
+        " teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher} --output {output}"
 
 
 rule mine:
