@@ -6,6 +6,7 @@ a changed setting never meets an old checkpoint. Layout keys of the configuratio
 
 import hashlib
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from milco.positions import positions
 
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens"}  # keys of model that Stage 1 has no part in
 MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
+KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {
     "bm25": "BM25",
     "teacher": "English teacher",
@@ -112,6 +114,20 @@ class Experiment:
             self.index,
             self.pruning,
         ]
+
+    def check_key(self, output: Path) -> None:
+        """Whether an output that the workflow named by its key is that of these settings.
+
+        Raises:
+            MilcoError: they were changed since.
+        """
+        found = KEYED.fullmatch(output.as_posix())
+        every = [*self.nodes, self.align, *self.vectors.values(), *self.runs.values()]
+        if found and found["key"] not in {node.key for node in every}:
+            raise MilcoError(
+                f"{self.settings}: these settings do not make {output}; they were changed after this job was sent off. "
+                "Nothing is lost: start the workflow again, it makes what the settings say now"
+            )
 
     @property
     def stages(self) -> list[str]:

@@ -10,6 +10,7 @@ from milco.config.base import Language, Layout, Strict
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
 from milco.config.source import PAIR_FORMATS, Source
 from milco.errors import MilcoError
+from milco.files import finished_file
 from milco.languages import SEVERAL
 
 
@@ -262,7 +263,8 @@ class Config(Strict):
 
     def save(self, path: Path) -> None:
         """Write the resolved settings beside a result."""
-        path.write_text(self.to_yaml(), encoding="utf-8")
+        with finished_file(path) as draft:  # a job that starts just now reads the old ones or the new ones
+            draft.write_text(self.to_yaml(), encoding="utf-8")
 
     def to_yaml(self) -> str:
         """All settings, defaults included, as YAML."""

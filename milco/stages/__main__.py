@@ -34,9 +34,16 @@ def _named(values: list[str]) -> dict[str, Path]:
     return {name: Path(path) for name, _, path in (value.rpartition("=") for value in values)}
 
 
-def _load(path: Path) -> configuration.Config:
-    """Settings, held against the checkpoints that have been fetched since the workflow looked at them."""
-    settings = configuration.load(path)
+def _settings(config: Path, output: Path) -> configuration.Config:
+    """The settings of a program, which must be those that its output is named after."""
+    settings = configuration.load(config)
+    Experiment(settings).check_key(output)
+    return settings
+
+
+def _load(config: Path, output: Path) -> configuration.Config:
+    """The same, held against the checkpoints that have been fetched since the workflow looked at them."""
+    settings = _settings(config, output)
     Experiment(settings).check_lengths()
     return settings
 
@@ -46,7 +53,7 @@ def fetch(config: ConfigFile, name: Name, output: Output) -> None:
     """Download one source, checked against its checksum."""
     from milco.data.sources import fetch
 
-    sources = configuration.load(config).sources
+    sources = _settings(config, output).sources
     if name not in sources:
         raise MilcoError(f"sources.{name}: no such source (there are: {', '.join(sources)})")
     fetch(name, sources[name], output)
@@ -70,7 +77,7 @@ def corpora(
     """Write parallel text, known items and test collections."""
     from milco.data.corpora import build
 
-    build(_load(config), _named(source), output, encoder)
+    build(_load(config, output), _named(source), output, encoder)
 
 
 @app.command()
@@ -78,7 +85,7 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
     """Write the token cache."""
     from milco.data.tokens import build
 
-    settings = _load(config)
+    settings = _load(config, output)
     build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
 
 
@@ -87,7 +94,7 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
     """Write the teacher's sparse targets of every English text. Start it with torchrun to have several processes."""
     from milco.training.teacher import write_targets
 
-    settings = _load(config)
+    settings = _load(config, output)
     align, trust = settings.align, settings.trusts("teacher")
     raw, precision = align.target == "raw", align.teacher_precision
     write_targets(
@@ -108,7 +115,7 @@ def mine(
     """Write distillation triples with mined negatives."""
     from milco.training.mine import mine
 
-    mine(configuration.load(config), corpora, teacher, _named(source), output, miner, scorer)
+    mine(_settings(config, output), corpora, teacher, _named(source), output, miner, scorer)
 
 
 @app.command()
@@ -116,7 +123,7 @@ def pack(config: ConfigFile, triples: Input, tokenizer: Input, output: Output, w
     """Write the triples as token ids."""
     from milco.data.triples import pack
 
-    pack(configuration.load(config), triples, tokenizer, workers, output)
+    pack(_settings(config, output), triples, tokenizer, workers, output)
 
 
 @app.command()
@@ -132,7 +139,7 @@ def align(
     """Stage 1: sparse alignment. Start it with torchrun."""
     from milco.training.align import run as train
 
-    train(configuration.load(config), corpora, tokens, targets, encoder, lsr, output)
+    train(_settings(config, output), corpora, tokens, targets, encoder, lsr, output)
 
 
 @app.command()
@@ -140,7 +147,7 @@ def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, 
     """Stage 2: distillation. Start it with torchrun."""
     from milco.training.distill import run as train
 
-    train(configuration.load(config), corpora, triples, start, lsr, output)
+    train(_settings(config, output), corpora, triples, start, lsr, output)
 
 
 @app.command()
@@ -157,7 +164,7 @@ def encode(
 
     number, shards = map(int, shard.split("-of-"))
     texts = corpora / "collections" / "test"
-    encode(configuration.load(config), system, model, texts, output, number - 1, shards)
+    encode(_settings(config, output), system, model, texts, output, number - 1, shards)
 
 
 @app.command()
@@ -180,7 +187,7 @@ def evaluate(
     """Search the test collections with one system and measure it."""
     from milco.evaluation.evaluate import evaluate
 
-    evaluate(configuration.load(config), system, corpora / "collections" / "test", vectors, encoder, output)
+    evaluate(_settings(config, output), system, corpora / "collections" / "test", vectors, encoder, output)
 
 
 @app.command()
@@ -196,7 +203,7 @@ def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
     """Measure every pruning budget."""
     from milco.evaluation.budgets import sweep
 
-    sweep(configuration.load(config), corpora / "collections" / "test", vectors, output)
+    sweep(_settings(config, output), corpora / "collections" / "test", vectors, output)
 
 
 @app.command()
@@ -218,7 +225,7 @@ def report(
     from milco.evaluation.comparison import Comparison
     from milco.evaluation.report import Results, write
 
-    settings = configuration.load(config)
+    settings = _settings(config, report)
     results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune, triples)
     comparison = Comparison.of(settings, corpora / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
@@ -253,7 +260,7 @@ def card(
     """Write the model card from what was measured."""
     from milco.tools.card import write
 
-    write(configuration.load(config), corpora, model, metrics, summary, prune, citation, output)
+    write(_settings(config, output), corpora, model, metrics, summary, prune, citation, output)
 
 
 @app.command()
@@ -267,7 +274,7 @@ def publish(
     """Put an exported model on the Hugging Face Hub."""
     from milco.tools.publish import publish
 
-    publish(configuration.load(config), model, card, vectors, output)
+    publish(_settings(config, output), model, card, vectors, output)
 
 
 @app.command()
