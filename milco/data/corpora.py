@@ -216,7 +216,8 @@ def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:
             found = home_assistant.frontend_pairs(source, config.languages)
         case _:
             tables = read_batches(source, dataset, name, PAIR_COLUMNS)
-            found = chain.from_iterable(table.itertuples(index=False, name=None) for table in tables)
+            # a hole is an empty text, and dropped as one
+            found = chain.from_iterable(table.fillna("").itertuples(index=False, name=None) for table in tables)
     yield from tqdm(found, desc=name, unit="pair", mininterval=2)
 
 

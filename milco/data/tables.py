@@ -25,6 +25,8 @@ def read_batches(folder: Path, dataset: Source, name: str, columns: list[str]) -
     A column `language` may be missing if the dataset has one language, named by `dataset.language`, or if each of its
     subfolders has one, named by `dataset.subsets`.
 
+    In the user's own file no cell is empty; of others' hundreds of millions of rows, some have no value.
+
     Raises:
         MilcoError: there is no table, or one is not what it should be (the message has its line or row).
     """
@@ -55,25 +57,25 @@ def read_batches(folder: Path, dataset: Source, name: str, columns: list[str]) -
                     f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
                 )
                 raise MilcoError(f"{path}: column {missing[0]!r} is missing (there are: {', '.join(table)}); {hint}")
-            _check_values(path, before, table[columns])
+            _check_values(path, before, table[columns], holes=dataset.local_path is None)
             yield table[columns]
             before += len(table)
 
 
-def _check_values(path: Path, before: int, table: pd.DataFrame) -> None:
-    """Whether no cell is empty, and texts are texts.
+def _check_values(path: Path, before: int, table: pd.DataFrame, holes: bool) -> None:
+    """Whether texts are texts, and no cell is empty unless there may be `holes`.
 
     Args:
         before: rows of the file before those of the table.
     """
-    holes = table.isna().any(axis=1)
-    if holes.any():
-        row = int(holes.to_numpy().argmax())
+    empty_rows = table.isna().any(axis=1)
+    if empty_rows.any() and not holes:
+        row = int(empty_rows.to_numpy().argmax())
         empty = next(column for column in table if pd.isna(table[column].iloc[row]) is True)
         raise MilcoError(f"{path}: row {before + row + 1} has no value in column {empty!r}")
     for column in table.columns.intersection(TEXT_COLUMNS):
         for row, value in enumerate(table[column], before + 1):
-            if not isinstance(value, str):
+            if not isinstance(value, str) and not (holes and pd.isna(value) is True):
                 raise MilcoError(f"{path}: row {row}: the value in column {column!r} is no text ({value!r:.80})")
 
 

@@ -50,6 +50,7 @@ from milco.training.teacher import Targets
 
 TEXTS, SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
 LACKING, SHORT = "without a positive or a negative", "kept with too few negatives for a group"
+HOLE = "without a value"
 SCHEMA = pa.schema(zip(TRIPLE_COLUMNS, [pa.string(), TEXTS, TEXTS, SCORES, SCORES], strict=True))
 
 
@@ -189,17 +190,22 @@ def _too_few(config: Config, name: str, documents: int) -> MilcoError:
 def read_triples(
     path: Path, config: Config, name: str, forbidden: set[bytes], counts: Counter
 ) -> Iterator[pd.DataFrame]:
-    """A user's triples, some rows at a time, checked: every document needs a score. Those without a positive or a
-    negative, and those that must not be trained on, are left out.
+    """Triples some rows at a time, checked: every document needs a score. Those without a positive or a negative, those
+    that must not be trained on, and in files that are not the user's own those without a value are left out.
 
     Args:
         forbidden: digests of strings that no query and no positive may be.
         counts: is filled: why a row was left out, `kept`, or SHORT → how many.
     """
     wanted, before = config.distill.train_group_size - 1, 0
+    others = config.sources[name].local_path is None  # hundreds of millions of rows, of which some have no value
     for table in read_batches(path, config.sources[name], name, TRIPLE_COLUMNS):
         kept = []
         for row, triple in enumerate(table.itertuples(), before + 1):
+            if others and _has_a_hole(triple):
+                counts[HOLE] += 1
+                kept.append(False)
+                continue
             for column, valid in LISTS.items():
                 if not _is_list(getattr(triple, column), valid):
                     raise MilcoError(
@@ -218,6 +224,12 @@ def read_triples(
             kept.append(reason == KEPT)
         yield table[np.array(kept, bool)]
         before += len(table)
+
+
+def _has_a_hole(triple) -> bool:
+    """Whether a row has no value in a column or in a list."""
+    cells = [getattr(triple, column) for column in TRIPLE_COLUMNS]
+    return any(pd.isna(cell) is True or (not isinstance(cell, str) and None in list(cell)) for cell in cells)
 
 
 def _is_list(values, valid: Callable) -> bool:

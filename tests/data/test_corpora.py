@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -226,6 +227,21 @@ def test_key_that_ends_within_a_jsonl_is_a_hole(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", 2)
     path = jsonl(tmp_path / "a.jsonl", *named(ROWS[:2]), {"english": "Peace", "non_english": "שלום"})
     assert refusal(path) == f"{path}: row 3 has no value in column 'language'"
+
+
+def test_a_row_of_the_hub_without_a_value_is_counted_and_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS", 2)
+    rows = [*named(ROWS), *({**named(ROWS)[0], column: None} for column in PAIRS), *named(ROWS)]
+    path = parquet(tmp_path / "a.parquet", *rows)
+    hub = SimpleNamespace(sources={"mine": source(uri="hf:owner/pairs")})
+    candidates = list(corpora._candidates(hub, "mine", path))
+    assert len(candidates) == 9 and candidates[:3] == candidates[6:] == ROWS
+    for cleaning in ("interface", "sentences", "none"):
+        found, dropped = pairs(candidates[3:6], cleaning=cleaning)
+        assert found == [] and sum(dropped.values()) == 3
+    path = jsonl(tmp_path / "b.jsonl", *named(ROWS), {**named(ROWS)[0], "english": 5})
+    with pytest.raises(MilcoError, match="row 4: the value in column 'english' is no text"):
+        list(corpora._candidates(hub, "mine", path))
 
 
 def test_path_that_does_not_exist_is_named(tmp_path):

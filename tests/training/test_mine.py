@@ -247,9 +247,10 @@ def user_triples(folder: Path, *rows: dict) -> Path:
     return path
 
 
-def read(path: Path, forbidden=()) -> tuple[pd.DataFrame, Counter]:
+def read(path: Path, forbidden=(), uri="file:triples") -> tuple[pd.DataFrame, Counter]:
     counts: Counter = Counter()
     config = settings(distill__train_group_size=4)
+    config.sources["triples"] = config.sources["triples"].model_copy(update={"uri": uri})
     return pd.concat(mine.read_triples(path, config, "triples", digests(forbidden), counts)), counts
 
 
@@ -306,6 +307,13 @@ def test_user_s_triple_with_unequal_lengths_is_named(tmp_path, change):
 def test_user_s_triple_without_a_value_is_named(tmp_path, change):
     path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change})
     assert refusal(path) == f"{path}: row 2 has no value in column {next(iter(change))!r}"
+
+
+@pytest.mark.parametrize("change", [{"query": None}, {"neg": None}, {"pos": [None]}, {"neg_scores": None}], ids=str)
+def test_triple_of_the_hub_without_a_value_is_counted_and_dropped(tmp_path, change):
+    path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change}, {**TRIPLE, "query": "Tür"})
+    found, counts = read(path, uri="hf:owner/triples")
+    assert found["query"].tolist() == ["Lampe", "Tür"] and counts == {"kept": 2, "without a value": 1}
 
 
 @pytest.mark.parametrize(
