@@ -11,12 +11,16 @@ Those that the project writes have a collection.json beside these files:
 import json
 import os
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from tqdm import tqdm
 
 from milco.errors import MilcoError
 from milco.files import write_json
@@ -25,13 +29,42 @@ GRADE = re.compile(r"-?[0-9]+")
 NOT_IN_IDS = re.compile(r"[\0\t\n\r]")  # tabs and line ends part the judgements, trec_eval reads up to a NUL
 
 
+class Documents(Mapping[str, str]):
+    """Texts by id that are made, or read, each time somebody goes through them: for more than the memory holds.
+
+    Args:
+        begin: the first of them and all after it.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[tuple[str, str]]]):
+        self.begin = begin
+
+    def items(self) -> Iterator[tuple[str, str]]:  # type: ignore[override]
+        return self.begin()
+
+    def values(self) -> Iterator[str]:  # type: ignore[override]
+        return (text for _, text in self.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return (identifier for identifier, _ in self.items())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.items())
+
+    def __getitem__(self, wanted: str) -> str:
+        for identifier, text in self.items():
+            if identifier == wanted:
+                return text
+        raise KeyError(wanted)
+
+
 @dataclass
 class Collection:
-    """A test collection in memory: texts by id, judged documents by query id with their grade, and what
-    collection.json says about it."""
+    """A test collection: texts by id, judged documents by query id with their grade, and what collection.json says
+    about it."""
 
     name: str
-    documents: dict[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
     queries: dict[str, str] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +115,30 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
         known = None
     collection.queries, collection.qrels = read_queries(folder, split, known)
     return collection
+
+
+def stream_collection(folder: Path, split: str = "test") -> Collection:
+    """The same with `Documents`: they are read, and found to be as they should, whenever somebody goes through them."""
+    about, qrels, corpus = read_about(folder), folder / "qrels" / f"{split}.tsv", folder / "corpus.jsonl"
+    judged = {document for _, (_, document, _) in _qrels_lines(qrels)}
+
+    def documents() -> Iterator[tuple[str, str]]:
+        hashes, found = array("q"), set()
+        texts = tqdm(iter_documents(folder), desc=folder.name, unit="text", mininterval=2)
+        for number, (identifier, text) in enumerate(texts, 1):
+            check_id(f"{corpus}:{number}", identifier)
+            hashes.append(hash(identifier))
+            name = identifier.rpartition("#")[0] if about.get("chunked") else identifier
+            if name in judged:
+                found.add(name)
+            yield identifier, text
+        places = np.sort(np.array(hashes))
+        if (places[1:] == places[:-1]).any():
+            _each_once(corpus, iter_documents(folder))  # says which, if it is no chance
+        if found != judged and "task" not in about:
+            read_queries(folder, split, found)  # says which is not there
+
+    return Collection(folder.name, Documents(documents), *read_queries(folder, split), about)
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Run by rule `corpora`:
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from milco.config import Config
 from milco.data import held_out, home_assistant, mteb_tasks, text
-from milco.data.beir import Collection, read_collection, write_collection
+from milco.data.beir import Collection, Documents, stream_collection, write_collection
 from milco.data.pairs import Pair, write_pairs
 from milco.data.tables import PAIR_COLUMNS, read_batches
 from milco.environment import made_with
@@ -146,13 +146,14 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
     for split in ("dev", "test"):
         before: Collection | None = None
         for collection in _collections(config, sources, items, split, encoder):
-            forbidden |= held_out.digests(collection.texts(config.corpora.decontaminate))
             folder = output / "collections" / split
             if folder.joinpath(collection.name).exists():
                 raise MilcoError(f"two collections have the name {collection.name}; rename one of their sources")
             shared = before is not None and before.documents is collection.documents
             same = folder / before.name if before and shared else None
             write_collection(collection, folder / collection.name, split, same)
+            written = held_out.strings_of(folder / collection.name, split, config.corpora.decontaminate)
+            forbidden |= held_out.digests(written)
             before = collection
     forbidden |= held_out.digests(_strings_of_files(config, sources))
     held = items[items.split != "train"]
@@ -230,7 +231,7 @@ def _collections(
         match source.format:
             case "beir":
                 about = {"query_language": source.language, "document_language": source.document_language}
-                found = iter([replace(read_collection(sources[name], split), name=name, about=about)])
+                found = iter([replace(stream_collection(sources[name], split), name=name, about=about)])
             case "mteb":
                 found = mteb_tasks.read_task(name, source, sources[name])
             case _:
@@ -247,7 +248,7 @@ def _collections(
 def in_lower_case(collections: Iterable[Collection], queries: bool, documents: bool) -> Iterator[Collection]:
     """Collections whose queries, documents or both are in lower case. Those over the same documents go on sharing
     them."""
-    before, lower = None, {}
+    before, lower = None, Documents(lambda: iter(()))
     for collection in collections:
         if queries:
             asked = {name: text.lower() for name, text in collection.queries.items()}
@@ -255,9 +256,14 @@ def in_lower_case(collections: Iterable[Collection], queries: bool, documents: b
         if documents:
             if collection.documents is not before:
                 before = collection.documents
-                lower = {name: text.lower() for name, text in before.items()}
+                lower = _each(before, lambda name, text: [(name, text.lower())])
             collection = replace(collection, documents=lower)
         yield collection
+
+
+def _each(documents: Mapping[str, str], make: Callable[[str, str], Iterable[tuple[str, str]]]) -> Documents:
+    """What is made of each document, as somebody goes through them."""
+    return Documents(lambda: (made for name, text in documents.items() for made in make(name, text)))
 
 
 def in_chunks(
@@ -272,15 +278,15 @@ def in_chunks(
 
     tokenizer = load(AutoTokenizer, str(encoder), trust)
     own = size - tokenizer.num_special_tokens_to_add()
-    before, chunks = None, {}
+
+    def cut(name: str, text: str) -> Iterator[tuple[str, str]]:
+        return ((f"{name}#{number}", chunk) for number, chunk in enumerate(_cut(tokenizer, text, own)))
+
+    before, chunks = None, Documents(lambda: iter(()))
     for collection in collections:
         if collection.documents is not before:
             before = collection.documents
-            chunks = {
-                f"{name}#{number}": chunk
-                for name, document in tqdm(before.items(), desc=f"chunks of {collection.name}", mininterval=2)
-                for number, chunk in enumerate(_cut(tokenizer, document, own))
-            }
+            chunks = _each(before, cut)
         yield replace(collection, documents=chunks, about={**collection.about, "chunked": True})
 
 

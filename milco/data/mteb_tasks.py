@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from milco.config import Source
-from milco.data.beir import Collection, check_id, read_collection, write_layout
+from milco.data.beir import Collection, Documents, check_id, stream_collection, write_layout
 from milco.errors import MilcoError
 from milco.languages import normal
 
@@ -147,13 +147,13 @@ def folders(folder: Path) -> list[Path]:
 
 
 def read_task(name: str, source: Source, folder: Path) -> Iterator[Collection]:
-    """The collections that `write_task` wrote, one in memory at a time unless they become a pool."""
+    """The collections that `write_task` wrote; their documents stay in the files."""
     collections = map(_read, folders(folder))
     return pooled(name, list(collections)) if source.pool else collections
 
 
 def _read(folder: Path) -> Collection:
-    collection = read_collection(folder)
+    collection = stream_collection(folder)
     for side in ("query_language", "document_language"):  # mteb's own codes, in a folder of an earlier version
         collection.about[side] = normal(collection.about[side])
     return collection
@@ -168,11 +168,13 @@ def pooled(name: str, collections: list[Collection]) -> Iterator[Collection]:
         MilcoError: subsets in one language ask different queries under the same id.
     """
     subset = {collection.name: collection.about["subset"] for collection in collections}
-    documents = {
-        f"{subset[collection.name]}/{document}": text
-        for collection in collections
-        for document, text in collection.documents.items()
-    }
+    documents = Documents(
+        lambda: (
+            (f"{subset[collection.name]}/{document}", text)
+            for collection in collections
+            for document, text in collection.documents.items()
+        )
+    )
     pools: dict[str, Collection] = {}
     for collection in collections:
         language = collection.about["query_language"]

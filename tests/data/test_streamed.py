@@ -1,0 +1,81 @@
+"""Collections whose documents stay in their file: those in memory are the same, down to the words for what is wrong."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from milco.data.beir import read_collection, stream_collection, write_collection
+from milco.errors import MilcoError
+
+TEXT = "word " * 40
+
+
+def collection(folder: Path, documents: int) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    with (folder / "corpus.jsonl").open("w") as lines:
+        lines.writelines(
+            json.dumps({"_id": f"d{n}", "title": f"title {n}", "text": TEXT}) + "\n" for n in range(documents)
+        )
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{n}", "text": f"query {n}"}) + "\n" for n in range(3))
+    )
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td7\t2\nq2\td8\t0\n")
+    return folder
+
+
+def test_it_is_the_collection_in_memory(tmp_path):
+    folder = collection(tmp_path / "mine", 10)
+    streamed, read = stream_collection(folder), read_collection(folder)
+    assert (streamed.queries, streamed.qrels, streamed.about) == (read.queries, read.qrels, read.about)
+    assert list(streamed.documents.items()) == list(read.documents.items()) and len(streamed.documents) == 10
+    assert streamed.documents["d3"] == read.documents["d3"] and "d11" not in streamed.documents
+    for which in ("all", "relevant", "queries"):
+        assert list(streamed.texts(which)) == list(read.texts(which))
+    for name, each in (("one", streamed), ("two", read)):
+        write_collection(each, tmp_path / name, "test")
+    for file in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"_id": "d3", "text": "again"}, "corpus.jsonl:11: _id 'd3' is there twice"),
+        ({"_id": "a\tb", "text": "again"}, "corpus.jsonl:11: the id 'a\\tb' is empty or has a tab"),
+        ({"_id": "d11"}, "corpus.jsonl:11: key 'text' is missing"),
+    ],
+)
+def test_a_wrong_document_is_named_as_in_memory(tmp_path, line, words):
+    folder = collection(tmp_path / "mine", 10)
+    with (folder / "corpus.jsonl").open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
+    streamed = stream_collection(folder)
+    for read in (lambda: read_collection(folder), lambda: list(streamed.documents)):
+        with pytest.raises(MilcoError) as error:
+            read()
+        assert str(error.value).startswith(f"{folder}/{words}")
+
+
+def test_a_judged_document_that_is_not_there_is_named_as_in_memory(tmp_path):
+    folder = collection(tmp_path / "mine", 8)
+    streamed = stream_collection(folder)
+    for read in (lambda: read_collection(folder), lambda: list(streamed.documents)):
+        with pytest.raises(MilcoError, match=r"test\.tsv:4: document 'd8' is not in corpus\.jsonl"):
+            read()
+    (folder / "collection.json").write_text('{"task": "mine"}')  # mteb judges documents that are nowhere
+    assert len(stream_collection(folder).documents) == 8
+
+
+def test_memory_hardly_grows_with_the_documents(tmp_path):
+    def peak(documents: int) -> float:
+        folder = collection(tmp_path / str(documents), documents)
+        tracemalloc.start()
+        write_collection(stream_collection(folder), tmp_path / f"{documents}.out", "test")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    small, large = peak(5_000), peak(20_000)
+    assert large - small < 40 * 15_000  # bytes; the texts alone have 200 each
