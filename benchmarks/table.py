@@ -15,14 +15,34 @@ ratios carry over.
 """
 SCALE = """# Scale
 
-What grows with the corpus, and what does not. `corpora` puts on disk what does not fit into its memory. Token cache and
-teacher targets are written by several workers, to whom 10,000 texts are dealt out at a time. Training maps the files
-into memory and finds any step of any epoch directly (`milco/training/batching.py`), so that start and resume cost the
-same for a thousand pairs and for 594 million, those of the paper's Stage 1. Written by `python benchmarks/scale.py` and
-`python benchmarks/table.py`: synthetic texts of 5 to 30 English words, 13 pairs for each English text, at most 64
-tokens, the demo's tokenizer and teacher. Memory is that of all processes together, without mapped files. The last two
-columns extrapolate the row to 594 million pairs of such texts; the paper's are longer, its teacher is larger, and a GPU
-is quicker.
+What grows with the corpus, and what does not. `corpora` puts on disk what does not fit into its memory, and goes
+through the documents of a test collection without holding them. The token cache is written by several workers, to whom
+10,000 texts are dealt out at a time; the teacher's processes have 100,000 texts at a time, a file each. Training maps
+the files into memory and finds any step of any epoch directly (`milco/training/batching.py`), so that start and resume
+cost the same for a thousand pairs and for 594 million, those of the paper's Stage 1.
+
+A job of these rules that was cut off goes on with its next file: it has lost 100,000 texts of a cache or of targets,
+16,384 vectors, a million candidates of a pair, or the sorting of the pairs. First it reads its inputs once, to see that
+they are the same.
+
+## What a job gets
+
+`profiles/slurm` gives memory and time for the paper's experiment: 594 million pairs, 161 million test texts.
+
+| rule | gets | since |
+|---|---|---|
+| `corpora` | 32 GB, 24 h | 9.7 h for the pairs (below) and some 5 h for the test texts, on one core; 1 GB of its own, 4 GB of DuckDB, 16 bytes for each document of the largest collection, 100 for each string that is held out (of all documents, with `corpora.decontaminate: all`, 16 GB) |
+| `tokenize` | 16 processors, 32 GB, 12 h | 23 worker hours for texts of 20 tokens (below), the paper's are up to 512 long; .8 GB for each worker |
+| `teacher` | 8 GPUs, 64 GB, 12 h | 8 to 14 h on one GPU for 150 million texts in float32 at an assumed 3,000 to 5,000 a second; .8 GB for each process, and some for CUDA |
+| `encode` | a GPU, 64 GB, 8 h | 5 million texts in each of 32 shards, at 200 a second 7 h; 100 bytes for each text of a shard |
+| `evaluate`, `index`, `prune` | 8 processors, 128 GB, 12 h | 24 bytes for each term of a text while vectors are put together: 50 million texts of 100 terms |
+
+## Measured
+
+Written by `python benchmarks/scale.py` and `python benchmarks/table.py`: synthetic texts of 5 to 30 English words, 13
+pairs for each English text, at most 64 tokens, the demo's tokenizer and teacher. Memory is that of all processes
+together, without mapped files. The last two columns extrapolate the row to 594 million pairs or 161 million test texts
+of such texts; the paper's are longer, its teacher is larger, and a GPU is quicker.
 
 Seconds include the start of the workers, which weighs more where there is less to do. For `corpora` DuckDB was allowed
 500 MB instead of 4 GB; the rest of its peak is the process itself.
