@@ -27,15 +27,18 @@ they are the same.
 
 ## What a job gets
 
-`profiles/slurm` gives memory and time for the paper's experiment: 594 million pairs, 161 million test texts.
+`profiles/slurm` gives memory and time for the paper's experiment, 594 million pairs and 161 million test texts:
 
-| rule | gets | since |
-|---|---|---|
-| `corpora` | 32 GB, 24 h | 9.7 h for the pairs (below) and some 5 h for the test texts, on one core; 1 GB of its own, 4 GB of DuckDB, 16 bytes for each document of the largest collection, 100 for each string that is held out (of all documents, with `corpora.decontaminate: all`, 16 GB) |
-| `tokenize` | 16 processors, 32 GB, 12 h | 23 worker hours for texts of 20 tokens (below), the paper's are up to 512 long; .8 GB for each worker |
-| `teacher` | 8 GPUs, 64 GB, 12 h | 8 to 14 h on one GPU for 150 million texts in float32 at an assumed 3,000 to 5,000 a second; .8 GB for each process, and some for CUDA |
-| `encode` | a GPU, 64 GB, 8 h | 5 million texts in each of 32 shards, at 200 a second 7 h; 100 bytes for each text of a shard |
-| `evaluate`, `index`, `prune` | 8 processors, 128 GB, 12 h | 24 bytes for each term of a text while vectors are put together: 50 million texts of 100 terms |
+- `corpora`, 32 GB and 24 h. One core takes 9.7 h for the pairs (below) and 3 h for the test texts (16,000 a second);
+  the process needs 1 GB, DuckDB 4 GB, each document of the largest collection 16 bytes, each held-out string 100. With
+  `corpora.decontaminate: all` these are 16 GB.
+- `tokenize`, 16 processors, 32 GB and 12 h. 23 worker hours for texts of 20 tokens (below); the paper's are longer.
+  A worker has .8 GB.
+- `teacher`, 8 GPUs, 64 GB and 12 h. If a GPU reads 3,000 to 5,000 texts a second in float32, one of them takes 8 to 14
+  h for 150 million. A process has .8 GB, and some for CUDA.
+- `encode`, a GPU, 64 GB and 8 h. 5 million texts in each of 32 shards, 7 h at 200 a second; 100 bytes for each of them.
+- `evaluate`, `index`, `prune`, 8 processors, 128 GB and 12 h. Vectors take 24 bytes a term while they are put together:
+  50 million texts of 100 terms.
 
 ## Measured
 

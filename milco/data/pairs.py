@@ -11,7 +11,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -135,11 +135,8 @@ def _stage(
 ) -> int:
     """Write the pairs of a corpus into a folder, in parts of `PART` candidates, and count them. Of a part that lies
     there the candidates are passed over; what was counted up to its end is in its metadata."""
-    candidates, rows = iter(candidates), 0
-    for number in count():
-        some = list(islice(candidates, 1))
-        if number and not some:
-            return rows
+    candidates, rows, number = iter(candidates), 0, 0
+    while (some := list(islice(candidates, 1))) or number == 0:
         part, path = chain(some, islice(candidates, PART - 1)), folder / f"{number:05}.parquet"
         if path.exists():
             deque(part, maxlen=0)
@@ -150,7 +147,8 @@ def _stage(
             with finished_file(path) as draft:
                 _write_part(prepare(part, counts), counts, first + rows, seed, draft)
         rows += pq.read_metadata(path).num_rows
-    raise AssertionError("there is no last number")
+        number += 1
+    return rows
 
 
 def _write_part(pairs: Iterable[Pair], counts: Counter, first: int, seed: int, path: Path) -> None:
