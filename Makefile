@@ -32,6 +32,7 @@ dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all
 
 dag: $(VENV)/installed
+	rm -f dag.svg
 	$(SNAKEMAKE) --rulegraph dot all | "$(VENV)/bin/python" -m milco.stages dag --output dag.svg
 
 install: $(VENV)/installed

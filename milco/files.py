@@ -3,13 +3,18 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import IO, Any, TextIO
+
+from milco.outputs import STDOUT, is_stream, pour
 
 
 @contextmanager
@@ -22,15 +27,16 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
         made_by: what decides the folder, for a block that takes over what it finds in there: what a run with the same
             value left behind stays, or what it finished while this one waited for it.
     """
+    path = path.resolve()
     draft, asked = draft_of(path), json.dumps(made_by, sort_keys=True)
-    with _alone(path) as (lock, said):
+    with _alone(path) as (held, said):
         if made_by is None or said != asked:
             shutil.rmtree(draft, ignore_errors=True)
         elif path.is_dir() and not draft.exists():
             os.replace(path, draft)
-        lock.truncate(0)
-        lock.write(asked)
-        lock.flush()
+        held.truncate(0)
+        held.write(asked)
+        held.flush()
         draft.mkdir(exist_ok=True)
         for left in [path for end in ("part", "lock") for path in draft.rglob(f".*.{end}") if path.is_file()]:
             left.unlink()  # of a file in hand
@@ -62,17 +68,65 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 @contextmanager
 def finished_file(path: Path) -> Iterator[Path]:
-    """The same for one file, without anything to take over."""
+    """The same for one file, without anything to take over; what is no file is written to when the block ends."""
+    if is_stream(path):
+        with TemporaryDirectory() as folder:
+            draft = Path(folder) / "draft"
+            yield draft
+            put(draft, path)
+        return
+    path = path.resolve()
     draft = draft_of(path)
     with _alone(path):
         try:
             yield draft
             with draft.open("rb") as file:
                 os.fsync(file.fileno())  # or a lost node might leave the name without the content
-            os.replace(draft, path)
+            put(draft, path)
         finally:
             draft.unlink(missing_ok=True)
             _lock_of(path).unlink()
+
+
+@contextmanager
+def text_lines(path: Path | None) -> Iterator[TextIO]:
+    """Give a text file to write into, as `finished_file` does; the standard output takes lines as they come.
+
+    Args:
+        path: None is the standard output.
+    """
+    if path is None or str(path) in STDOUT:
+        yield sys.stdout
+        return
+    with finished_file(path) as draft, draft.open("w", encoding="utf-8") as lines:
+        yield lines
+        lines.flush()  # before the draft is put where it belongs
+
+
+def put(draft: Path, path: Path) -> None:
+    """Put a finished draft in the place of the file `path`, or write it to the stream of this name."""
+    if is_stream(path):
+        pour(draft, path)
+    else:
+        os.replace(draft, path.resolve())
+
+
+def lock(file: IO, seconds: float = 0) -> bool:
+    """Lock an open file until it is closed or the process ends, however it does. False: another process kept it for so
+    many seconds. Where the file system has no locks, that is said, and the work goes on."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
+        except OSError as error:  # some shared file systems are mounted without locks
+            print(f"{file.name}: no lock ({error}); take care that nothing else writes there", file=sys.stderr)
+            return True
+        else:
+            return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -92,20 +146,16 @@ def content(path: Path) -> str:
     return found.hexdigest()
 
 
-def wait_for_lock(lock: IO, place: Path, does: str) -> None:
+def wait_for_lock(file: IO, place: Path, does: str) -> None:
     """Lock an open file until it is closed or the process ends. A twin of this process that outlived its killed
     Snakemake is waited for.
 
     Args:
         place, does: where the twin does what, for the message.
     """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(file):
         print(f"{place}: another process still {does} here; waiting for it to end", file=sys.stderr, flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:  # some shared file systems are mounted without locks
-        print(f"{place}: no lock ({error}); take care that nothing else {does} here", file=sys.stderr, flush=True)
+        lock(file, math.inf)
 
 
 def _lock_of(path: Path) -> Path:
@@ -119,13 +169,13 @@ def _alone(path: Path) -> Iterator[tuple[IO[str], str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     said = ""
     while True:
-        with _lock_of(path).open("a+", encoding="utf-8") as lock:
-            wait_for_lock(lock, path, "writes")
+        with _lock_of(path).open("a+", encoding="utf-8") as held:
+            wait_for_lock(held, path, "writes")
             with suppress(OSError):  # a network file system may have forgotten a removed file
-                lock.seek(0)
-                said = lock.read() or said
-            if _is(lock, _lock_of(path)):  # else it was removed by the process that held it
-                yield lock, said
+                held.seek(0)
+                said = held.read() or said
+            if _is(held, _lock_of(path)):  # else it was removed by the process that held it
+                yield held, said
                 return
 
 

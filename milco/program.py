@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -19,8 +20,17 @@ def run(app: typer.Typer) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # UTF-8 whatever the locale; a path may have any bytes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
-        app()
+        try:
+            app()
+        finally:
+            print(end="", flush=True)  # what goes wrong at the interpreter's end, nobody can catch
+    except BrokenPipeError:  # `head` has read enough; Typer ends so when it happens within the program
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except MilcoError as error:
         message = f"milco: error: {error}"
         leave_last_words(message)

@@ -8,7 +8,6 @@ Of a model come the files that loading needs, of a table the files of the wanted
 folder of its own. `revision.json` beside them says what they are.
 """
 
-import fcntl
 import hashlib
 import json
 import re
@@ -34,9 +33,10 @@ from huggingface_hub.utils import build_hf_headers
 
 from milco.config import Source
 from milco.errors import MilcoError
-from milco.files import finished_folder, write_json
+from milco.files import finished_folder, lock, write_json
 
 LOCK = Path("hub.lock.json")
+LOCKED_FOR = 60  # seconds that another download may take to write a commit into it
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BUSY = (408, 429, 500, 502, 503, 504)
 PAUSES = (5, 60, 300)  # seconds before a busy hub is asked again; its limits count requests in 5 minutes
@@ -142,7 +142,10 @@ def _pins() -> dict[str, str]:
 def _pin(key: str, revision: str) -> str:
     """Write the commit of a repository down, unless one is there already; either way it is the one that counts."""
     with LOCK.with_name(".hub.lock").open("w") as guard:  # several downloads run at once
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not lock(guard, LOCKED_FOR):
+            raise MilcoError(
+                f"{guard.name}: another process has locked it for {LOCKED_FOR} s; end it, or delete the file"
+            )
         pins = _pins()
         if key not in pins:
             write_json(LOCK, dict(sorted({**pins, key: revision}.items())))

@@ -18,6 +18,7 @@ from milco.errors import MilcoError
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]
 MARK = "UTF-8''"  # of a percent-encoded id
+OUR_LINE = rb"\S+ Q0 \S+ 1 \S+ milco\n"  # the first of a run that `milco search` wrote
 
 
 def write_run(run: Run, name: str, lines: IO[str]) -> None:

@@ -3,6 +3,7 @@
 Rules `export` and `plan` call `milco export` and `milco plan`, which people call as well.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from milco import config as configuration
 from milco.errors import MilcoError
 from milco.experiments import Experiment
+from milco.outputs import check_output
 from milco.program import run
 
 # Heavy packages are imported inside the commands: `milco --help` and the workflow's parsing stay quick.
@@ -21,7 +23,27 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 ConfigFile = Annotated[Path, typer.Option("--config", help="Settings, as YAML.")]
 Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
-Output = Annotated[Path, typer.Option(help="File or folder to write; it appears whole or not at all.")]
+
+
+def _new(path: Path) -> Path:
+    """An output that replaces nothing. Snakemake takes away what a rule has made before it starts the rule again."""
+    if os.environ.get("RANK", "0") == "0":  # others may begin when the first has finished
+        check_output(path, "what is to be made anew", folder=path.is_dir())
+    return path
+
+
+def _trained(path: Path) -> Path:
+    """A model, in the place of another at the most: a training that ended meanwhile has handed out its own."""
+    from milco.tools.export import is_milco
+
+    check_output(path, "a MILCO model", is_milco, folder=True)
+    return path
+
+
+Output = Annotated[
+    Path, typer.Option(help="New file or folder to write; it appears whole or not at all.", callback=_new)
+]
+Trained = Annotated[Path, typer.Option(help="Folder for the model; it appears whole or not at all.", callback=_trained)]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
@@ -134,7 +156,7 @@ def align(
     targets: Input,
     encoder: Input,
     lsr: Input,
-    output: Output,
+    output: Trained,
 ) -> None:
     """Stage 1: sparse alignment. Start it with torchrun."""
     from milco.training.align import run as train
@@ -143,7 +165,7 @@ def align(
 
 
 @app.command()
-def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Output) -> None:
+def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Trained) -> None:
     """Stage 2: distillation. Start it with torchrun."""
     from milco.training.distill import run as train
 

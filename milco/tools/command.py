@@ -4,7 +4,8 @@ The programs that the rules of the workflow call are another thing: `python -m m
 """
 
 import json
-from contextlib import nullcontext
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,14 @@ OptionalModel = Annotated[Path | None, typer.Option("--model", envvar="MILCO_MOD
 Language = Annotated[str | None, typer.Option(help="Language of the texts, where a model prunes each its own way.")]
 
 
+def _as_text(words: list[str] | None) -> list[str]:
+    """Texts of the command line. They are UTF-8, whatever the locale makes of them."""
+    try:
+        return [os.fsencode(word).decode("utf-8") for word in words or []]
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"not UTF-8 ({error.reason})") from None
+
+
 def _is_address(place: str) -> bool:
     """Whether an engine lies there (docs/engines.md), not a folder of ours."""
     return place.startswith(("milvus:", "qdrant:", "seismic:"))
@@ -49,7 +58,9 @@ def _console():
 
 @app.command()
 def inspect(
-    text: Annotated[list[str], typer.Argument(help="Texts in any language; several stand side by side.")],
+    text: Annotated[
+        list[str], typer.Argument(help="Texts in any language; several stand side by side.", callback=_as_text)
+    ],
     model: ModelFolder,
     query: AsQuery = False,
     language: Language = None,
@@ -77,7 +88,7 @@ def inspect(
 def encode(
     texts: Annotated[Path, typer.Argument(help="TXT, TSV, JSONL or Parquet; - is the standard input.")],
     model: ModelFolder,
-    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors.")],
+    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors; - prints lines.")],
     query: AsQuery = False,
     language: Language = None,
     form: Form = None,
@@ -116,7 +127,7 @@ def encode(
 @app.command()
 def prune(
     vectors: Annotated[Path, typer.Argument(help="What milco encode wrote.")],
-    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors.")],
+    output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors; - prints lines.")],
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many of the heaviest tokens.")] = None,
     mass: Annotated[float | None, typer.Option(min=0, max=1, help="Keep this share of the weight.")] = None,
 ) -> None:
@@ -128,12 +139,14 @@ def prune(
     milco prune vectors --top-k 100 --output vectors-100
     milco prune vectors.jsonl --mass 0.9 --output vectors-90.jsonl
     """
+    from milco.outputs import is_stream
     from milco.tools import streams
 
     if (top_k is None) == (mass is None):
         raise typer.BadParameter("give one of --top-k and --mass")
     before, after = streams.prune(vectors, output, top_k, mass)
-    print(f"{before:.1f} active dimensions a text before, {after:.1f} after")
+    said = sys.stderr if is_stream(output) else sys.stdout
+    print(f"{before:.1f} active dimensions a text before, {after:.1f} after", file=said)
 
 
 @app.command()
@@ -203,10 +216,12 @@ def feed(
 def search(
     index: Annotated[str, typer.Argument(help="Folder that milco index wrote, or an engine such as milvus:FILE.db.")],
     model: ModelFolder,
-    query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.")] = None,
+    query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.", callback=_as_text)] = None,
     queries: Annotated[Path | None, typer.Option(help="File of queries: TXT, TSV, JSONL or Parquet; - too.")] = None,
-    output: Annotated[Path | None, typer.Option(help="TREC run to write.")] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Documents for each query.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="TREC run, or with --json lines of JSON; - prints them.")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", min=1, help="Documents for each query; by default 10, in a run 100.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every document, without Seismic.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show the words that matched and what each gave.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Words of --explain to show.")] = 8,
@@ -218,16 +233,18 @@ def search(
 ) -> None:
     """Search an index with queries in any language.
 
-    Results of a query are printed; those of a file of queries are a TREC run, written to --output or printed.
+    Results of a query are printed; those of a file of queries are a TREC run, written to --output or printed. An index
+    of milco is searched approximately, unless --exact is given: a few of the documents may be missing.
 
     \b
     milco search my-index "Wie setze ich mein Passwort zurück?" --explain
     milco search my-index --queries queries.tsv -k 1000 --output run.trec
-    milco search my-index --queries queries.jsonl --explain --json > results.jsonl
+    milco search my-index --queries queries.jsonl --explain --json --output results.jsonl
     milco search milvus:http://cluster:19530 --queries queries.tsv --output run.trec
     """
-    from milco.data.trec import write_run
-    from milco.files import finished_file
+    from milco.data.trec import OUR_LINE, write_run
+    from milco.files import text_lines
+    from milco.outputs import begins, check_output
     from milco.tools import text_files
     from milco.tools.inspection import load_model
     from milco.tools.retrieval import Retriever, search_engine, search_texts
@@ -237,23 +254,30 @@ def search(
     asked = (
         text_files.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
     )
+    if output:
+        check_output(output, "a run or results of milco search", begins(rb'{"query": ' + b"|" + OUR_LINE))
+    as_run = bool(output or queries) and not as_json
+    depth = k or (100 if as_run else 10)
     if _is_address(index):
         if exact or explain:
             raise typer.BadParameter("--exact and --explain go with a folder that milco index wrote")
-        found = search_engine(index, load_model(model, trust_remote_code), asked, k)
+        found = search_engine(index, load_model(model, trust_remote_code), asked, depth)
     else:
         retriever = Retriever.open(Path(index))
-        found = search_texts(retriever, load_model(model, trust_remote_code), asked, k, exact, explain)
-    if as_json:
-        for name, hits in found:
-            print(json.dumps({"query": name, "results": [_as_dict(hit) for hit in hits]}, ensure_ascii=False))
-    elif output or queries:
-        with finished_file(output) if output else nullcontext(Path("/dev/stdout")) as path, path.open("w") as lines:
-            for name, hits in found:
-                write_run({name: {hit.id: hit.score for hit in hits}}, "milco", lines)
-    else:
+        found = search_texts(retriever, load_model(model, trust_remote_code), asked, depth, exact, explain)
+        if not exact:
+            print("milco: note: an approximate search, which may miss documents; --exact misses none", file=sys.stderr)
+    if not (output or queries or as_json):
         for name, hits in found:
             _print_hits(name, hits, top)
+        return
+    with text_lines(output) as lines:
+        for name, hits in found:
+            if as_json:
+                told = {"query": name, "results": [_as_dict(hit) for hit in hits]}
+                lines.write(json.dumps(told, ensure_ascii=False) + "\n")
+            else:
+                write_run({name: {hit.id: hit.score for hit in hits}}, "milco", lines)
 
 
 def _as_dict(hit) -> dict:
@@ -294,6 +318,7 @@ def evaluate(
     import ir_measures
 
     from milco.data.trec import complete, read_qrels, read_run
+    from milco.evaluation.evaluate import depth_of
     from milco.evaluation.evaluate import measure as measured
 
     try:
@@ -301,12 +326,21 @@ def evaluate(
     except (NameError, ValueError) as error:
         raise typer.BadParameter(f"--measure: {error}; names are such as nDCG@10, R@100, RR@10, AP") from error
     grades = read_qrels(qrels)
-    table = measured(grades, complete(read_run(run), grades, run), wanted)
+    found = complete(read_run(run), grades, run)
+    longest = max(map(len, found.values()))
+    deeper = [one for one in wanted if depth_of(one) > longest]
+    if deeper:
+        print(
+            f"milco: warning: no query of {run} has more than {longest} documents, and {', '.join(map(str, deeper))} "
+            f"would look deeper; milco search -k {max(map(depth_of, deeper))} finds more, if there are more",
+            file=sys.stderr,
+        )
+    table = measured(grades, found, wanted)
     means = table.groupby("measure").value.mean()
     if as_json:
         queries = {query: dict(zip(rows.measure, rows.value, strict=True)) for query, rows in table.groupby("query")}
-        found = {"queries": len(grades), "mean": means.to_dict(), **({"per_query": queries} if per_query else {})}
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        told = {"queries": len(grades), "mean": means.to_dict(), **({"per_query": queries} if per_query else {})}
+        print(json.dumps(told, ensure_ascii=False, indent=2))
         return
     rows = [("all", name, means[name]) for name in map(str, wanted)]
     if per_query:
@@ -336,10 +370,11 @@ def serve(
     milco serve my-index --budget 20 --budget 50 --budget 100
     """
     import webbrowser
+    from itertools import islice
+    from threading import Thread
 
     from tqdm import tqdm
 
-    from milco.data.beir import read_queries
     from milco.tools import text_files
     from milco.tools.inspection import load_model
     from milco.tools.retrieval import Retriever
@@ -349,7 +384,7 @@ def serve(
     corpus = documents / "corpus.jsonl" if (documents / "corpus.jsonl").exists() else documents
     examples: list[str] = []
     if corpus != documents and (documents / "queries.jsonl").exists():
-        examples = list(read_queries(documents)[0].values())[:6]
+        examples = [text for _, text in islice(text_files.read_texts(documents / "queries.jsonl"), 6)]
     if documents.is_dir() and corpus == documents:
         retriever = Retriever.open(documents)
     else:
@@ -359,7 +394,8 @@ def serve(
     with Server(answers, host, port) as server:
         print(f"{server.url}  (Ctrl-C ends it)", flush=True)
         if open_page:
-            webbrowser.open(server.url)
+            # A browser for a terminal stays in the foreground, and waits for an answer.
+            Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -29,6 +29,7 @@ from milco.modeling.head import TILE_TERMS, plain_pooled_logits
 from milco.modeling.model import MilcoModel
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.pruning import ALL, IN_CONFIG, prune
+from milco.outputs import check_output
 
 MODELING = Path(model_module.__file__).parent
 MODULES = [
@@ -78,8 +79,7 @@ def export(
     missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]
     if missing:
         raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install '.[onnx]' in milco's checkout")
-    if output.exists() and not _is_milco(output):
-        raise MilcoError(f"--output {output}: exists and is no MILCO model; name a new folder")
+    check_output(output, "a MILCO model", is_milco, folder=True)
     loaded = _load(model, trust_remote_code)
     for side, chosen in (pruned or {}).items():
         setattr(loaded.config, IN_CONFIG[side], chosen)
@@ -97,7 +97,8 @@ def export(
             write_onnx(loaded, folder / "onnx" / "model.onnx")
 
 
-def _is_milco(folder: Path) -> bool:
+def is_milco(folder: Path) -> bool:
+    """Whether a MILCO model lies in a folder."""
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "milco"
     except (OSError, ValueError, KeyError, TypeError):
@@ -105,7 +106,7 @@ def _is_milco(folder: Path) -> bool:
 
 
 def _load(folder: Path, trust: bool) -> MilcoModel:
-    if not _is_milco(folder):
+    if not is_milco(folder):
         raise MilcoError(f"--model {folder}: no config.json of a MILCO model there; results/EXPERIMENT/model is one")
     try:
         model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)

@@ -30,6 +30,7 @@ from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder, write_json
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import prune_top_k
+from milco.outputs import check_output, consists
 from milco.tools.engines import engine_at
 from milco.tools.text_files import Texts, windows
 from milco.tools.vector_files import VOCABULARY, read_vectors, refuse_doubles, vocabulary_of
@@ -240,6 +241,8 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
     Raises:
         MilcoError: an id stands there twice, no vector has an entry, or texts are not those of the vectors.
     """
+    ours = consists("seismic.index.seismic", "seismic.*", "vectors.*", VOCABULARY, TEXTS)
+    check_output(output, "an index", ours, folder=True)
     columns: dict[str, int] = {}
     ids: list[str] = []
     parts = []
@@ -249,8 +252,6 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
     refuse_doubles(ids, vectors)
     for rows in parts:  # a JSONL file's later parts may have brought tokens
         rows.resize((rows.shape[0], len(columns)))
-    if output.exists() and not (output / "seismic.index.seismic").exists():
-        raise MilcoError(f"{output}: holds something else than an index; give another name or take it away")
     rows, tokens = in_use(scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr")), list(columns))
     with finished_folder(output) as folder:
         save_vectors(folder / "vectors.safetensors", rows, ids)

@@ -19,7 +19,7 @@ from milco.modeling.pruning import budget_of, prune_mass, prune_top_k
 from milco.modeling.pruning import prune as prune_to
 from milco.modeling.rows import in_text_order
 from milco.tools.text_files import windows
-from milco.tools.vector_files import Draft, read_vectors, vocabulary_of
+from milco.tools.vector_files import Draft, come_as_lines, read_vectors, vocabulary_of
 
 
 def encode(
@@ -76,7 +76,7 @@ def prune(vectors: Path, output: Path, top_k: int | None = None, mass: float | N
     draft = None
     try:
         for ids, rows, pivot in read_vectors(vectors, columns):
-            if pivot is None and output.suffix != ".jsonl":
+            if pivot is None and not come_as_lines(output):
                 raise MilcoError(f"{output}: vectors that come as JSONL are pruned to JSONL; end its name with .jsonl")
             kept = rows if top_k is None else prune_top_k(rows, top_k)
             kept = kept if mass is None else prune_mass(kept, mass)

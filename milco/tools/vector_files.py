@@ -4,7 +4,6 @@ NAME.jsonl   a line {"id": …, "vector": {token: weight}} for each text, heavie
 a folder     part-000000.safetensors, … (data/vectors.py), and vocabulary.json: the token of each column
 """
 
-import fcntl
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import numpy as np
@@ -21,11 +21,13 @@ from transformers import PreTrainedTokenizerBase
 from milco.data.beir import json_lines
 from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
-from milco.files import put_in_place, write_json
+from milco.files import lock, put, put_in_place, write_json
 from milco.modeling.model import MilcoModel
+from milco.outputs import begins, check_output, consists, is_stream
 from milco.tools.text_files import windows
 
 VOCABULARY = "vocabulary.json"
+OUR_LINE = rb'{"id": "(?:[^"\\]|\\.)*", "vector": {'  # with these blanks, as `Draft` writes it
 
 
 def vocabulary_of(model: MilcoModel) -> list[str]:
@@ -57,13 +59,16 @@ class Draft:
     """
 
     def __init__(self, path: Path, vocabulary: Iterable[str], pivot: int | None, fresh: bool = False):
-        as_lines = path.suffix == ".jsonl"
-        mine = path.is_file() if as_lines else path.is_dir() and (path / VOCABULARY).exists()
-        if path.exists() and not mine:
-            raise MilcoError(f"{path}: holds something else than vectors; give another name or take it away")
+        lines = come_as_lines(path)
+        ours = begins(OUR_LINE) if lines else consists(VOCABULARY, "part-*", "windows.txt")
+        check_output(path, "vectors", ours, folder=not lines)
         self.path, self.vocabulary, self.pivot = path, vocabulary, pivot
-        self.folder = path.absolute().with_name(f".{path.absolute().name}.part")
-        self.lines = self.folder / "vectors.jsonl" if as_lines else None
+        target = path.resolve()
+        if is_stream(path):  # nothing goes on there another time
+            self.aside = TemporaryDirectory()
+            target = Path(self.aside.name) / "vectors"
+        self.folder = target.with_name(f".{target.name}.part")
+        self.lines = self.folder / "vectors.jsonl" if lines else None
         self.tokens: list[str] = []  # as JSON strings
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -99,10 +104,8 @@ class Draft:
         """Keep the windows that `has` found; what an earlier run wrote behind them goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "windows.txt").open("a")
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends the lock with the process
-        except OSError:
-            raise MilcoError(f"{self.path}: another run is writing it; wait for it or end it") from None
+        if not lock(log):
+            raise MilcoError(f"{self.path}: another run is writing it; wait for it or end it")
         log.truncate(0)
         log.writelines(f"{digest} {end}\n" for digest, end in self.earlier[: len(self.ends)])
         self._cut()
@@ -132,12 +135,18 @@ class Draft:
         if self.log:
             self.log.close()
         if self.lines:
-            os.replace(self.lines, self.path)
+            put(self.lines, self.path)
             shutil.rmtree(self.folder)
             return
         write_json(self.folder / VOCABULARY, list(self.vocabulary))
-        put_in_place(self.folder, self.path)
-        (self.path / "windows.txt").unlink()  # not before: a run that is killed here has lost nothing
+        path = self.path.resolve()
+        put_in_place(self.folder, path)
+        (path / "windows.txt").unlink()  # not before: a run that is killed here has lost nothing
+
+
+def come_as_lines(path: Path) -> bool:
+    """Whether vectors of this name are a file of lines, not a folder."""
+    return path.suffix == ".jsonl" or is_stream(path)
 
 
 def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str], scipy.sparse.csr_array, int | None]]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,7 @@ class Fetch:
         settings = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
         settings["sources"]["mine"] = {"uri": f"hf:{address}", **source}
         (self.folder / "my.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        shutil.rmtree(self.output, ignore_errors=True)  # as Snakemake does
         environment = {
             name: value
             for name, value in os.environ.items()

@@ -273,7 +273,8 @@ def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monk
     with pytest.raises(MilcoError, match=r"--model .*half: .*model\.safetensors"):
         export(half, tmp_path / "out")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(MilcoError, match=r"--output .*mine: exists and is no MILCO model"):
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    with pytest.raises(MilcoError, match=r"mine: holds something else than a MILCO model"):
         export(model_folder, tmp_path / "mine")
     monkeypatch.setattr("milco.tools.export.ONNX_PACKAGES", ("onnx", "onnx_of_the_future"))
     with pytest.raises(

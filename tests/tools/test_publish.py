@@ -109,6 +109,7 @@ def test_model_card_and_pruned_vectors_are_one_commit_and_the_same_again_is_none
     publish.receipt.unlink()
     assert publish.succeeds("--vectors", "vectors") == commit and list(repository.commits) == [commit]
     (publish.folder / "card.md").write_text(CARD + "More.\n")
+    publish.receipt.unlink()
     second = publish.succeeds()
     assert list(repository.commits) == [commit, second] and publish.uploaded() == sent  # large files are there
     assert repository.commits[second] == files | {"README.md": (CARD + "More.\n").encode()}

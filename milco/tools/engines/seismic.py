@@ -8,6 +8,7 @@ import scipy.sparse
 
 from milco.evaluation.index import Index
 from milco.files import finished_folder, write_json
+from milco.outputs import consists
 from milco.tools.engines.base import Engine, Hits, Part, checked, last_of
 
 
@@ -16,7 +17,7 @@ class Seismic(Engine):
 
     def write(self, parts: Iterable[Part], replace: bool = False) -> int:
         folder = Path(self.place)
-        if folder.exists() and not (replace and (folder / "ids.json").exists()):
+        if folder.exists() and not (replace and consists("ids.json", "index.*")(folder)):
             raise self._refuse_second()
         found = [part for part in checked(parts) if part[0]]
         if not found:
