@@ -6,15 +6,19 @@ The page is serve.html alone, without any other resource. It asks for JSON:
     POST /api/search    {query, budget, k} → results with their words, both views of the query and of each result
     POST /api/inspect   {texts, query} → both views of each text
 
-Other sites that are open in the same browser can't use it: a request needs a JSON body and the right Host, and the
-Content-Security-Policy lets the page run nothing but its own script.
+Other sites that are open in the same browser can't use it: a request needs a JSON body and a Host that can only be
+this machine, and the Content-Security-Policy lets the page run nothing but its own script. The port is free, so that
+the page can be seen through a tunnel (`ssh -L 9000:localhost:8000 …`).
 """
 
 import base64
 import hashlib
+import html
+import ipaddress
 import json
 import re
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +31,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import scipy.sparse
@@ -38,7 +43,6 @@ from milco.tools.inspection import inspect, split_views
 from milco.tools.retrieval import Retriever, quiet
 
 HTML = Path(__file__).with_name("serve.html")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_BODY, LONGEST_TEXT, MOST_TEXTS, MOST_RESULTS = 1 << 20, 20_000, 12, 100
 REPEATS = 5  # searches of which the median is shown
 
@@ -185,6 +189,15 @@ def policy(html: bytes) -> str:
     )
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a Host, with or without a port, is a name of the loopback, which no stranger can point elsewhere."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 class Handler(BaseHTTPRequestHandler):
     """Serves the page and its answers."""
 
@@ -198,10 +211,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if not self._from_here():
-            self._send(HTTPStatus.FORBIDDEN, {"error": "wrong Host"})
+            self._refuse(as_page=path == "/")
         elif path == "/":
-            html = HTML.read_bytes()
-            self._send(HTTPStatus.OK, html, "text/html; charset=utf-8", policy(html))
+            page = HTML.read_bytes()
+            self._send(HTTPStatus.OK, page, "text/html; charset=utf-8", policy(page))
         elif path == "/api/about":
             self._send(HTTPStatus.OK, self.answers.about())
         else:
@@ -213,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
         # What is not read would be taken for the next request.
         self.close_connection = True
         if not self._from_here():
-            self._send(HTTPStatus.FORBIDDEN, {"error": "wrong Host"})
+            self._refuse()
         elif answer is None:
             self._send(HTTPStatus.NOT_FOUND, {"error": "no such page"})
         elif self.headers.get_content_type() != "application/json":
@@ -237,8 +250,19 @@ class Handler(BaseHTTPRequestHandler):
     def _from_here(self) -> bool:
         """Whether the browser was asked for this machine by its own name, not by one that a stranger pointed at it."""
         page: Server = self.server  # type: ignore[assignment]
-        names = {f"{name}:{page.server_port}" for name in LOOPBACK}
-        return page.host not in LOOPBACK or self.headers.get("Host") in names
+        return not is_this_machine(page.authority) or is_this_machine(self.headers.get("Host", ""))
+
+    def _refuse(self, as_page: bool = False) -> None:
+        page: Server = self.server  # type: ignore[assignment]
+        says = (
+            f"This page is for the machine that it runs on, and was asked for as {self.headers.get('Host')}. Open "
+            f"http://localhost:{page.server_port}/ there, or start milco serve with --host to let others in."
+        )
+        if as_page:
+            text = f"<!doctype html><title>milco</title><p>{html.escape(says)}</p>".encode()
+            self._send(HTTPStatus.FORBIDDEN, text, "text/html; charset=utf-8")
+        else:
+            self._send(HTTPStatus.FORBIDDEN, {"error": says})
 
     def _send(self, status: HTTPStatus, body: dict | bytes, kind: str = "application/json", csp: str = "") -> None:
         content = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
@@ -274,16 +298,23 @@ class Server(ThreadingHTTPServer):
     daemon_threads = False
 
     def __init__(self, answers: Answers, host: str, port: int):
-        self.host = host
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.authority = f"[{host}]" if ":" in host else host  # as a URL has it
         self.connections: set[socket.socket] = set()
         try:
             super().__init__((host, port), partial(Handler, answers))
         except OSError as error:
-            raise MilcoError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
+            raise MilcoError(
+                f"cannot listen on {self.authority}:{port} ({error.strerror}); choose another --port"
+            ) from error
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.server_port}/"
+        return f"http://{self.authority}:{self.server_port}/"
+
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # else somebody closed or reloaded the page
+            super().handle_error(request, client_address)
 
     def process_request(self, request, client_address) -> None:
         self.connections.add(request)
