@@ -19,7 +19,8 @@ from milco.evaluation.lookup import Vectors, collections_of
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder
 
-QUERY_CUT, HEAP_FACTOR = 64, 0.7
+QUERY_CUT = 64
+HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to so deep, 0 of deeper ones; docs/index.md says what they find
 
 
 class Index:
@@ -48,14 +49,17 @@ class Index:
         return cls(seismic.SeismicIndexLV.build_from_dataset(dataset, num_threads=1), columns.astype(np.int64))
 
     def search(
-        self, queries: scipy.sparse.csr_array, k: int, query_cut: int = QUERY_CUT, heap_factor: float = HEAP_FACTOR
+        self, queries: scipy.sparse.csr_array, k: int, query_cut: int = QUERY_CUT, heap_factor: float | None = None
     ) -> tuple[list[Ranking], float]:
         """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread.
 
         Args:
             query_cut: heaviest terms of a query that are looked up.
-            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more.
+            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more. By default
+                the smaller the deeper the search.
         """
+        if heap_factor is None:
+            heap_factor = next((factor for depth, factor in HEAP_FACTORS.items() if k <= depth), 0.0)
         text = seismic.get_seismic_string()
         known = scipy.sparse.csr_array(queries[:, self.columns])
         bounds = zip(known.indptr[:-1], known.indptr[1:], strict=True)

@@ -143,3 +143,10 @@ def test_mean_ndcg_counts_a_query_that_found_nothing():
     assert mean_ndcg(qrels, {"q1": {"d1": 1.0, "d9": 2.0}, "q2": {"d2": 1.0}}) == pytest.approx(
         (1 / np.log2(3) + 1) / 2
     )
+
+
+def test_a_deeper_search_leaves_out_fewer_blocks():
+    documents, queries = draw(4000, 0, per_row=8), draw(30, 1, per_row=12)
+    index, exact = Index.build(documents), rank_exactly(queries, documents, 300)
+    shallow, deep = (recall(index.search(queries, 300, **how)[0], exact) for how in ({"heap_factor": 0.7}, {}))
+    assert deep > 0.999 > shallow
