@@ -146,6 +146,22 @@ class Experiment:
         keys = {name: self._key_of(name) for name, source in self.config.sources.items() if source.tokenizer}
         return {name: Node("convert", key, f"artifacts/checkpoint/{name}-{key}", name) for name, key in keys.items()}
 
+    def check_files(self) -> None:
+        """Whether the user's own files and folders, as far as this experiment reads them, are there.
+
+        Raises:
+            MilcoError: one is not.
+        """
+        config = self.config
+        models, stage_2 = config.model, config.distill
+        named = [*config.used_datasets(), models.multilingual_encoder_checkpoint, models.lsr_encoder_checkpoint]
+        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer]
+        for name in [name for name in named if name in config.sources]:  # some of them may be words, such as none
+            for source in filter(None, (name, config.sources[name].tokenizer)):
+                place = config.sources[source].local_path
+                if place and not place.exists():
+                    raise MilcoError(f"sources.{source}.uri: {str(place)!r} does not exist (seen from {Path.cwd()})")
+
     def source(self, name: str) -> str:
         """Where a source lies on this machine, fetched or the user's own."""
         local = self.config.sources[name].local_path

@@ -29,7 +29,7 @@ rule align:
     message:
         "Stage 1: alignment"
     shell:
-        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " align --config {params.config} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
-        " --encoder {input.encoder} --lsr {input.lsr} --output {output}"
+        " --encoder {input.encoder:q} --lsr {input.lsr:q} --output {output}"

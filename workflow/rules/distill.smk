@@ -28,7 +28,7 @@ rule distill:
     message:
         "Stage 2: distillation"
     shell:
-        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
-        " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start}"
-        " --lsr {input.lsr} --output {output}"
+        " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start:q}"
+        " --lsr {input.lsr:q} --output {output}"

@@ -22,7 +22,7 @@ rule encode:
         "encode the test collections with {wildcards.system}, {wildcards.shard}"
     shell:
         "python -m milco.stages encode --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
-        " --model {input.model} --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
+        " --model {input.model:q} --corpora {input.corpora} --output {output} 2>&1 | tee {log}"
 
 
 rule merge:
@@ -64,7 +64,7 @@ rule evaluate:
         "measure {wildcards.system}"
     shell:
         "python -m milco.stages evaluate --config {params.config} --system {wildcards.system} --corpora {input.corpora}"
-        " --encoder {input.encoder} {params.vectors} --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder:q} {params.vectors} --output {output} 2>&1 | tee {log}"
 
 
 rule index:

@@ -34,7 +34,7 @@ rule convert:
     message:
         "turn the 4-bit file of {wildcards.name} into a transformers checkpoint"
     shell:
-        "python -m milco.stages convert --binary {input.binary} --tokenizer {input.tokenizer} --output {output} 2>&1 | tee {log}"
+        "python -m milco.stages convert --binary {input.binary:q} --tokenizer {input.tokenizer:q} --output {output} 2>&1 | tee {log}"
 
 
 rule corpora:
@@ -52,7 +52,7 @@ rule corpora:
     params:
         config=settings("corpora"),
         sources=named("source", "corpora", texts),
-        encoder=lambda wildcards, input: f"--encoder {input.encoder}" if input.encoder else "",
+        encoder=lambda wildcards, input: f"--encoder {shlex.quote(input.encoder)}" if input.encoder else "",
     message:
         "parallel text, known items and test collections"
     shell:

@@ -4,6 +4,8 @@
 #   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
 #               every key). Here it replaces the one number that it names. Rests on snakemake.cli.parse_args,
 #               workflow.resource_settings and the type Resource.
+#   files       Snakemake names a missing file, but not the key that names it. Not looked for where a job runs, which may
+#               read less. Rests on workflow.is_main_process.
 #   targets     A rule with wildcards is no target, so that `snakemake align` would be refused; --forcerun, --until and
 #               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
@@ -16,6 +18,13 @@ import shutil
 
 from snakemake.cli import parse_args
 from snakemake.resources import Resource, Resources
+
+if workflow.is_main_process:
+    try:
+        for experiment in EXPERIMENTS.values():
+            experiment.check_files()
+    except MilcoError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def said_by_profile():

@@ -33,7 +33,7 @@ rule report:
         "python -m milco.stages report --config {params.config} --corpora {input.corpora} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
         " --triples {input.triples}"
-        " --published {params.published}"
+        " --published {params.published:q}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"
 
@@ -61,7 +61,7 @@ rule ablations:
     message:
         "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
     shell:
-        "python -m milco.stages ablations {params.experiments} --published {params.published}"
+        "python -m milco.stages ablations {params.experiments} --published {params.published:q}"
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"
 
 
@@ -112,7 +112,7 @@ rule card:
         "model card of {wildcards.experiment}: {output}"
     shell:
         "python -m milco.stages card --config {params.config} --corpora {input.corpora} --model {input.model}"
-        " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation}"
+        " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation:q}"
         " --output {output} 2>&1 | tee {log}"
 
 

@@ -27,7 +27,7 @@ rule teacher:
     shell:
         "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
-        " teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher} --output {output}"
+        " teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher:q} --output {output}"
 
 
 rule mine:
@@ -49,9 +49,11 @@ rule mine:
     params:
         config=settings("mine"),
         sources=named("source", "mine", triple_texts),
-        models=lambda wildcards, input: [f"--{name} {input[name]}" for name in ("miner", "scorer") if input[name]],
+        models=lambda wildcards, input: [
+            f"--{name} {shlex.quote(input[name])}" for name in ("miner", "scorer") if input[name]
+        ],
     message:
         "distillation triples with hard negatives"
     shell:
-        "python -m milco.stages mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher}"
+        "python -m milco.stages mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher:q}"
         " {params.sources} {params.models} --output {output} 2>&1 | tee {log}"

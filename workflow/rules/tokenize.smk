@@ -19,7 +19,7 @@ rule tokenize:
     message:
         "token cache of the parallel text"
     shell:
-        "python -m milco.stages tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder}"
+        "python -m milco.stages tokenize --config {params.config} --corpora {input.corpora} --encoder {input.encoder:q}"
         " --workers {threads} --output {output} 2>&1 | tee {log}"
 
 
@@ -41,5 +41,5 @@ rule pack:
     message:
         "token cache of the triples"
     shell:
-        "python -m milco.stages pack --config {params.config} --triples {input.triples} --tokenizer {input.tokenizer}"
+        "python -m milco.stages pack --config {params.config} --triples {input.triples} --tokenizer {input.tokenizer:q}"
         " --workers {threads} --output {output} 2>&1 | tee {log}"
