@@ -9,7 +9,8 @@ What it writes into its output folder:
     collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
     held_out.parquet      digest: of every string that must not be trained on, see milco/data/held_out.py
     statistics.json       how many pairs each dataset gave, why others were dropped, warnings where one reason took most
-                          of a language, and (size, how many) of the families: pairs that share an English text
+                          of a language, and (size, how many) of the families: pairs that share an English text. Where a
+                          language has no pair, it is all that is left: OUTPUT.statistics.json, beside the folder
 
 Run by rule `corpora`:
     python -m milco.stages corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
@@ -126,13 +127,15 @@ def build(config: Config, sources: dict[str, Path], output: Path, encoder: Path 
         encoder: checkpoint of the multilingual encoder, whose tokens are counted where documents are cut into chunks.
     """
     inputs = [{name: content(path) for name, path in sources.items()}, content(encoder) if encoder else None]
+    aside = output.with_name(f"{output.name}.statistics.json")
     with finished_folder(output, [Experiment(config).corpora.key, *inputs, made_with()]) as folder:
         if not (folder / "statistics.json").exists():  # the last that is written
-            _build(config, sources, folder, encoder)
+            _build(config, sources, folder, encoder, aside)
+    aside.unlink(missing_ok=True)
     shutil.rmtree(output / STAGED, ignore_errors=True)
 
 
-def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None) -> None:
+def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None, aside: Path) -> None:
     items = pd.concat(
         [
             home_assistant.items(sources[name], config.languages, config.corpora, config.seed)
@@ -184,11 +187,16 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
     warnings = [line for name, found in counts.items() for line in warnings_of(name, found, read[name])]
     for line in warnings:
         print(f"warning: {line}")
+    said = {"datasets": datasets, "warnings": warnings, "items": len(train), "items held out": len(known) - len(train)}
     empty = sorted(set(config.languages) - {"en"} - set(statistics["pairs"]))
     if empty and SEVERAL not in statistics["pairs"]:
+        write_json(aside, {**statistics, **said})
         lost = ", ".join(_without_a_pair(language, counts) for language in empty)
-        raise MilcoError(f"languages: no training pair in {lost}; drop them or add a dataset")
-    said = {"datasets": datasets, "warnings": warnings, "items": len(train), "items held out": len(known) - len(train)}
+        whole = "; ".join(f"{name}: {counted(numbers)}" for name, numbers in datasets.items())
+        raise MilcoError(
+            f"languages: no training pair in {lost}; drop them or add a dataset. "
+            f"What became of all pairs is in {aside} ({whole})"
+        )
     write_json(output / "statistics.json", {**statistics, **said})
 
 
