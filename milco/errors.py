@@ -1,10 +1,24 @@
 """The one error that a user of the programs is meant to read, and how launch.sh comes to repeat it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class MilcoError(Exception):
     """Something in the user's settings, data or machine is wrong; the message says what, where and what to do."""
+
+
+@contextmanager
+def about_source(name: str, path: Path) -> Iterator[None]:
+    """Let an error that begins with the place of a source begin with the key that says it."""
+    try:
+        yield
+    except MilcoError as error:
+        if not str(error).startswith(str(path)):
+            raise
+        raise MilcoError(f"sources.{name}.uri: {error}") from error
 
 
 def leave_last_words(message: str) -> None:

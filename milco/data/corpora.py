@@ -33,7 +33,7 @@ from milco.data.beir import Collection, Documents, stream_collection, write_coll
 from milco.data.pairs import Pair, write_pairs
 from milco.data.tables import PAIR_COLUMNS, read_batches
 from milco.environment import made_with
-from milco.errors import MilcoError
+from milco.errors import MilcoError, about_source
 from milco.experiments import Experiment
 from milco.files import content, finished_folder, write_json
 from milco.languages import SEVERAL, normal
@@ -154,7 +154,9 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
                 raise MilcoError(f"two collections have the name {collection.name}; rename one of their sources")
             shared = before is not None and before.documents is collection.documents
             same = folder / before.name if before and shared else None
-            write_collection(collection, folder / collection.name, split, same)
+            source = collection.about["source"]
+            with about_source(source, sources[source]):  # a user's documents are read just now
+                write_collection(collection, folder / collection.name, split, same)
             written = held_out.strings_of(folder / collection.name, split, config.corpora.decontaminate)
             forbidden |= held_out.digests(written)
             before = collection
@@ -227,7 +229,8 @@ def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:
             tables = read_batches(source, dataset, name, PAIR_COLUMNS)
             # a hole is an empty text, and dropped as one
             found = chain.from_iterable(table.fillna("").itertuples(index=False, name=None) for table in tables)
-    yield from tqdm(found, desc=name, unit="pair", mininterval=2)
+    with about_source(name, source):
+        yield from tqdm(found, desc=name, unit="pair", mininterval=2)
 
 
 def _collections(
@@ -239,7 +242,8 @@ def _collections(
         match source.format:
             case "beir":
                 about = {"query_language": source.language, "document_language": source.document_language}
-                found = iter([replace(stream_collection(sources[name], split), name=name, about=about)])
+                with about_source(name, sources[name]):
+                    found = iter([replace(stream_collection(sources[name], split), name=name, about=about)])
             case "mteb":
                 found = mteb_tasks.read_task(name, source, sources[name])
             case _:

@@ -38,7 +38,7 @@ from milco.data import held_out
 from milco.data.beir import read_collection, read_jsonl
 from milco.data.corpora import HELD_OUT, KEPT, counted
 from milco.data.tables import TRIPLE_COLUMNS, read_batches
-from milco.errors import MilcoError
+from milco.errors import MilcoError, about_source
 from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
 from milco.evaluation.search import top_k
@@ -83,11 +83,13 @@ def mine(
     def tables(name: str) -> Iterator[pd.DataFrame]:
         match config.sources[name].format:
             case "triples":
-                yield from read_triples(sources[name], config, name, held_out.read(corpora), counts[name])
+                with about_source(name, sources[name]):
+                    yield from read_triples(sources[name], config, name, held_out.read(corpora), counts[name])
                 return
             case "beir":
                 assert model  # the settings are valid
-                table = mine_collection(name, sources[name], corpora, config, model)
+                with about_source(name, sources[name]):
+                    table = mine_collection(name, sources[name], corpora, config, model)
             case _:
                 table = mine_items(pd.read_parquet(corpora / "items.parquet"), corpora, teacher, config, model)
         counts[name][KEPT] = len(table)

@@ -618,9 +618,16 @@ def test_failed_build_leaves_no_result_and_a_rerun_succeeds(own, tmp_path):
     settings, judgements = own_settings(tmp_path / "own"), own["exam"] / "qrels" / "test.tsv"
     good = judgements.read_text(encoding="utf-8")
     judgements.write_text(good + "q\tnowhere\t1\n", encoding="utf-8")
-    with pytest.raises(MilcoError, match=r"test\.tsv:3: "):
+    with pytest.raises(MilcoError, match=r"^sources\.exam\.uri: /.*test\.tsv:3: "):
         corpora.build(settings, own, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     judgements.write_text(good, encoding="utf-8")
     corpora.build(settings, own, tmp_path / "out")
     assert (tmp_path / "out" / "parallel.parquet").is_file()
+
+
+def test_what_is_wrong_with_pairs_is_said_with_the_key_of_their_source(own, tmp_path):
+    with own["web"].open("a", encoding="utf-8") as table:
+        table.write("only one field\n")
+    with pytest.raises(MilcoError, match=r"^sources\.web\.uri: /.*web\.tsv:\d+: "):
+        corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
