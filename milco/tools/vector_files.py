@@ -6,7 +6,6 @@ a folder     part-000000.safetensors, … (data/vectors.py), and vocabulary.json
 
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
