@@ -205,6 +205,12 @@ class Evaluate(Strict):
     encode_shards: Count = Field(
         1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
     )
+    documents_at_a_time: Count = Field(
+        65_536,
+        description="Documents that exact search and BM25 hold in memory at a time, with 24 bytes for each of their "
+        "terms. A collection of any size is searched so, and any number gives the same result.",
+        json_schema_extra=Layout,
+    )
     bf16: bool = Field(False, description="Encode in bfloat16; false: float32.")
     source_weights: list[Annotated[float, Field(gt=0)]] = Field(
         [], description="Further systems: Stage 2 whose source view counts so much beside its pivot view (paper: α)."

@@ -12,10 +12,11 @@ import json
 import os
 import re
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,7 @@ class Collection:
 
     def texts_to_find(self, depth: int) -> int:
         """How many texts a search must find for `depth` documents to be among them, whatever texts they are."""
-        if self.about.get("chunked"):
-            depth = sum(nlargest(depth, Counter(self.judged_ids()).values()))
-        return depth + bool(self.about.get("ignore_identical_ids"))
+        return depth_of_search(depth, self.about, self.judged_ids())
 
     def texts(self, documents: str = "all") -> Iterator[str]:
         """Every query, and `all` documents, those with a grade above 0 (`relevant`), or none (`queries`)."""
@@ -91,6 +90,13 @@ class Collection:
             for judged, text in zip(self.judged_ids(), self.documents.values(), strict=True):
                 if judged in wanted:
                     yield text
+
+
+def depth_of_search(depth: int, about: dict[str, Any], judged_ids: Iterable[str]) -> int:
+    """`Collection.texts_to_find`, where the chunks of a document stand in a row, as they do in a file."""
+    if about.get("chunked"):
+        depth = sum(nlargest(depth, (sum(1 for _ in chunks) for _, chunks in groupby(judged_ids))))
+    return depth + bool(about.get("ignore_identical_ids"))
 
 
 def relevant_documents(qrels: dict[str, dict[str, int]]) -> set[str]:

@@ -40,7 +40,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray], ids: list[str], metadata: 
 
 def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[str]]:
     """Read what `save_vectors` or `save_dense` wrote: rows (CSR or N×d) and their ids."""
-    ids = path.with_suffix(".ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ids = load_ids(path)
     with safe_open(path, "np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
         columns = _columns(file)
@@ -49,8 +49,15 @@ def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[
         raise MilcoError(f"{path}: {rows} rows but {len(ids)} ids beside it; delete both and encode again")
     if "vectors" in found:
         return found["vectors"], ids
-    cells = (found["values"], found["indices"].astype(np.int64), found["indptr"])
+    small = max(columns[0], len(found["values"])) <= np.iinfo(np.int32).max  # half the memory, and quicker
+    kind = np.int32 if small else np.int64
+    cells = (found["values"], found["indices"].astype(kind), found["indptr"].astype(kind))
     return scipy.sparse.csr_array(cells, shape=(rows, columns[0])), ids
+
+
+def load_ids(path: Path) -> list[str]:
+    """The ids of the rows of `path` alone."""
+    return path.with_suffix(".ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def pivot_columns(path: Path) -> int | None:

@@ -4,7 +4,9 @@ Run by rule `prune`:  python -m milco.stages prune --config FILE --corpora FOLDE
 """
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import ir_measures
@@ -13,12 +15,11 @@ import scipy.sparse
 from tqdm import tqdm
 
 from milco.config import Config
-from milco.data.beir import Collection, read_collection
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.evaluate import depth_of, measure, run_of
-from milco.evaluation.index import Index
-from milco.evaluation.lookup import Vectors
-from milco.evaluation.search import rank_exactly
+from milco.evaluation.index import Index, parts
+from milco.evaluation.lookup import StoredCollection, Vectors, read_stored
+from milco.evaluation.search import Search, scorer
 from milco.files import finished_file
 from milco.modeling.pruning import ALL, prune
 
@@ -38,59 +39,84 @@ def sweep(config: Config, collections: Path, vectors: Path, output: Path) -> Non
     """
     found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections)
     shared = defaultdict(list)  # collections over the same documents share an index
-    for collection in (read_collection(collections / name) for name in comparison.collections):
-        shared[tuple(collection.documents.values())].append(collection)
+    for collection in read_stored(collections / name for name in comparison.collections):
+        shared[collection.places.fingerprint].append(collection)
     budgets = [("documents", budget) for budget in _named(settings.top_k, settings.mass)]
     budgets += [("queries", budget) for budget in _named(settings.query_top_k, settings.query_mass)]
     rows: list[dict] = []
-    with tqdm(total=len(shared) * len(budgets), desc="prune") as bar:
-        for group in shared.values():
-            documents = found.of("documents", group[0].documents.values())
-            full = documents, *_index(documents)
-            for side, budget in budgets:
-                kept = full
-                if side == "documents" and budget != "none":
-                    pruned = prune(documents, budget)
-                    kept = pruned, *_index(pruned)
-                for collection in group:
-                    queries = found.of("queries", collection.queries.values())
-                    asked = prune(queries, budget) if side == "queries" else queries
-                    cut = asked if side == "queries" else kept[0]
-                    about = {"side": side, "budget": budget, "collection": collection.name}
-                    about |= {name: collection.about[name] for name in LANGUAGES.values()}
-                    about |= {"measure": comparison.measure}
-                    figures = _figures(comparison.measure, collection, asked, *kept)
-                    rows.append({**about, "active": cut.nnz / cut.shape[0], **figures})
-                bar.update()
+    for group in shared.values():
+        rows += _sweep(group, found, budgets, comparison.measure, settings.documents_at_a_time)
     with finished_file(output) as draft:
         pd.DataFrame(rows, columns=COLUMNS).to_parquet(draft, index=False)
 
 
+class Trial:
+    """Queries of a collection, pruned or not, and what they find in documents that are pruned or not."""
+
+    def __init__(self, collection: StoredCollection, queries: scipy.sparse.csr_array, depth: int):
+        self.collection, self.depth = collection, depth
+        self.exact, self.milliseconds = Search(queries, depth), 0.0
+
+
+def _sweep(
+    group: list[StoredCollection], vectors: Vectors, budgets: list[tuple[str, str]], name: str, size: int
+) -> Iterator[dict]:
+    """Rows of collections over the same documents, which are read once for exact search and once for the indexes."""
+    wanted = ir_measures.parse_measure(name)
+    # by budget of the documents, then by side and budget of the row: all rows of queries ask the documents as they are
+    trials: dict[str, dict[tuple[str, str], list[Trial]]] = defaultdict(lambda: defaultdict(list))
+    for collection in group:
+        queries, depth = vectors.of("queries", collection.queries.values()), collection.texts_to_find(depth_of(wanted))
+        for side, budget in budgets:
+            asked = prune(queries, budget) if side == "queries" else queries
+            trials[budget if side == "documents" else "none"][side, budget].append(Trial(collection, asked, depth))
+    terms: Counter[str] = Counter()
+    for places, rows in vectors.blocks("documents", group[0].places, size):
+        for budget, asking in trials.items():
+            kept = prune(rows, budget)
+            score = scorer(kept)
+            terms[budget] += kept.nnz
+            for trial in chain(*asking.values()):
+                trial.exact.add(places, score)
+    sizes = _ask_indexes(vectors, group[0], trials)
+    for side, budget in budgets:
+        pruned = budget if side == "documents" else "none"
+        for trial in trials[pruned][side, budget]:
+            collection, queries = trial.collection, trial.exact.queries
+            rankings = trial.exact.rankings()
+            run = run_of(collection, rankings, collection.judged_ids(rankings), depth_of(wanted))
+            documents = len(collection.places)
+            yield {
+                "side": side,
+                "budget": budget,
+                "collection": collection.name,
+                **{language: collection.about[language] for language in LANGUAGES.values()},
+                "measure": name,
+                "active": queries.nnz / queries.shape[0] if side == "queries" else terms[pruned] / documents,
+                "value": float(measure(collection.qrels, run, [wanted]).value.mean()),
+                "bytes": sizes[pruned] / documents,
+                "milliseconds": trial.milliseconds,
+            }
+
+
+def _ask_indexes(
+    vectors: Vectors, collection: StoredCollection, trials: dict[str, dict[tuple[str, str], list[Trial]]]
+) -> dict[str, int]:
+    """Ask an index of the documents for each budget of theirs; its parts are asked one after the other, and their times
+    added. Returns the bytes on disk."""
+    sizes: Counter[str] = Counter()
+    for places, rows in parts(vectors, collection.places):
+        for budget, asking in tqdm(trials.items(), desc=f"prune {collection.name}"):
+            index = Index.build(prune(rows, budget), places)
+            with tempfile.TemporaryDirectory() as folder:
+                sizes[budget] += index.save(Path(folder) / "pruned")
+            for trial in chain(*asking.values()):
+                trial.milliseconds += index.search(trial.exact.queries, trial.depth)[1]
+    return sizes
+
+
 def _named(top_k: list[int], mass: list[float]) -> list[str]:
     return ["none", *(f"top-k {k}" for k in top_k), *(f"mass {share:g}" for share in mass)]
-
-
-def _index(documents: scipy.sparse.csr_array) -> tuple[Index, float]:
-    """An index and its bytes per document on disk."""
-    index = Index.build(documents)
-    with tempfile.TemporaryDirectory() as folder:
-        return index, index.save(Path(folder) / "pruned") / documents.shape[0]
-
-
-def _figures(
-    name: str,
-    collection: Collection,
-    queries: scipy.sparse.csr_array,
-    documents: scipy.sparse.csr_array,
-    index: Index,
-    size: float,
-) -> dict[str, float]:
-    wanted = ir_measures.parse_measure(name)
-    depth = collection.texts_to_find(depth_of(wanted))
-    run = run_of(collection, rank_exactly(queries, documents, depth), depth_of(wanted))
-    _, milliseconds = index.search(queries, depth)
-    value = measure(collection.qrels, run, [wanted]).value.mean()
-    return {"value": float(value), "bytes": size, "milliseconds": milliseconds}
 
 
 def means(rows: pd.DataFrame) -> pd.DataFrame:

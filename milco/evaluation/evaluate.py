@@ -9,11 +9,10 @@ Run by rule `evaluate`:
         --output FOLDER
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-import bm25s
 import ir_measures
 import numpy as np
 import pandas as pd
@@ -25,14 +24,15 @@ from milco.config import Config
 from milco.data.beir import Collection
 from milco.data.trec import Run, write_run
 from milco.errors import MilcoError
-from milco.evaluation.lookup import Vectors, collections_of
-from milco.evaluation.search import Ranking, rank_exactly
+from milco.evaluation.bm25 import Bm25
+from milco.evaluation.lookup import StoredCollection, Vectors, collections_of
+from milco.evaluation.search import Block, Ranking, rank_blocks
 from milco.files import finished_folder, write_json
-from milco.modeling.checkpoints import load
 
 MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
 WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
-Search = Callable[[Collection, int], tuple[list[Ranking], dict[str, float]]]
+Search = Callable[[StoredCollection, int], tuple[list[Ranking], dict[str, float]]]
+Names = Sequence[str] | Mapping[int, str]  # ids of documents by their places
 
 
 def measure(qrels: dict[str, dict[str, int]], run: Run, measures: Sequence = (MAIN,)) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def mean_ndcg(qrels: dict[str, dict[str, int]], run: Run) -> float:
     return float(measure(qrels, run).value.mean())
 
 
-def as_run(rankings: list[Ranking], queries: Iterable[str], documents: list[str]) -> Run:
+def as_run(rankings: list[Ranking], queries: Iterable[str], documents: Names) -> Run:
     """Rankings of rows, best first → {query id: {document id: score}}. Of rows with the same id the best counts. A
     query that found nothing has an empty entry."""
     run: Run = {}
@@ -69,9 +69,9 @@ def as_run(rankings: list[Ranking], queries: Iterable[str], documents: list[str]
     return run
 
 
-def run_of(collection: Collection, rankings: list[Ranking], depth: int) -> Run:
+def run_of(collection: Collection | StoredCollection, rankings: list[Ranking], judged_ids: Names, depth: int) -> Run:
     """The `depth` best documents of each query, from rankings of `collection.texts_to_find(depth)` texts."""
-    run = as_run(rankings, collection.queries, collection.judged_ids())
+    run = as_run(rankings, collection.queries, judged_ids)
     if collection.about.get("ignore_identical_ids"):
         for query, found in run.items():
             found.pop(query, None)
@@ -86,9 +86,13 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         vectors: what `encode` wrote; None for bm25.
         encoder: checkpoint of the multilingual encoder, whose tokenizer BM25 uses.
     """
-    weight = config.mixes().get(system, 1.0)
-    search = _bm25(encoder, config.trusts("dense")) if vectors is None else _vector_search(Vectors(vectors), weight)
     with finished_folder(output) as folder:
+        size = config.evaluate.documents_at_a_time
+        search: Search
+        if vectors is None:
+            search = Bm25(encoder, config.trusts("dense"), size, folder).search
+        else:
+            search = _vector_search(Vectors(vectors), config.mixes().get(system, 1.0), size)
         (folder / "runs").mkdir()
         measures, statistics = [], []
         for collection in tqdm(collections_of(system, collections), desc=f"evaluate {system}"):
@@ -97,7 +101,7 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
             try:
                 rankings, found = search(collection, collection.texts_to_find(depth))
                 statistics.append({"collection": collection.name, **found})
-                run = run_of(collection, rankings, depth)
+                run = run_of(collection, rankings, collection.judged_ids(rankings), depth)
                 rows = measure(collection.qrels, run, wanted)
             except Exception as error:
                 raise MilcoError(f"{system} on collection {collection.name}: {error}") from error
@@ -109,55 +113,50 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
         write_json(folder / "statistics.json", statistics)
 
 
-def matrices(vectors: Vectors, collection: Collection, source_weight: float = 1.0):
-    """Rows of a collection's queries and documents.
+def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:
+    """Exact search over vectors; beside the rankings the mean active dimensions and the share of empty texts.
 
     Args:
         source_weight: what the source view counts in a score beside the pivot view; with 0 its columns are left out.
+        size: documents in memory at a time.
     """
-    queries = vectors.of("queries", collection.queries.values())
-    documents = vectors.of("documents", collection.documents.values())
-    if source_weight == 0:
-        return queries[:, : vectors.pivot_columns], documents[:, : vectors.pivot_columns]
-    if source_weight != 1:
-        queries.data[queries.indices >= vectors.pivot_columns] *= source_weight
-    return queries, documents
 
-
-def _vector_search(vectors: Vectors, source_weight: float) -> Search:
-    """Exact search over vectors; beside the rankings the mean active dimensions and the share of empty texts."""
-
-    def search(collection: Collection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
-        queries, documents = matrices(vectors, collection, source_weight)
-        found: dict[str, float] = {}
-        for side, rows in (("query", queries), ("document", documents)):
-            if scipy.sparse.issparse(rows):
-                active = np.diff(rows.indptr)
-                found |= {f"active_{side}": float(active.mean()), f"empty_{side}": float((active == 0).mean())}
-        return rank_exactly(queries, documents, depth), found
+    def search(collection: StoredCollection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
+        queries = vectors.of("queries", collection.queries.values())
+        blocks = vectors.blocks("documents", collection.places, size)
+        if source_weight == 0:
+            queries = queries[:, : vectors.pivot_columns]
+            blocks = ((places, rows[:, : vectors.pivot_columns]) for places, rows in blocks)
+        elif source_weight != 1:
+            queries.data[queries.indices >= vectors.pivot_columns] *= source_weight
+        active = {"query": Active(), "document": Active()}
+        active["query"].add(queries)
+        found = rank_blocks(queries, active["document"].watched(blocks), depth)
+        return found, {name: value for side, seen in active.items() for name, value in seen.figures(side).items()}
 
     return search
 
 
-def _bm25(encoder: Path, trust: bool) -> Search:
-    """BM25 over the pieces of the multilingual tokenizer, which cuts every script into words of a kind."""
-    from transformers import AutoTokenizer  # the one system for which a model's package is loaded
+class Active:
+    """How many terms some sparse rows have; dense ones have none that count."""
 
-    tokenizer = load(AutoTokenizer, encoder, trust)
+    def __init__(self) -> None:
+        self.texts = self.terms = self.empty = 0
 
-    def pieces(texts: list[str]) -> list[list[str]]:
-        ids = tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"]
-        return [[str(piece) for piece in text] for text in ids]
+    def add(self, rows) -> None:
+        if scipy.sparse.issparse(rows):
+            terms = np.diff(rows.indptr)
+            self.texts += len(terms)
+            self.terms += int(terms.sum())
+            self.empty += int((terms == 0).sum())
 
-    def search(collection: Collection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
-        retriever = bm25s.BM25()
-        retriever.index(pieces(list(collection.documents.values())), show_progress=False)
-        queries, depth = pieces(list(collection.queries.values())), min(depth, len(collection.documents))
-        found, scores = retriever.retrieve(queries, k=depth, show_progress=False)
-        rankings = [
-            [(int(place), float(score)) for place, score in zip(*row, strict=True) if score > 0]
-            for row in zip(found, scores, strict=True)
-        ]
-        return rankings, {}
+    def watched(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        for places, rows in blocks:
+            self.add(rows)
+            yield places, rows
 
-    return search
+    def figures(self, side: str) -> dict[str, float]:
+        """Mean active dimensions and the share of texts without any; nothing of dense vectors."""
+        if not self.texts:
+            return {}
+        return {f"active_{side}": self.terms / self.texts, f"empty_{side}": self.empty / self.texts}

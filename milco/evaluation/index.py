@@ -2,10 +2,12 @@
 
 Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
 
-Run by rule `index`:  python -m milco.stages index --corpora FOLDER --vectors FOLDER --output FOLDER
+Run by rule `index`:  python -m milco.stages index --config FILE --corpora FOLDER --vectors FOLDER --output FOLDER
 """
 
 import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ import scipy.sparse
 import seismic
 from tqdm import tqdm
 
-from milco.evaluation.evaluate import DEPTH, matrices, mean_ndcg, run_of
-from milco.evaluation.lookup import Vectors, collections_of
-from milco.evaluation.search import Ranking, rank_exactly
+from milco.config import Config
+from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
+from milco.evaluation.lookup import Places, Vectors, collections_of
+from milco.evaluation.search import Ranking, rank_blocks
 from milco.files import finished_folder
 
 QUERY_CUT = 64
 HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to so deep, 0 of deeper ones; docs/index.md says what they find
+DOCUMENTS = 1_000_000  # of one part of an index
 
 
 class Index:
@@ -37,14 +41,18 @@ class Index:
         self.seismic, self.columns = seismic_index, columns
 
     @classmethod
-    def build(cls, documents: scipy.sparse.csr_array) -> "Index":
-        """Index documents; those without any term can never be found and are left out."""
+    def build(cls, documents: scipy.sparse.csr_array, places: Iterable[int] | None = None) -> "Index":
+        """Index documents; those without any term can never be found and are left out.
+
+        Args:
+            places: numbers by which the documents are found; by default those of their rows.
+        """
         rows = documents.sorted_indices()
-        columns, places = np.unique(rows.indices, return_inverse=True)
+        columns, numbers = np.unique(rows.indices, return_inverse=True)
         dataset = seismic.SeismicDatasetLV()
-        names = [str(row) for row in range(rows.shape[0])]
+        names = [str(place) for place in (range(rows.shape[0]) if places is None else places)]
         dataset.add_documents_by_id(
-            names, places.astype(np.int64), rows.data.astype(np.float32), rows.indptr.astype(np.int64)
+            names, numbers.astype(np.int64), rows.data.astype(np.float32), rows.indptr.astype(np.int64)
         )
         return cls(seismic.SeismicIndexLV.build_from_dataset(dataset, num_threads=1), columns.astype(np.int64))
 
@@ -88,45 +96,65 @@ class Index:
         return cls(seismic.SeismicIndexLV.load(f"{path}.index.seismic"), np.load(f"{path}.columns.npy"))
 
 
-def build_all(collections: Path, vectors: Path, output: Path) -> None:
+def parts(vectors: Vectors, places: Places) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
+    """Documents as they are indexed, so many at a time that one machine can: their places, ascending, and rows."""
+    for found, rows in vectors.blocks("documents", places, DOCUMENTS):
+        order = np.argsort(found)
+        yield found[order], rows[order]
+
+
+def best_of(found: list[list[Ranking]], k: int) -> list[Ranking]:
+    """The k best documents of each query in all parts of an index, from the rankings of each part."""
+    return [sorted(chain(*rankings), key=lambda hit: -hit[1])[:k] for rankings in zip(*found, strict=True)]
+
+
+def build_all(config: Config, collections: Path, vectors: Path, output: Path) -> None:
     """Index every test collection and measure each index, read back from disk, beside exact search.
 
-    Collections over the same documents share an index. Writes `{index}.index.seismic` and seismic.parquet:
-    collection, index, documents, bytes, build_seconds, milliseconds (per query), recall (share of the exact 10 best
-    that the index finds; of chunks as many as hold the 10 best documents), nDCG@10 of both.
+    Collections over the same documents share an index, and one of more than `DOCUMENTS` has several parts, which are
+    searched one after the other. Writes `{index}-{part}.index.seismic` and seismic.parquet: collection, index,
+    documents, parts, bytes, build_seconds, milliseconds (per query), recall (share of the exact 10 best that the index
+    finds; of chunks as many as hold the 10 best documents), nDCG@10 of both.
     """
     found = Vectors(vectors)
     rows = []
-    made: dict[tuple[str, ...], dict] = {}
+    made: dict[str, dict] = {}
     with finished_folder(output) as folder:
         for collection in tqdm(collections_of("distill", collections), desc="index"):
-            queries, documents = matrices(found, collection)
-            texts = tuple(collection.documents.values())
+            texts = collection.places.fingerprint
             if texts not in made:
-                made[texts] = _build(documents, folder / collection.name)
-            depth = collection.texts_to_find(DEPTH)
-            rankings, milliseconds = Index.load(folder / made[texts]["index"]).search(queries, depth)
-            exact = rank_exactly(queries, documents, depth)
+                made[texts] = _build(parts(found, collection.places), folder / collection.name)
+            queries, depth = found.of("queries", collection.queries.values()), collection.texts_to_find(DEPTH)
+            paths = [folder / f"{made[texts]['index']}-{part:03}" for part in range(made[texts]["parts"])]
+            answers = [Index.load(path).search(queries, depth) for path in paths]
+            rankings = best_of([hits for hits, _ in answers], depth)
+            blocks = found.blocks("documents", collection.places, config.evaluate.documents_at_a_time)
+            exact = rank_blocks(queries, blocks, depth)
+            names = collection.judged_ids([*rankings, *exact])
             rows.append(
                 {
                     "collection": collection.name,
-                    "documents": len(collection.documents),
+                    "documents": len(collection.places),
                     **made[texts],
-                    "milliseconds": milliseconds,
+                    "milliseconds": sum(milliseconds for _, milliseconds in answers),
                     "recall": recall(rankings, exact),
-                    "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, DEPTH)),
-                    "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, DEPTH)),
+                    "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, names, DEPTH)),
+                    "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, names, DEPTH)),
                 }
             )
         pd.DataFrame(rows).to_parquet(folder / "seismic.parquet", index=False)
 
 
-def _build(documents: scipy.sparse.csr_array, path: Path) -> dict:
-    """Build and save an index: its name, its size and the time that building took."""
-    started = time.perf_counter()
-    index = Index.build(documents)
-    seconds = time.perf_counter() - started
-    return {"index": path.name, "build_seconds": seconds, "bytes": index.save(path)}
+def _build(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path: Path) -> dict:
+    """Build and save an index: its name, its parts, its size and the time that building took."""
+    made: dict = {"index": path.name, "parts": 0, "build_seconds": 0.0, "bytes": 0}
+    for places, rows in documents:
+        started = time.perf_counter()
+        index = Index.build(rows, places)
+        made["build_seconds"] += time.perf_counter() - started
+        made["bytes"] += index.save(path.with_name(f"{path.name}-{made['parts']:03}"))
+        made["parts"] += 1
+    return made
 
 
 def recall(found: list[Ranking], exact: list[Ranking]) -> float:

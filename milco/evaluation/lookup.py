@@ -2,6 +2,7 @@
 torch."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from milco.data.beir import Collection, read_about, read_collection
-from milco.data.vectors import load_vectors, pivot_columns
+from milco.data.beir import depth_of_search, iter_documents, read_about, read_queries
+from milco.data.vectors import load_ids, load_vectors, pivot_columns
+from milco.errors import MilcoError
+from milco.evaluation.search import Block, Ranking
 from milco.files import finished_folder
 
 SIDES = ("queries", "documents")
@@ -29,9 +32,9 @@ def folders_of(system: str, collections: Path) -> list[Path]:
     return cross_lingual(folders) if system == "dense" else folders
 
 
-def collections_of(system: str, collections: Path) -> Iterator[Collection]:
-    """The same, one in memory at a time."""
-    return map(read_collection, folders_of(system, collections))
+def collections_of(system: str, collections: Path) -> Iterator["StoredCollection"]:
+    """The same, with queries and judgements in memory."""
+    return read_stored(folders_of(system, collections))
 
 
 def cross_lingual(folders: list[Path]) -> list[Path]:
@@ -41,31 +44,130 @@ def cross_lingual(folders: list[Path]) -> list[Path]:
 
 
 def merge(shards: list[Path], output: Path) -> None:
-    """Write the vectors of all shards into one folder of the same form."""
+    """Give the vectors of all shards a second name in one folder of the same form; where a file system knows no links
+    they are copied."""
     with finished_folder(output) as folder:
         for side in SIDES:
             parts = [path for shard in shards for path in sorted(shard.glob(f"{side}-*.safetensors"))]
             for number, path in enumerate(parts):
                 for suffix in (".safetensors", ".ids.txt"):
-                    shutil.copyfile(path.with_suffix(suffix), folder / f"{side}-{number:05}{suffix}")
+                    link_or_copy(path.with_suffix(suffix), folder / f"{side}-{number:05}{suffix}")
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
+
+
+class Places:
+    """The places of texts in a list of them, by the digests that name them in vector files: 12 bytes for each text."""
+
+    def __init__(self, texts: Iterable[str]):
+        digests = np.fromiter((int(text_id(text), 16) for text in texts), np.uint64)
+        self.fingerprint = hashlib.sha256(digests.data).hexdigest()  # the same for the same texts in the same order
+        order = np.argsort(digests)
+        self.digests, self.places = digests[order], order.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def find(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some ids name texts of the list, by number, and their places; once for each of equal texts."""
+        digests = np.array([int(identifier, 16) for identifier in ids], np.uint64)
+        first = np.searchsorted(self.digests, digests, side="left")
+        counts = np.searchsorted(self.digests, digests, side="right") - first
+        numbers = np.repeat(np.arange(len(ids)), counts)
+        ends = np.cumsum(counts)
+        return numbers, self.places[np.arange(len(numbers)) + np.repeat(first - ends + counts, counts)]
 
 
 class Vectors:
-    """What `encode` wrote, looked up by text."""
+    """What `encode` wrote, looked up by text, one file in memory at a time."""
 
     def __init__(self, folder: Path):
-        self.rows: dict = {}
-        self.place: dict[str, dict[str, int]] = {}
-        self.pivot_columns: int | None = None
-        for side in SIDES:
-            paths = sorted(folder.glob(f"{side}-*.safetensors"))
-            parts = [load_vectors(path) for path in paths]
-            self.pivot_columns = pivot_columns(paths[0])
-            stack = np.concatenate if self.pivot_columns is None else scipy.sparse.vstack
-            self.rows[side] = stack([rows for rows, _ in parts])
-            ids = (identifier for _, part in parts for identifier in part)
-            self.place[side] = {identifier: row for row, identifier in enumerate(ids)}
+        self.folder = folder
+        self.paths = {side: sorted(folder.glob(f"{side}-*.safetensors")) for side in SIDES}
+        self.pivot_columns = pivot_columns(self.paths["queries"][0])
 
     def of(self, side: str, texts: Iterable[str]):
         """Rows of some texts, in their order."""
-        return self.rows[side][[self.place[side][text_id(text)] for text in texts]]
+        places = Places(texts)
+        blocks = list(self.blocks(side, places, max(1, len(places))))
+        if not blocks:
+            return load_vectors(self.paths[side][0])[0][:0]
+        ((found, rows),) = blocks
+        return rows[np.argsort(found)]
+
+    def blocks(self, side: str, places: Places, size: int) -> Iterator[Block]:
+        """Places and rows of all texts of a list, `size` of them at a time, in the order of the files.
+
+        Raises:
+            MilcoError: the folder does not have each of the texts once.
+        """
+        waiting: list[Block] = []
+        total = free = 0
+        for path in self.paths[side]:
+            numbers, at = places.find(load_ids(path))
+            if not len(numbers):
+                continue
+            rows, total = load_vectors(path)[0], total + len(numbers)
+            while len(numbers):
+                free = free or size
+                waiting.append((at[:free], rows[numbers[:free]]))
+                numbers, at, free = numbers[free:], at[free:], max(0, free - len(numbers))
+                if not free:
+                    yield _together(waiting)
+                    waiting = []
+        if waiting:
+            yield _together(waiting)
+        if total != len(places):
+            raise MilcoError(f"{self.folder}: vectors of {total} {side} for {len(places)}; delete it and encode again")
+
+
+def _together(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    rows = [rows for _, rows in blocks]
+    stacked = scipy.sparse.vstack(rows, format="csr") if scipy.sparse.issparse(rows[0]) else np.concatenate(rows)
+    return np.concatenate([places for places, _ in blocks]), stacked
+
+
+class StoredCollection:
+    """A test collection whose documents stay on disk: of each, memory holds its place by the digest of its text.
+
+    Args:
+        places: those of the documents, if another collection over the same file has them.
+    """
+
+    def __init__(self, folder: Path, places: Places | None = None):
+        self.folder, self.name, self.about = folder, folder.name, read_about(folder)
+        self.queries, self.qrels = read_queries(folder)
+        self.places = places or Places(self.texts())
+
+    def texts(self) -> Iterator[str]:
+        """The documents, one at a time."""
+        return (text for _, text in iter_documents(self.folder))
+
+    def judged_ids(self, rankings: Iterable[Ranking]) -> dict[int, str]:
+        """Place → id under which a document is judged, of those that were found: a chunk has that of its document."""
+        found = {place for ranking in rankings for place, _ in ranking}
+        return {place: name for place, name in enumerate(self._judged()) if place in found}
+
+    def texts_to_find(self, depth: int) -> int:
+        """As in `Collection`."""
+        return depth_of_search(depth, self.about, self._judged())
+
+    def _judged(self) -> Iterator[str]:
+        chunked = bool(self.about.get("chunked"))
+        return (name.rpartition("#")[0] if chunked else name for name, _ in iter_documents(self.folder))
+
+
+def read_stored(folders: Iterable[Path]) -> Iterator[StoredCollection]:
+    """Collections, one after the other; neighbours over the same file share the places of its documents."""
+    before: StoredCollection | None = None
+    for folder in folders:
+        same = before and (before.folder / "corpus.jsonl").samefile(folder / "corpus.jsonl")
+        before = StoredCollection(folder, before.places if before and same else None)
+        yield before

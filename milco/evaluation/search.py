@@ -1,10 +1,17 @@
-"""Exact search over sparse or dense vectors."""
+"""Exact search over sparse or dense vectors, one block of documents after the other."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import scipy.sparse
 
 Ranking = list[tuple[int, float]]
-QUERIES_AT_A_TIME = 256
+Block = tuple[np.ndarray, scipy.sparse.csr_array | np.ndarray]  # places of documents in their collection, their rows
+Scorer = Callable[..., Iterator[np.ndarray]]
+DOCUMENTS_AT_A_TIME = 65_536
+CELLS = 2**20  # scores of one sparse product
+TILE = 256, 1024  # queries and documents of one dense product
 
 
 def rank_exactly(queries, documents, k: int) -> list[Ranking]:
@@ -17,21 +24,95 @@ def rank_exactly(queries, documents, k: int) -> list[Ranking]:
     Returns:
         Per query (document row, score) pairs; equal scores in document order.
     """
-    found = []
-    transposed = documents.T.tocsc() if scipy.sparse.issparse(documents) else documents.T
-    for start in range(0, queries.shape[0], QUERIES_AT_A_TIME):
-        scores = queries[start : start + QUERIES_AT_A_TIME] @ transposed
-        if scipy.sparse.issparse(scores):
-            scores = scores.toarray()
-            scores[scores <= 0] = -np.inf
-        found += [top_k(row, k) for row in scores]
-    return found
+    starts = range(0, documents.shape[0], DOCUMENTS_AT_A_TIME)
+    parts = ((start, documents[start : start + DOCUMENTS_AT_A_TIME]) for start in starts)
+    return rank_blocks(queries, ((start + np.arange(rows.shape[0]), rows) for start, rows in parts), k)
+
+
+def rank_blocks(queries, blocks: Iterable[Block], k: int) -> list[Ranking]:
+    """The same over documents that come in blocks of any size and order: equal scores are in the order of places."""
+    search = Search(queries, k)
+    for places, rows in blocks:
+        search.add(places, scorer(rows))
+    return search.rankings()
+
+
+class Search:
+    """Some queries, and the k best documents of each among those that were added.
+
+    A score is summed in the order of the query's terms, whatever block its document is in, so that rankings are the
+    same to the last bit for any blocks.
+    """
+
+    def __init__(self, queries, k: int):
+        worst = 0.0 if scipy.sparse.issparse(queries) else -np.inf  # documents that share no term are never found
+        self.queries, self.best = queries, [Best(k, worst) for _ in range(queries.shape[0])]
+
+    def add(self, places: np.ndarray, score: Scorer) -> None:
+        """Look at the documents of a block, for which `scorer` made `score`."""
+        for best, scores in zip(self.best, score(self.queries), strict=True):
+            best.add(places, scores)
+
+    def rankings(self) -> list[Ranking]:
+        return [best.ranking() for best in self.best]
+
+
+class Best:
+    """The k best documents among those that it has seen, of scores above `worst`: largest first, ties by place."""
+
+    def __init__(self, k: int, worst: float = -np.inf):
+        self.k, self.worst, self.places, self.scores = k, worst, np.empty(0, np.int64), np.empty(0, np.float32)
+
+    def add(self, places: np.ndarray, scores: np.ndarray) -> None:
+        """See some more documents. A score that is no number is left out."""
+        if self.k == 0:
+            return
+        # Most documents are worse than the k best so far: one comparison is all they cost.
+        if len(self.scores) == self.k:
+            near = np.flatnonzero(scores >= self.scores[-1])
+        elif len(scores) > self.k:  # ordering a few is quicker than ordering all
+            near = np.flatnonzero((scores >= np.partition(scores, -self.k)[-self.k]) & (scores > self.worst))
+        else:
+            near = np.flatnonzero(scores > self.worst)
+        places, scores = places[near], scores[near]
+        places, scores = np.concatenate([self.places, places]), np.concatenate([self.scores, scores])
+        order = np.lexsort((places, -scores))[: self.k]
+        self.places, self.scores = places[order], scores[order]
+
+    def ranking(self) -> Ranking:
+        return list(zip(self.places.tolist(), self.scores.tolist(), strict=True))
+
+
+def scorer(rows) -> Scorer:
+    """Queries → the scores of the documents of a block for each of them."""
+    if scipy.sparse.issparse(rows):
+        return partial(_sparse_scores, scipy.sparse.csr_array(rows.T.tocsr()))
+    return partial(_dense_scores, rows)
+
+
+def _sparse_scores(postings: scipy.sparse.csr_array, queries: scipy.sparse.csr_array) -> Iterator[np.ndarray]:
+    """From products of a few queries at a time, since nearly every document shares a term with a query."""
+    height = max(1, CELLS // max(1, postings.shape[1]))
+    for top in range(0, queries.shape[0], height):
+        yield from (queries[top : top + height] @ postings).toarray()
+
+
+def _dense_scores(rows: np.ndarray, queries: np.ndarray) -> Iterator[np.ndarray]:
+    """From products that all have the same shape: how BLAS sums depends on it."""
+    height, width = TILE
+    for top in range(0, len(queries), height):
+        asked = _padded(queries[top : top + height], height)
+        parts = [asked @ _padded(rows[left : left + width], width).T for left in range(0, len(rows), width)]
+        scores = np.concatenate(parts, axis=1)[:, : len(rows)] if parts else np.empty((height, 0), rows.dtype)
+        yield from scores[: len(queries) - top]
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(rows, ((0, length - len(rows)), (0, 0)))
 
 
 def top_k(scores: np.ndarray, k: int) -> Ranking:
     """Places and values of the k largest finite scores, largest first, ties in order of place."""
-    places = np.arange(len(scores))
-    if k < len(scores):  # ordering a few is quicker than ordering all
-        places = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-    best = places[np.argsort(-scores[places], kind="stable")[:k]]
-    return [(int(place), float(scores[place])) for place in best if np.isfinite(scores[place])]
+    best = Best(k)
+    best.add(np.arange(len(scores)), scores)
+    return best.ranking()

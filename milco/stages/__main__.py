@@ -213,11 +213,11 @@ def evaluate(
 
 
 @app.command()
-def index(corpora: Corpora, vectors: Input, output: Output) -> None:
+def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
     """Build the Seismic indexes and hold them against exact search."""
     from milco.evaluation.index import build_all
 
-    build_all(corpora / "collections" / "test", vectors, output)
+    build_all(configuration.load(config), corpora / "collections" / "test", vectors, output)
 
 
 @app.command()

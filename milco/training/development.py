@@ -93,7 +93,7 @@ class Development:
         for collection, *parts in zip(self.collections, *(found for found, _, _ in everyone), strict=True):
             depth = collection.texts_to_find(DEPTH)
             best = [nsmallest(depth, chain(*some), key=_best_first) for some in zip(*parts, strict=True)]
-            values.append(mean_ndcg(collection.qrels, run_of(collection, best, DEPTH)))
+            values.append(mean_ndcg(collection.qrels, run_of(collection, best, collection.judged_ids(), DEPTH)))
         return {
             "dev_nDCG@10": round(float(np.mean(values)), 4),
             "dev_active_query": round(float(np.diff(queries.indptr).mean()), 1),

@@ -198,7 +198,7 @@ def test_a_task_of_one_language_becomes_one_collection_with_the_instructions_of_
     assert found.qrels == {"1": {"7": 1, "gone": 1}}
     assert found.texts_to_find(1) == 2
     # the document of the query's own id is passed over
-    assert run_of(found, [[(1, 3.0), (0, 2.0)]], 1) == {"1": {"7": 2.0}}
+    assert run_of(found, [[(1, 3.0), (0, 2.0)]], found.judged_ids(), 1) == {"1": {"7": 2.0}}
 
 
 class Two(Tiny):
@@ -325,7 +325,7 @@ def test_the_best_chunk_of_a_document_counts(known, values, model_folder, encode
         wanted = sorted(best[number].values(), reverse=True)[:20]
         np.testing.assert_allclose(list(run[query].values()), wanted, rtol=1e-3)
         assert run[query] == pytest.approx({document: best[number][document] for document in run[query]}, rel=1e-3)
-    index.build_all(collections, tmp_path / "vectors", tmp_path / "index")
+    index.build_all(experiment, collections, tmp_path / "vectors", tmp_path / "index")
     (row,) = pd.read_parquet(tmp_path / "index" / "seismic.parquet").to_dict("records")
     assert row["recall"] > 0.9 and abs(row["nDCG@10"] - row["exact nDCG@10"]) < 0.1
     budgets.sweep(experiment, collections, tmp_path / "vectors", tmp_path / "prune.parquet")
@@ -348,7 +348,7 @@ def test_a_search_goes_so_deep_that_enough_documents_are_among_the_chunks():
     chunked = Collection("c", documents, {"q": ""}, about={"chunked": True})
     assert [chunked.texts_to_find(depth) for depth in (1, 2, 9)] == [3, 5, 6]
     ranking = [(2, 9.0), (1, 8.0), (3, 7.0), (5, 6.0), (4, 5.0), (0, 4.0)]
-    assert run_of(chunked, [ranking], 2) == {"q": {"b": 9.0, "c": 6.0}}
+    assert run_of(chunked, [ranking], chunked.judged_ids(), 2) == {"q": {"b": 9.0, "c": 6.0}}
 
 
 @pytest.mark.parametrize("lower", [set(), {"queries"}, {"documents"}, {"queries", "documents"}])

@@ -63,7 +63,7 @@ def outcome(values: dict, model: Path, encoder: Path, folder: Path) -> dict[str,
         again = measure(qrels, complete(read_run(folder / system / "runs" / "mine.trec"), qrels, folder))
         wanted = rows[rows.measure == "nDCG@10"].set_index("query").value
         assert again.set_index("query").value.to_dict() == wanted.to_dict() and set(wanted.index) == set(qrels)
-    index.build_all(tests, folder / "vectors", folder / "index")
+    index.build_all(settings, tests, folder / "vectors", folder / "index")
     found["index"] = pd.read_parquet(folder / "index" / "seismic.parquet")["nDCG@10"].tolist()
     budgets.sweep(settings, tests, folder / "vectors", folder / "prune.parquet")
     found["prune"] = pd.read_parquet(folder / "prune.parquet").value.tolist()

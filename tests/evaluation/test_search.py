@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 import milco.evaluation.search
-from milco.evaluation.search import rank_exactly, top_k
+from milco.evaluation.search import rank_blocks, rank_exactly, top_k
 
 
 def naive(queries, documents, k, sparse):
@@ -46,13 +46,38 @@ def test_dense_vectors_may_have_scores_of_zero_and_below():
     assert rank_exactly(queries, documents, 10) == [[(2, 2.0), (1, 0.0), (0, -1.0)]]
 
 
-@pytest.mark.parametrize("at_a_time", [1, 4, 9, 100])
 @pytest.mark.parametrize("kind", [csr_array, np.asarray])
-def test_queries_at_a_time_change_nothing(monkeypatch, at_a_time, kind):
+def test_any_blocks_in_any_order_give_the_same_bits(kind):
+    """Weights that float32 cannot add exactly, copies of documents for ties, and empty texts on both sides."""
+    random = np.random.default_rng(0)
+    queries, documents = ((draw(rows, rows) * random.random((rows, 30))).astype(np.float32) for rows in (300, 90))
+    documents[[5, 44, 89]] = documents[7]
+    documents[[0, 60]] = queries[3] = 0
+    whole = rank_exactly(kind(queries), kind(documents), 20)
+    assert kind is np.asarray or whole[3] == []
+    for splits in range(40):
+        cuts = np.sort(random.choice(91, splits % 13, replace=False))
+        order = random.permutation(90) if splits % 2 else np.arange(90)
+        blocks = [(places, kind(documents[places])) for places in np.split(order, cuts)]
+        assert rank_blocks(kind(queries), blocks, 20) == whole
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+@pytest.mark.parametrize("kind", [csr_array, np.asarray])
+def test_documents_at_a_time_change_nothing(monkeypatch, size, kind):
     queries, documents = draw(9, 2), draw(40, 3)
     wanted = naive(queries, documents, 7, kind is csr_array)
-    monkeypatch.setattr(milco.evaluation.search, "QUERIES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(milco.evaluation.search, "DOCUMENTS_AT_A_TIME", size)
     assert rank_exactly(kind(queries), kind(documents), 7) == wanted
+
+
+def test_scores_are_those_of_a_product_in_the_order_of_the_terms():
+    """The bits of scipy's product of all queries with all documents, as it was searched before there were blocks."""
+    random = np.random.default_rng(1)
+    queries, documents = (csr_array((draw(50, n) * random.random((50, 30))).astype(np.float32)) for n in (4, 5))
+    product = (queries @ documents.T).toarray()
+    for query, ranking in enumerate(rank_exactly(queries, documents, 50)):
+        assert dict(ranking) == {place: float(score) for place, score in enumerate(product[query]) if score > 0}
 
 
 def test_no_queries_have_no_rankings_and_no_documents_no_results():

@@ -79,10 +79,13 @@ rule index:
         "logs/index/{key}.tsv"
     conda:
         ENVIRONMENT
+    params:
+        config=settings("index"),
     message:
         "Seismic index of every test collection"
     shell:
-        "python -m milco.stages index --corpora {input.corpora} --vectors {input.vectors} --output {output} > {log} 2>&1"
+        "python -m milco.stages index --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
+        " --output {output} > {log} 2>&1"
 
 
 rule prune:
