@@ -130,6 +130,10 @@ class Shards:
     def __len__(self) -> int:
         return self._rows
 
+    def __getstate__(self) -> dict:
+        """A process that is given the table opens the files itself: their maps would travel as copies of all rows."""
+        return {**self.__dict__, "_files": {}}
+
     def numbers(self, column: str, rows: np.ndarray) -> np.ndarray:
         """Values of a column of numbers."""
         return self._gather(rows, lambda batch, at: batch.column(column).to_numpy()[at])

@@ -7,13 +7,17 @@ of a finished training gets its model back instead of training again.
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO
 
@@ -153,6 +157,34 @@ def made_elsewise(folder: Path) -> list[str]:
     versions = {**{name: before["packages"].get(name) for name in now["packages"]}, "code": before.get("code")}
     today = {**now["packages"], "code": now["code"]}
     return [f"{name} {versions[name]} → {today[name]}" for name in today if versions[name] != today[name]]
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a worker of a data loader outlive the signals that ask a training to stop (`worker_init_fn`).
+
+    A terminal and SLURM send them to every process, and a training whose worker died of one fails before it can save.
+    A worker ends with its training, or when the training itself asks for it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nobody says who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        training = multiprocessing.parent_process()
+        assert training is not None  # this is a worker
+        threading.Thread(target=_end_when_told, args=(training.pid,), daemon=True).start()
+
+
+def _end_when_told(training: int | None) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != training:
+        pass
+    os._exit(0)
+
+
+def shield_forkserver() -> None:
+    """Start what workers are forked from since Python 3.14, out of reach of SIGTERM: without it they would end, too."""
+    if multiprocessing.get_start_method() == "forkserver":
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 class Interruption(TrainerCallback):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from milco.config import Config, Training
@@ -38,7 +38,9 @@ from milco.training.recovery import (
     hand_out,
     last_checkpoint,
     made_elsewise,
+    outlive_signals,
     seal,
+    shield_forkserver,
     wait_for_others,
     writing,
 )
@@ -87,6 +89,12 @@ class StageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         return SequentialSampler(train_dataset or self.train_dataset)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's own, whose workers would die of the signal that asks a training to save."""
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = outlive_signals  # `Shares` draws nothing at random that the Trainer's would seed
+        return loader
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum of the stage's loss terms; each of them is logged under its own name."""
@@ -254,6 +262,8 @@ def train(
         config.save(folder / "config.yaml")
         write_json(folder / "environment.json", environment())
         shutil.rmtree(draft_of(folder), ignore_errors=True)
+    if settings.dataloader_num_workers:
+        shield_forkserver()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     if interruption.reason:
         if first:

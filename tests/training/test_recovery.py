@@ -86,7 +86,8 @@ def prepared(tmp_path_factory, values) -> Project:
     """A project with all that Stage 1 reads."""
     project = Project(tmp_path_factory.mktemp("prepared"), values)
     epochs = STEPS * 8 / 80
-    project.configure(align={"num_train_epochs": epochs, "save_steps": 100, "logging_steps": 5, "eval_steps": STEPS})
+    often = {"save_steps": 100, "logging_steps": 5, "eval_steps": STEPS}
+    project.configure(align={"num_train_epochs": epochs, "dataloader_num_workers": 1, **often})
     project.snakemake("tokenize", "teacher")
     return project
 
@@ -124,7 +125,8 @@ def by_killing_a_rank(training: Training, chance: random.Random) -> None:
     training.wait_for_progress(process)
     time.sleep(chance.uniform(0, 0.4))
     children = psutil.Process(process.pid).children(recursive=True)
-    ranks = [child for child in children if child.cmdline()[1:4] == ["-u", "-m", "milco.stages"]]
+    found = {child.pid: child for child in children if child.cmdline()[1:4] == ["-u", "-m", "milco.stages"]}
+    ranks = [child for child in found.values() if child.ppid() not in found]  # the others are workers of theirs
     assert len(ranks) == 2, [child.cmdline() for child in children]
     chance.choice(ranks).kill()
     assert process.wait(timeout=600) not in (0, 75), training.log
@@ -148,6 +150,18 @@ def test_a_training_that_is_cut_off_at_random_ends_with_the_same_weights(trainin
     assert same(training.weights, undisturbed.weights)
     steps = [json.loads(line)["step"] for line in (training.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps[:-1] == list(range(5, STEPS + 1, 5))  # each logged step once; then the last look
+
+
+def test_a_training_whose_workers_a_server_forks_saves_when_it_is_asked_to_stop(training, tmp_path):
+    # As since Python 3.14.
+    (tmp_path / "sitecustomize.py").write_text("import multiprocessing; multiprocessing.set_start_method('forkserver')")
+    process = training.start(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    training.wait_for_progress(process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("forkserver" in " ".join(child.cmdline()) for child in children)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=600) == 75, training.log
+    assert "stopped because of SIGTERM" in training.log
 
 
 def test_a_checkpoint_that_was_cut_off_gives_way_to_the_one_before_it(training, undisturbed):

@@ -1,0 +1,68 @@
+"""Workers that prepare batches beside a training process: what a signal does to them, and how they are started."""
+
+import multiprocessing
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from milco.config import parse
+from milco.data import tokens
+from milco.training.align import Pairs
+from milco.training.batching import Steps
+from milco.training.recovery import outlive_signals
+from milco.training.teacher import Targets, write_targets
+from milco.training.trainer import Shares, _share_of_a_step
+
+
+@pytest.fixture(scope="module")
+def shares(prepared, values, teacher_checkpoint, encoder_checkpoint, tmp_path_factory) -> Shares:
+    """What the processes of Stage 1 do."""
+    corpora, folder = prepared[0], tmp_path_factory.mktemp("stage-1")
+    write_targets(corpora, teacher_checkpoint, 16, 8, 1, folder / "targets")
+    tokens.build(corpora, encoder_checkpoint, 16, 1, folder / "tokens")
+    cache = tokens.TokenCache(folder / "tokens")
+    pairs = Pairs(cache, Targets(folder / "targets"), 1, parse(values).align)
+    return Shares(Steps(cache.lengths, cache.families, 8, 1.0, 0), 1, pairs)
+
+
+def loader(shares: Shares, method: str, workers: int = 2) -> DataLoader:
+    return DataLoader(
+        shares, 1, num_workers=workers, collate_fn=_share_of_a_step, worker_init_fn=outlive_signals,
+        multiprocessing_context=method if workers else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_make_the_same_batches_however_they_are_started(shares, method):
+    for made, expected in zip(loader(shares, method), loader(shares, method, workers=0), strict=True):
+        assert all(np.array_equal(made[name], expected[name]) for name in ("input_ids", "row", "weight", "english"))
+
+
+def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_training(shares):
+    batches = iter(loader(shares, "fork"))
+    next(batches)
+    workers = [psutil.Process(process.pid) for process in multiprocessing.active_children()]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        for worker in workers:  # not from this process: it may end them
+            subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
+    time.sleep(0.5)
+    assert len(list(batches)) == len(shares) - 1
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
+    batches = iter(loader(shares, "fork"))
+    next(batches)
+    workers = multiprocessing.active_children()
+    torch.utils.data._utils.signal_handling._remove_worker_pids(id(batches))  # else their end is an error here
+    batches._worker_pids_set = False
+    for worker in workers:
+        worker.terminate()  # as multiprocessing does when the process exits
+        worker.join(timeout=20)
+    assert [worker.exitcode for worker in workers] == [0, 0]
