@@ -1,17 +1,20 @@
 """What an experiment is made of: its nodes, what decides each of them, and where each lies.
 
-A node lies under a key, a hash of all settings that decide it, so that experiments share what they have in common and
-a changed setting never meets an old checkpoint. Layout keys of the configuration have no part in it.
+A node lies under a key, a hash of all settings that decide it and of what the user's own files hold, so that
+experiments share what they have in common and a changed setting or file never meets an old checkpoint. Layout keys of
+the configuration have no part in it.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from milco.config import Config
+from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
 
@@ -198,7 +201,7 @@ class Experiment:
         return _node(
             "corpora",
             "artifacts/corpora/{}",
-            {name: config.sources[name].result(but={"measures"}) for name in used},
+            {name: self._source(name, but={"measures"}) for name in used},
             self._encoder if self._cuts else None,
             [config.languages, config.eval_languages, config.corpora.model_dump(), config.seed],
             [config.align.train_datasets, config.evaluate.test_collections, config.evaluate.development_collections],
@@ -394,15 +397,20 @@ class Experiment:
 
     def _made_of(self, name: str) -> list:
         """What decides a checkpoint."""
+        tokenizer = self.config.sources[name].tokenizer
+        return [self._source(name), *([self._made_of(tokenizer)] if tokenizer else [])]
+
+    def _source(self, name: str, but: Set[str] = frozenset()) -> dict[str, Any]:
+        """What decides a source: its settings, and what the user's own files hold."""
         source = self.config.sources[name]
-        return [source.result(), *([self._made_of(source.tokenizer)] if source.tokenizer else [])]
+        return source.result(but) | ({"content": content_of(source.local_path)} if source.local_path else {})
 
     def _key_of(self, name: str) -> str:
         """Hash of what a source is downloaded from."""
         # What is made of it once it is there.
         later = {"measures", "pool", "chunk_tokens", "cleaning", "max_pairs"}
         later |= {"lowercase_queries", "lowercase_documents"}
-        return _hash(self.config.sources[name].result(but=later))
+        return _hash(self._source(name, but=later))
 
 
 def _node(rule: str, path: str, *decided: Any, name: str = "") -> Node:

@@ -1,8 +1,10 @@
 """Experiments, their variants and what they share."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from miniature import ROOT
@@ -234,3 +236,16 @@ def test_triples_are_mined_again_when_their_miner_changes(miner, change, again):
 def test_the_seed_of_a_first_round_decides_what_it_mines():
     twice = {"distill/miner": "distill"}
     assert keys(twice)["mine"] != keys({**twice, "seed": 1})["mine"]
+
+
+def test_what_the_user_s_files_hold_decides_what_is_made_of_them(values, tmp_path):
+    data = tmp_path / "my data"
+    shutil.copytree(Path(values["sources"]["mine"]["uri"].removeprefix("file:")), data / "collection")
+    sources = {**values["sources"], "mine": {**values["sources"]["mine"], "uri": f"file:{data}/collection"}}
+    before = Experiment(parse({**values, "sources": sources}))
+    os.utime(data / "collection")
+    assert Experiment(before.config).nodes == before.nodes
+    with (data / "collection" / "qrels" / "test.tsv").open("a") as file:
+        file.write("q0\td1\t1\n")
+    after = Experiment(before.config)
+    assert after.corpora != before.corpora and after.nodes != before.nodes

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from torch.distributed import ReduceOp, TCPStore, all_reduce, is_initialized
 from transformers import TrainerCallback
 
+from milco.content import sample_of
 from milco.environment import environment
 from milco.errors import MilcoError, leave_last_words
 from milco.files import finished_folder, wait_for_lock, write_json
@@ -136,16 +138,30 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def forget_what_is_outdated(folder: Path, inputs: list[Path]) -> None:
-    """Remove what a run made before its inputs, and a finished model made by other code or packages than today's."""
-    newest = max(path.stat().st_mtime for path in inputs)
-    for name in ("checkpoints", ".trained"):
-        path = folder / name
-        if path.exists() and path.stat().st_mtime < newest:
-            print(f"{path}: older than what it was made of; training starts anew", flush=True)
-            shutil.rmtree(path)
-    if made_elsewise(folder):
-        shutil.rmtree(folder / ".trained", ignore_errors=True)
+def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
+    """Let a run begin anew if its inputs hold something else than when it began, or if its finished model was made by
+    other code or packages than today's. What it made before moves to `outdated-1`, `outdated-2`, …
+    """
+    path = folder / "inputs.json"
+    now = {str(place): sample_of(place) for place in inputs}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+    changed = [place for place in now if before.get(place) != now[place]]
+    if changed:
+        _move_aside(folder, ["checkpoints", ".trained", "metrics.jsonl"], f"{', '.join(changed)} changed")
+    elif made_elsewise(folder):
+        _move_aside(folder, [".trained"], "made by other code or packages")
+    if before != now or not path.exists():
+        write_json(path, now)
+
+
+def _move_aside(folder: Path, names: list[str], why: str) -> None:
+    found = [name for name in names if (folder / name).exists()]
+    if found:
+        aside = next(place for n in count(1) if not (place := folder / f"outdated-{n}").exists())
+        aside.mkdir()
+        for name in found:
+            (folder / name).rename(aside / name.lstrip("."))
+        print(f"{folder}: {why}; training starts anew, what was made before lies in {aside.name}", flush=True)
 
 
 def made_elsewise(folder: Path) -> list[str]:

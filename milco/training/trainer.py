@@ -34,11 +34,11 @@ from milco.training.recovery import (
     draft_of,
     finish,
     first_decides,
-    forget_what_is_outdated,
     hand_out,
     last_checkpoint,
     made_elsewise,
     outlive_signals,
+    put_outdated_aside,
     seal,
     shield_forkserver,
     wait_for_others,
@@ -169,7 +169,7 @@ def train(
         collate: (example numbers, number of the step) → a process's share, made with `batching.collate_texts`.
         loss: (views, share) → loss terms; those called `loss_…` are added up, the others only logged.
         look: measures the model on the development collections; all processes take part, the first gets the result.
-        inputs: what the training reads; checkpoints that are older are of no use.
+        inputs: what the training reads; checkpoints that were made of other content are of no use.
         begin: sets weights of a new training; called in the first process, from which the others have theirs.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -182,7 +182,7 @@ def train(
 
     def state_of_run() -> str:
         locks.append(wait_for_others(folder))
-        forget_what_is_outdated(folder, inputs)
+        put_outdated_aside(folder, inputs)
         if (folder / ".trained").exists():
             return "finished"
         refuse_if_stopped(folder)

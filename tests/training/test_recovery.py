@@ -211,12 +211,12 @@ def test_other_code_trains_anew(undisturbed):
     assert "trained already" not in undisturbed.log and "resumed" not in undisturbed.log
 
 
-def test_new_input_trains_anew(prepared, training):
+def test_a_touched_input_is_the_same_input(prepared, training):
     assert training.finish(MILCO_DEADLINE=str(time.time())) == 75
-    os.utime(prepared.one("artifacts/teacher/*"))
+    for path in ("artifacts/teacher/*", "artifacts/corpora/*"):
+        os.utime(prepared.one(path))
     assert training.finish(MILCO_DEADLINE=str(time.time())) == 75
-    assert "checkpoints: older than what it was made of; training starts anew" in training.log
-    assert "resumed" not in training.log and "after step 1 of" in training.log
+    assert "resumed from checkpoint-1" in training.log and "after step 2 of" in training.log
 
 
 def test_a_second_training_of_the_same_folder_waits_and_trains_nothing(training, undisturbed):

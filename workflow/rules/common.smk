@@ -31,6 +31,9 @@ OWNERS = {
 }
 PROJECT = Path(workflow.basedir).parent
 ENVIRONMENT = str(PROJECT / "environment.yml")
+OWN = {
+    str(source.local_path) for e in EXPERIMENTS.values() for source in e.config.sources.values() if source.local_path
+}
 
 
 def owner(rule, wildcards):
@@ -44,9 +47,14 @@ def owner(rule, wildcards):
         raise WorkflowError(f"no experiment of this configuration has {rule} {name} {wildcards.key}")
 
 
+def by_content(path):
+    """An input. A file or folder of the user's own counts by what it holds, which is in the keys, not by its time."""
+    return ancient(path) if path and path in OWN else path
+
+
 def needs(rule, what):
-    """Input of a node: `what` (experiment → path, paths or None) of the experiment that it is made for."""
-    return lambda wildcards: what(owner(rule, wildcards)) or []
+    """Input of a node: `what` (experiment → path or None) of the experiment that it is made for."""
+    return lambda wildcards: by_content(what(owner(rule, wildcards)) or [])
 
 
 def settings(rule):
@@ -67,7 +75,7 @@ def named(option, rule, names):
 def tokenizer_of_source(wildcards):
     """Where the tokenizer of a converted source lies."""
     experiment = owner("convert", wildcards)
-    return experiment.source(experiment.config.sources[wildcards.name].tokenizer)
+    return by_content(experiment.source(experiment.config.sources[wildcards.name].tokenizer))
 
 
 def texts(experiment):

@@ -4,7 +4,7 @@
 rule encode:
     input:
         corpora=needs("encode", lambda e: e.corpora.path),
-        model=lambda wildcards: owner("encode", wildcards).model(wildcards.system),
+        model=lambda wildcards: by_content(owner("encode", wildcards).model(wildcards.system)),
     output:
         temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
     log:

@@ -21,7 +21,7 @@ rule fetch:
 
 rule convert:
     input:
-        binary=lambda wildcards: owner("convert", wildcards).source(wildcards.name),
+        binary=lambda wildcards: by_content(owner("convert", wildcards).source(wildcards.name)),
         tokenizer=tokenizer_of_source,
     output:
         directory("artifacts/checkpoint/{name}-{key}"),
@@ -39,7 +39,7 @@ rule convert:
 
 rule corpora:
     input:
-        sources=lambda wildcards: texts(owner("corpora", wildcards)).values(),
+        sources=lambda wildcards: map(by_content, texts(owner("corpora", wildcards)).values()),
         encoder=needs("corpora", lambda e: e.cutter),
     output:
         directory("artifacts/corpora/{key}"),

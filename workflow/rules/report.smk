@@ -85,7 +85,7 @@ rule export:
     message:
         "the finished model of {wildcards.experiment}"
     shell:
-        "python -m milco export --model {input.model} --prune-documents {params.documents:q}"
+        "python -m milco export --model {input.model:q} --prune-documents {params.documents:q}"
         " --prune-queries {params.queries:q} {params.measured} {params.trust} --output {output} 2>&1 | tee {log}"
 
 
@@ -111,7 +111,7 @@ rule card:
     message:
         "model card of {wildcards.experiment}: {output}"
     shell:
-        "python -m milco.stages card --config {params.config} --corpora {input.corpora} --model {input.model}"
+        "python -m milco.stages card --config {params.config} --corpora {input.corpora} --model {input.model:q}"
         " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation:q}"
         " --output {output} 2>&1 | tee {log}"
 
@@ -136,7 +136,7 @@ rule publish:
     message:
         "put the model of {wildcards.experiment} into {params.repo}"
     shell:
-        "python -m milco.stages publish --config {params.config} --model {input.model} --card {input.card} {params.vectors}"
+        "python -m milco.stages publish --config {params.config} --model {input.model:q} --card {input.card} {params.vectors}"
         " --output {output} 2>&1 | tee {log}"
 
 

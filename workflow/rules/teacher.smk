@@ -34,7 +34,7 @@ rule mine:
     input:
         corpora=needs("mine", lambda e: e.corpora.path),
         teacher=needs("mine", lambda e: e.targets.path),
-        sources=lambda wildcards: triple_texts(owner("mine", wildcards)).values(),
+        sources=lambda wildcards: map(by_content, triple_texts(owner("mine", wildcards)).values()),
         miner=needs("mine", lambda e: e.miner),
         scorer=needs("mine", lambda e: e.scorer),
     output:

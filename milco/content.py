@@ -1,0 +1,75 @@
+"""What files hold, as a digest: it tells an edit from a touch, a copy, a restored backup and a stray file.
+
+Hidden files (`.nfs…`, `.git`) and Markdown (a model's README) are no content: no program reads them.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from milco.files import write_json
+
+LARGE = 2**24  # bytes; what is written down of the user's files above, what is sampled of our own
+PIECES, PIECE = 64, 2**16  # of a large file of our own: so many places, so many bytes at each
+KNOWN = Path("resources/digests.json")
+
+
+def content_of(path: Path) -> str | None:
+    """Digest of all bytes of a user's file, or of the files of a folder and their names; None: there is none.
+
+    A large file is read once: its digest is written down in `resources/digests.json` with its size and time.
+    """
+    return _combined(path, _digest_of_all)
+
+
+def sample_of(path: Path) -> str | None:
+    """The same of files that our programs wrote: of a large one its size and 64 pieces of 64 KiB.
+
+    Nobody edits a token cache of 100 GB in place, and a program that makes it anew changes it in many places; its
+    bytes are not worth the minutes that all GPUs of a training would wait for them.
+    """
+    return _combined(path, _digest_of_pieces)
+
+
+def _combined(path: Path, digest) -> str | None:
+    if not path.exists():
+        return None
+    if path.is_file():
+        return digest(path)
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    kept = [name for name in names if not name.startswith(".") and "/." not in name and not name.endswith(".md")]
+    return hashlib.sha256(json.dumps([[name, digest(path / name)] for name in kept]).encode()).hexdigest()
+
+
+def _digest_of_all(path: Path) -> str:
+    status = path.stat()
+    return _known(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _known(path: str, size: int, time: int) -> str:
+    if size <= LARGE:
+        return _hash(path)
+    known = json.loads(KNOWN.read_text(encoding="utf-8")) if KNOWN.exists() else {}
+    if known.get(path, [])[:2] != [size, time]:
+        known[path] = [size, time, _hash(path)]
+        write_json(KNOWN, known)
+    return known[path][2]
+
+
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_pieces(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= LARGE:
+        return _hash(str(path))
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for number in range(PIECES):
+            file.seek((size - PIECE) * number // (PIECES - 1))
+            found.update(file.read(PIECE))
+    return found.hexdigest()

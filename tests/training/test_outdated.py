@@ -1,0 +1,70 @@
+"""When a training begins anew, and where what it made before is kept."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from milco.environment import environment
+from milco.files import write_json
+from milco.training.recovery import put_outdated_aside
+
+
+@pytest.fixture
+def inputs(tmp_path) -> list[Path]:
+    """What a training reads: a file and a folder."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "triples.parquet").write_text("rows")
+    return [folder, tmp_path / "triples.parquet"]
+
+
+@pytest.fixture
+def run(tmp_path, inputs) -> Path:
+    """A run folder with a checkpoint and a finished model, made of the inputs."""
+    folder = tmp_path / "run"
+    for path in ("checkpoints/checkpoint-4/model", ".trained/model", "metrics.jsonl"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    write_json(folder / "environment.json", environment())
+    put_outdated_aside(folder, inputs)
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_newer_times_and_stray_files_leave_everything_where_it_is(run, inputs):
+    before = files(run)
+    os.utime(inputs[0])
+    os.utime(inputs[1], (2e9, 2e9))
+    (inputs[0] / ".nfs0001").touch()
+    (inputs[0] / "README.md").touch()
+    put_outdated_aside(run, inputs)
+    assert files(run) == before
+
+
+def test_other_content_moves_aside_what_was_made_of_it_and_deletes_nothing(run, inputs, capsys):
+    for number in (1, 2):
+        (inputs[0] / "config.json").write_text(f"[{number}]")
+        put_outdated_aside(run, inputs)
+        aside = run / f"outdated-{number}"
+        assert files(aside) == {"checkpoints/checkpoint-4/model", "trained/model", "metrics.jsonl"}
+        assert f"{inputs[0]} changed; training starts anew, what was made before lies in {aside.name}" in (
+            capsys.readouterr().out
+        )
+        for path in aside.iterdir():
+            hidden = "." if path.name == "trained" else ""
+            os.rename(path, run / f"{hidden}{path.name}")  # as if it had trained again
+    put_outdated_aside(run, inputs)
+    assert not (run / "outdated-3").exists()
+
+
+def test_a_finished_model_of_other_code_moves_aside_and_checkpoints_are_gone_on_from(run, inputs):
+    path = run / "environment.json"
+    write_json(path, {**json.loads(path.read_text()), "code": "of yesterday"})
+    put_outdated_aside(run, inputs)
+    assert files(run / "outdated-1") == {"trained/model"} and (run / "checkpoints" / "checkpoint-4").exists()
