@@ -233,7 +233,6 @@ class Experiment:
             model,
             self._lengths,
             self.config.align.result(but={"teacher_precision"}),  # in the targets' key
-            self._looks,
             self.config.seed,
         )
 
@@ -274,7 +273,6 @@ class Experiment:
             echo,
             self._lengths,
             settings.result(but=MINING),
-            self._looks,
             self.config.seed,
         )
 
@@ -382,13 +380,6 @@ class Experiment:
     @property
     def _teacher(self) -> list:
         return self._made_of(self.config.model.lsr_encoder_checkpoint)
-
-    @property
-    def _looks(self) -> list:
-        """What is looked at during a training."""
-        evaluate = self.config.evaluate
-        sizes = [evaluate.development_queries, evaluate.development_documents]
-        return [evaluate.development_collections, *sizes, evaluate.examples]
 
     @property
     def _how(self) -> list:

@@ -71,6 +71,7 @@ def test_layout_keys_and_no_others_are_marked():
         "max_tokens_per_device",
         "gradient_checkpointing",
         "dataloader_num_workers",
+        "eval_steps",
         "save_steps",
         "logging_steps",
     )
@@ -80,8 +81,11 @@ def test_layout_keys_and_no_others_are_marked():
         "sources.NAME.licence",
         "model.attn_implementation",
         *(f"{stage}.{key}" for stage in stages for key in layout),
+        "evaluate.development_queries",
+        "evaluate.development_documents",
         "evaluate.batch_size",
         "evaluate.encode_shards",
+        "evaluate.examples",
         *(f"machine.{key}" for key in config.Machine.model_fields),
     ]
 

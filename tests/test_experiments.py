@@ -109,7 +109,11 @@ CHANGES = {
         {"align/alignment_loss": "active", "align/target": "raw"},
         {"teacher", "mine", "pack"} | AFTER_ALIGN,
     ),
-    "documents of a look": ({"evaluate/development_documents": 9}, AFTER_ALIGN),
+    "what a look sees": (
+        {"evaluate/development_documents": 9, "evaluate/development_queries": 9, "evaluate/examples": {"de": "Hallo"}},
+        set(),
+    ),
+    "steps between looks": ({"align/eval_steps": 7, "distill/eval_steps": 7}, set()),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
     "mined negatives": ({"distill/hard_negatives": 2}, {"mine", "pack"} | AFTER_DISTILL),
     "a first round that mines": ({"distill/miner": "distill"}, {"mine", "pack"} | AFTER_DISTILL),

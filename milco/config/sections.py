@@ -92,7 +92,9 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's weight decay.")
     max_grad_norm: Rate = Field(1.0, description="Norm at which gradients are clipped.")
     bf16: bool = Field(True, description="Mixed precision in bfloat16; false: float32.")
-    eval_steps: Count = Field(100, description="Steps between looks at the development collections.")
+    eval_steps: Count = Field(
+        100, description="Steps between looks at the development collections.", json_schema_extra=Layout
+    )
     save_steps: Count = Field(100, description="Steps between checkpoints.", json_schema_extra=Layout)
     logging_steps: Count = Field(10, description="Steps between rows of metrics.jsonl.", json_schema_extra=Layout)
 
@@ -183,7 +185,7 @@ class Evaluate(Strict):
 
     test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
     development_collections: list[str] = Field([], description="Sources looked at during training.")
-    development_queries: Count = Field(20, description="Queries per development collection.")
+    development_queries: Count = Field(20, description="Queries per development collection.", json_schema_extra=Layout)
     compared_collections: list[str] = Field(
         [],
         description="Sources among test_collections on which systems, budgets of pruning and experiments are compared: "
@@ -197,6 +199,7 @@ class Evaluate(Strict):
         10_000,
         description="Documents per development collection that a look searches: all that are judged for its queries, "
         "and others drawn at random up to so many.",
+        json_schema_extra=Layout,
     )
     baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
         ["bm25", "teacher", "dense"], description="Systems to compare with."
@@ -221,7 +224,11 @@ class Evaluate(Strict):
     mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="Budgets of mass pruning, share that is kept.")
     query_top_k: list[Count] = Field([3, 5, 10, 20, 50], description="The same for queries, terms per query.")
     query_mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="The same for queries.")
-    examples: dict[str, str] = Field({}, description="Texts by language, shown as weighted words.")
+    examples: dict[str, str] = Field(
+        {},
+        description="Texts by language, which looks show as weighted words. A finished training shows those that it had.",
+        json_schema_extra=Layout,
+    )
 
 
 class Export(Strict):

@@ -117,6 +117,10 @@ RERUNS = {
     "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
     "budget of the exported model": ({"export": {"prune_documents": "top-k 3"}}, REPORTED),
     "layout": ({"align": {"max_tokens_per_device": 64}, "distill": {"logging_steps": 1}}, {"all", "report"}),
+    "looks": (
+        {"evaluate": {"examples": {"xx": "a new one"}, "development_queries": 3}, "distill": {"eval_steps": 3}},
+        {"all", "report"},
+    ),
     "name": ({"experiment": "other"}, REPORTED),
 }
 
