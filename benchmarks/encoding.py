@@ -25,7 +25,7 @@ DOCUMENTS, BATCH = 256, 64
 class Encoder:
     def __init__(self, experiment: Experiment):
         self.model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()
-        collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
+        collection = read_collection(experiment.at(experiment.collections.path) / "collections" / "test" / "de-en")
         self.texts = list(collection.documents.values())[:DOCUMENTS]
         self.length = self.model.config.passage_max_length
 

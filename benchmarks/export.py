@@ -58,7 +58,7 @@ def main() -> None:
     experiment = Experiment()
     model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()
     session = session_for(model)
-    collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
+    collection = read_collection(experiment.at(experiment.collections.path) / "collections" / "test" / "de-en")
     queries = list(collection.queries.values())[:QUERIES]
     documents = list(collection.documents.values())[:DOCUMENTS]
     cases = {

@@ -36,7 +36,7 @@ SETTINGS = [(cut, factor) for cut in (8, 16, 64) for factor in (0.9, 0.7)]
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     experiment = Experiment()
-    collection = read_collection(experiment.at(experiment.corpora.path) / "collections" / "test" / "de-en")
+    collection = read_collection(experiment.at(experiment.collections.path) / "collections" / "test" / "de-en")
     vectors = Vectors(experiment.at(experiment.vectors["distill"].path))
     queries = vectors.of("queries", collection.queries.values())
     model = MilcoModel.from_pretrained(experiment.at(experiment.distill.path)).eval()

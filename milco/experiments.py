@@ -111,7 +111,10 @@ class Experiment:
             self.targets,
             self.triples,
             self.packed,
+            *(self.development(trainings[stage]) for stage in self.stages),
             *(trainings[stage] for stage in self.stages),
+            self.collections,
+            self.overlap,
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
             self.index,
@@ -195,17 +198,45 @@ class Experiment:
 
     @cached_property
     def corpora(self) -> Node:
-        """Parallel text, known items and test collections."""
+        """Parallel text and known items."""
         config = self.config
-        used = config.used_datasets()
         return _node(
             "corpora",
             "artifacts/corpora/{}",
-            {name: self._source(name, but={"measures"}) for name in used},
-            self._encoder if self._cuts else None,
-            [config.languages, config.eval_languages, config.corpora.model_dump(), config.seed],
-            [config.align.train_datasets, config.evaluate.test_collections, config.evaluate.development_collections],
+            {name: self._source(name, but={"measures", "chunk_tokens"}) for name in config.training_sources()},
+            self._split,
+            [config.align.train_datasets, config.taken_out("test"), config.taken_out("dev")],
         )
+
+    @cached_property
+    def collections(self) -> Node:
+        """Test collections."""
+        config, tests = self.config, self.config.evaluate.test_collections
+        known_items = any(config.sources[name].format == "home-assistant" for name in tests)
+        return _node(
+            "collections",
+            "artifacts/collections/{}",
+            {name: self._source(name, but={"measures"}) for name in tests},
+            self._encoder if self._cuts else None,
+            [self._split, config.eval_languages] if known_items else None,
+            tests,
+        )
+
+    def development(self, training: Node) -> Node:
+        """Development collections that a training looks at. They decide no weight, and are its own, so that it is not
+        asked for when another one wants other collections."""
+        names = self.config.evaluate.development_collections
+        decided = [self._source(name, but={"measures"}) for name in names]
+        cut = self._encoder if self._cuts else None
+        looks = [names, decided, cut, self._split, self.config.eval_languages]
+        path = f"artifacts/development/{training.rule}-{{}}"
+        return _node("development", path, training.key, *looks, name=training.rule)
+
+    @cached_property
+    def overlap(self) -> Node:
+        """How many queries of the test collections stand in the training text."""
+        decided = [self.triples.key, self.collections.key, self.config.taken_out("test")]
+        return _node("overlap", "artifacts/overlap/{}.json", self.corpora.key, *decided)
 
     @cached_property
     def tokens(self) -> Node:
@@ -370,6 +401,11 @@ class Experiment:
         return self.align.key if said == "align" else self._made_of(said)
 
     @property
+    def _split(self) -> list:
+        """How known items are split, and what is read of them."""
+        return [self.config.languages, self.config.corpora.model_dump(exclude={"decontaminate_for"}), self.config.seed]
+
+    @property
     def _cuts(self) -> bool:
         return any(self.config.sources[name].chunk_tokens for name in self.config.used_datasets())
 
@@ -383,8 +419,8 @@ class Experiment:
 
     @property
     def _how(self) -> list:
-        """How texts are read."""
-        return [self.corpora.key, self._lengths, self.config.evaluate.bf16]
+        """What texts are encoded, and how they are read."""
+        return [self.collections.key, self._lengths, self.config.evaluate.bf16]
 
     def _made_of(self, name: str) -> list:
         """What decides a checkpoint."""

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import draw_weights, settings, write_data
+from miniature import build_corpora, draw_weights, settings, write_data
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from milco.config import parse
-from milco.data import corpora, triples
+from milco.data import triples
 from milco.modeling.model import MilcoModel
 from milco.training import mine
 
@@ -288,7 +288,7 @@ def prepared(values, encoder_checkpoint, teacher_checkpoint, tmp_path_factory) -
     """What Stage 2 of the miniature reads: corpora and triples."""
     folder, config = tmp_path_factory.mktemp("prepared"), parse(values)
     sources = {name: Path(config.sources[name].uri.removeprefix("file:")) for name in config.used_datasets()}
-    corpora.build(config, sources, folder / "corpora")
+    build_corpora(config, sources, folder / "corpora")
     mine.mine(config, folder / "corpora", teacher_checkpoint, sources, folder / "triples.parquet")
     triples.pack(config, folder / "triples.parquet", encoder_checkpoint, 1, folder / "packed")
     return folder / "corpora", folder / "packed"

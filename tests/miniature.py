@@ -14,7 +14,11 @@ import yaml
 from torch import nn
 from transformers import AutoTokenizer
 
+from milco.config import Config
+from milco.data import corpora
+
 ROOT = Path(__file__).resolve().parent.parent
+PREPARED = ("corpora", "tokens", "teacher", "triples", "packed", "development")  # what trainings read
 OFFLINE = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -77,6 +81,17 @@ def write_data(folder: Path, teacher: Path, encoder: Path) -> None:
             beir / "qrels" / f"{split}.tsv",
             ["query-id\tcorpus-id\tscore", *(f"q{n}\td{n}\t1" for n in range(20))],
         )
+
+
+def build_corpora(config: Config, sources: dict[str, Path], folder: Path, encoder: Path | None = None) -> None:
+    """Training text, test and development collections of an experiment in one folder."""
+    evaluate = config.evaluate
+    corpora.build(config, {name: sources[name] for name in config.training_sources()}, folder)
+    for split, names in (("test", evaluate.test_collections), ("dev", evaluate.development_collections)):
+        made = folder.with_name(f"{folder.name}-{split}")
+        corpora.build_collections(config, {name: sources[name] for name in names}, split, made, encoder)
+        shutil.copytree(made / "collections", folder / "collections", dirs_exist_ok=True, copy_function=os.link)
+        shutil.rmtree(made)
 
 
 def read_pairs(corpora: Path) -> pd.DataFrame:
@@ -166,9 +181,8 @@ class Project:
 
     def prepare(self, other: "Project") -> None:
         """Take over everything that trainings read, as another project made it."""
-        for made in ("corpora", "tokens", "teacher", "triples", "packed"):
-            shutil.copytree(other.folder / "artifacts" / made, self.folder / "artifacts" / made)
-        shutil.copytree(other.folder / "results", self.folder / "results")
+        for made in (*(f"artifacts/{name}" for name in PREPARED), "results"):
+            shutil.copytree(other.folder / made, self.folder / made)
 
     def one(self, pattern: str) -> Path:
         (found,) = self.folder.glob(pattern)

@@ -71,12 +71,16 @@ def keys(changes: dict | None = None) -> dict[str, str]:
     """Label of every node → its key."""
     found = Experiment(parse(demo(changes)))
     nodes = [found.corpora, found.tokens, found.targets, found.align, found.triples, found.packed, found.distill]
+    nodes += [found.collections, found.overlap]
     nodes += [*found.vectors.values(), *found.runs.values(), found.index, found.pruning]
     return {node.label: node.key for node in nodes}
 
 
 def stages_that_change(changes: dict) -> set[str]:
-    before, after = ({s: k for s, k in found.items() if " distill-" not in s} for found in (keys(), keys(changes)))
+    base = {"corpora/decontaminate_for": ["home-assistant"]}
+    before, after = (
+        {s: k for s, k in found.items() if " distill-" not in s} for found in (keys(base), keys(base | changes))
+    )
     assert before.keys() == after.keys()
     return {stage for stage in before if before[stage] != after[stage]}
 
@@ -85,8 +89,17 @@ AFTER_DISTILL = {"distill", "encode distill", "evaluate distill", "index", "prun
 AFTER_ALIGN = {"align", "encode align", "evaluate align"} | AFTER_DISTILL
 DENSE = {"encode dense", "evaluate dense"}
 ENCODER = {"tokenize", "pack", "evaluate bm25"} | DENSE | AFTER_ALIGN
-TEACHER = {"teacher", "mine", "pack", "encode teacher", "evaluate teacher"} | AFTER_ALIGN
-EVERYTHING = {"corpora"} | ENCODER | TEACHER
+TEACHER = {"teacher", "mine", "pack", "overlap", "encode teacher", "evaluate teacher"} | AFTER_ALIGN
+SEARCHED = {"encode teacher", "evaluate teacher", "evaluate bm25", "collections"} | DENSE
+TEXT = {"corpora", "tokenize", "teacher", "mine", "pack", "overlap"} | AFTER_ALIGN
+EVERYTHING = SEARCHED | TEXT
+COLLECTIONS = (
+    {"collections", "overlap"}
+    | {f"{rule} {system}" for rule in ("encode", "evaluate") for system in ("teacher", "dense", "align", "distill")}
+    | {"evaluate bm25", "index", "prune"}
+)  # and no weight
+QUIZ = {"uri": "file:quiz", "format": "beir", "language": "de", "document_language": "en"}
+ANOTHER = {"sources/quiz": QUIZ, "corpora/decontaminate_for": ["home-assistant"]}
 CHANGES = {
     "name of the experiment": ({"experiment": "other"}, set()),
     "weight of the queries' regularizer": ({"distill/lambda_q": 0.5}, AFTER_DISTILL),
@@ -107,7 +120,7 @@ CHANGES = {
     ),
     "raw targets": (
         {"align/alignment_loss": "active", "align/target": "raw"},
-        {"teacher", "mine", "pack"} | AFTER_ALIGN,
+        {"teacher", "mine", "pack", "overlap"} | AFTER_ALIGN,
     ),
     "what a look sees": (
         {"evaluate/development_documents": 9, "evaluate/development_queries": 9, "evaluate/examples": {"de": "Hallo"}},
@@ -115,13 +128,13 @@ CHANGES = {
     ),
     "steps between looks": ({"align/eval_steps": 7, "distill/eval_steps": 7}, set()),
     "layers": ({"model/encoder_layers": 2}, AFTER_ALIGN),
-    "mined negatives": ({"distill/hard_negatives": 2}, {"mine", "pack"} | AFTER_DISTILL),
-    "a first round that mines": ({"distill/miner": "distill"}, {"mine", "pack"} | AFTER_DISTILL),
+    "mined negatives": ({"distill/hard_negatives": 2}, {"mine", "pack", "overlap"} | AFTER_DISTILL),
+    "a first round that mines": ({"distill/miner": "distill"}, {"mine", "pack", "overlap"} | AFTER_DISTILL),
     "cross-encoder": (
         {"sources/reranker": USER_FILES["reranker"], "distill/scorer": "reranker"},
-        {"mine", "pack"} | AFTER_DISTILL,
+        {"mine", "pack", "overlap"} | AFTER_DISTILL,
     ),
-    "length in Stage 1": ({"align/max_length": 16}, {"tokenize", "teacher", "mine", "pack"} | AFTER_ALIGN),
+    "length in Stage 1": ({"align/max_length": 16}, {"tokenize", "teacher", "mine", "pack", "overlap"} | AFTER_ALIGN),
     "length of a document": (
         {"model/passage_max_length": 16},
         {"pack", "encode teacher", "evaluate teacher", "evaluate bm25"} | DENSE | AFTER_ALIGN,
@@ -137,7 +150,17 @@ CHANGES = {
     ),
     "what is compared": ({"evaluate/compared_collections": ["home-assistant"]}, {"prune"}),
     "the measure that is compared": ({"evaluate/compared_measure": "R@100"}, {"prune"}),
-    "chunks": ({"sources/home-assistant/chunk_tokens": 64}, EVERYTHING),
+    "chunks": ({"sources/home-assistant/chunk_tokens": 64}, COLLECTIONS),
+    "languages of the queries": ({"eval_languages": ["de"]}, COLLECTIONS),
+    "a test collection more": (ANOTHER | {"evaluate/test_collections": ["home-assistant", "quiz"]}, COLLECTIONS),
+    "a test collection more, taken out": (
+        ANOTHER | {"evaluate/test_collections": ["home-assistant", "quiz"], "corpora/decontaminate_for": "all"},
+        EVERYTHING,
+    ),
+    "other development collections": (
+        ANOTHER | {"evaluate/development_collections": ["home-assistant", "quiz"]},
+        set(),
+    ),
     "cleaning": ({"sources/home-assistant/cleaning": "sentences"}, EVERYTHING),
     "cap": ({"sources/home-assistant/max_pairs": 1000}, EVERYTHING),
     "budgets": ({"evaluate/top_k": [7]}, {"prune"}),
@@ -252,4 +275,4 @@ def test_what_the_user_s_files_hold_decides_what_is_made_of_them(values, tmp_pat
     with (data / "collection" / "qrels" / "test.tsv").open("a") as file:
         file.write("q0\td1\t1\n")
     after = Experiment(before.config)
-    assert after.corpora != before.corpora and after.nodes != before.nodes
+    assert after.collections != before.collections and after.corpora == before.corpora

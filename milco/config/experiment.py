@@ -111,6 +111,18 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _taken_out_exist(self):
+        said, known = self.corpora.decontaminate_for, {*self.evaluate.test_collections}
+        known |= {*self.evaluate.development_collections}
+        unknown = [name for name in said if name not in known] if isinstance(said, list) else []
+        if unknown:
+            raise ValueError(
+                f"corpora.decontaminate_for: {unknown[0]!r} is neither among evaluate.test_collections nor among "
+                f"development_collections ({', '.join(sorted(known))})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _groups_can_be_filled(self):
         wanted, mined = self.distill.train_group_size - 1, self.distill.hard_negatives + self.distill.random_negatives
         if mined < wanted:
@@ -200,6 +212,17 @@ class Config(Strict):
             *self.evaluate.development_collections,
         ]
         return list(dict.fromkeys(names))
+
+    def taken_out(self, split: str) -> list[str]:
+        """Collections of a split (`dev` or `test`) whose strings are taken out of the training text."""
+        evaluate, said = self.evaluate, self.corpora.decontaminate_for
+        names = evaluate.test_collections if split == "test" else evaluate.development_collections
+        return names if said == "all" else [name for name in names if name in said]
+
+    def training_sources(self) -> list[str]:
+        """Sources of text that decide what is trained on, each once."""
+        trained = [*self.align.train_datasets, *self.distill.train_datasets]
+        return list(dict.fromkeys([*trained, *self.taken_out("test"), *self.taken_out("dev")]))
 
     def compared_sources(self) -> list[str]:
         """Test collections among which those are that systems and experiments are compared on."""

@@ -22,6 +22,12 @@ class Corpora(Strict):
         "Of pairs, known items, and queries and positives of triples. Case, marks and markup make no difference. "
         "Integrations that are held out are so whatever this says.",
     )
+    decontaminate_for: Literal["none", "all"] | list[str] = Field(
+        "none",
+        description="For which of these collections that is done: none, all, or sources by name. One more for which it "
+        "is done trains both stages again. One more for which it is not is encoded, searched and measured, and nothing "
+        "else; the report says how many queries stand in the training text. Say all, or names, before you publish.",
+    )
     max_queries: Count = Field(400, description="Queries per language of a collection made of known items.")
     max_relevant: Count = Field(3, description="Titles with more relevant documents are too generic to ask for.")
 
@@ -226,7 +232,7 @@ class Evaluate(Strict):
     query_mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="The same for queries.")
     examples: dict[str, str] = Field(
         {},
-        description="Texts by language, which looks show as weighted words. A finished training shows those that it had.",
+        description="Texts by language, which looks show as weighted words; a finished training shows those it had.",
         json_schema_extra=Layout,
     )
 

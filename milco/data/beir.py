@@ -80,17 +80,6 @@ class Collection:
         """How many texts a search must find for `depth` documents to be among them, whatever texts they are."""
         return depth_of_search(depth, self.about, self.judged_ids())
 
-    def texts(self, documents: str = "all") -> Iterator[str]:
-        """Every query, and `all` documents, those with a grade above 0 (`relevant`), or none (`queries`)."""
-        yield from self.queries.values()
-        if documents == "all":
-            yield from self.documents.values()
-        elif documents == "relevant":
-            wanted = relevant_documents(self.qrels)
-            for judged, text in zip(self.judged_ids(), self.documents.values(), strict=True):
-                if judged in wanted:
-                    yield text
-
 
 def depth_of_search(depth: int, about: dict[str, Any], judged_ids: Iterable[str]) -> int:
     """`Collection.texts_to_find`, where the chunks of a document stand in a row, as they do in a file."""

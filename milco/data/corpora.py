@@ -6,14 +6,18 @@ What it writes into its output folder:
     parallel.parquet      english_id, non_english, language: the pairs of Stage 1, the translations of a text together,
                           texts with few of them first
     items.parquet         item, language, title, description: known items to distil on
-    collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
     held_out.parquet      digest: of every string that must not be trained on, see milco/data/held_out.py
     statistics.json       how many pairs each dataset gave, why others were dropped, warnings where one reason took most
                           of a language, and (size, how many) of the families: pairs that share an English text. Where a
                           language has no pair, it is all that is left: OUTPUT.statistics.json, beside the folder
 
-Run by rule `corpora`:
-    python -m milco.stages corpora --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
+Collections lie apart, so that one more of them changes no training text:
+
+    collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
+
+Run by the rules `corpora`, `collections` (test) and `development`:
+    python -m milco.stages corpora --config FILE --source NAME=PATH … --output FOLDER
+    python -m milco.stages collections --config FILE --source NAME=PATH … [--encoder FOLDER] --output FOLDER
 """
 
 import shutil
@@ -119,37 +123,31 @@ def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
     return f"{language} ({', '.join(lost)})" if lost else language
 
 
-def build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None = None) -> None:
-    """Write every text artifact of a configuration (see the module's docstring) into the folder `output`. Clean pairs
-    that a run of the same left behind are taken over.
-
-    Args:
-        encoder: checkpoint of the multilingual encoder, whose tokens are counted where documents are cut into chunks.
-    """
-    inputs = [{name: content(path) for name, path in sources.items()}, content(encoder) if encoder else None]
+def build(config: Config, sources: dict[str, Path], output: Path) -> None:
+    """Write the training text of a configuration (see the module's docstring) into the folder `output`. Clean pairs
+    that a run of the same left behind are taken over."""
+    inputs = {name: content(path) for name, path in sources.items()}
     aside = output.with_name(f"{output.name}.statistics.json")
-    with finished_folder(output, [Experiment(config).corpora.key, *inputs, made_with()]) as folder:
+    with finished_folder(output, [Experiment(config).corpora.key, inputs, made_with()]) as folder:
         if not (folder / "statistics.json").exists():  # the last that is written
-            _build(config, sources, folder, encoder, aside)
+            _build(config, sources, folder, aside)
     aside.unlink(missing_ok=True)
     shutil.rmtree(output / STAGED, ignore_errors=True)
 
 
-def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path | None, aside: Path) -> None:
-    items = pd.concat(
-        [
-            home_assistant.items(sources[name], config.languages, config.corpora, config.seed)
-            for name in config.used_datasets()
-            if config.sources[name].format == "home-assistant"
-        ]
-        or [pd.DataFrame(columns=home_assistant.ITEM_COLUMNS)]
-    )
-    forbidden: set[bytes] = set()
-    shutil.rmtree(output / "collections", ignore_errors=True)  # of a run that was cut off
-    for split in ("dev", "test"):
+def build_collections(
+    config: Config, sources: dict[str, Path], split: str, output: Path, encoder: Path | None = None
+) -> None:
+    """Write the collections of a split (`dev` or `test`) into the folder `output`.
+
+    Args:
+        encoder: checkpoint of the multilingual encoder, whose tokens are counted where documents are cut into chunks.
+    """
+    with finished_folder(output) as made:
+        folder = made / "collections" / split
+        folder.mkdir(parents=True)
         before: Collection | None = None
-        for collection in _collections(config, sources, items, split, encoder):
-            folder = output / "collections" / split
+        for collection in _collections(config, sources, _items(config, sources), split, encoder):
             if folder.joinpath(collection.name).exists():
                 raise MilcoError(f"two collections have the name {collection.name}; rename one of their sources")
             shared = before is not None and before.documents is collection.documents
@@ -157,10 +155,24 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
             source = collection.about["source"]
             with about_source(source, sources[source]):  # a user's documents are read just now
                 write_collection(collection, folder / collection.name, split, same)
-            written = held_out.strings_of(folder / collection.name, split, config.corpora.decontaminate)
-            forbidden |= held_out.digests(written)
             before = collection
-    forbidden |= held_out.digests(_strings_of_files(config, sources))
+
+
+def _items(config: Config, sources: dict[str, Path]) -> pd.DataFrame:
+    """Known items of some sources, of training and held out."""
+    return pd.concat(
+        [
+            home_assistant.items(path, config.languages, config.corpora, config.seed)
+            for name, path in sources.items()
+            if config.sources[name].format == "home-assistant"
+        ]
+        or [pd.DataFrame(columns=home_assistant.ITEM_COLUMNS)]
+    )
+
+
+def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) -> None:
+    items = _items(config, sources)
+    forbidden = held_out.digests(_strings_of_files(config, sources))
     held = items[items.split != "train"]
     forbidden |= held_out.digests(pd.concat([held.title, held.description]).dropna())
     held_out.write(output, forbidden)
@@ -203,12 +215,9 @@ def _build(config: Config, sources: dict[str, Path], output: Path, encoder: Path
 
 
 def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]:
-    """Strings of the collections that come as files: what their chunks, pools or joined titles do not show."""
-    for split, names in (
-        ("dev", config.evaluate.development_collections),
-        ("test", config.evaluate.test_collections),
-    ):
-        for name in names:
+    """Strings of the collections that come as files, and that are taken out of the training text."""
+    for split in ("dev", "test"):
+        for name in config.taken_out(split):
             match config.sources[name].format:
                 case "beir":
                     yield from held_out.strings_of(sources[name], split, config.corpora.decontaminate)

@@ -40,7 +40,7 @@ def strings_of(folder: Path, split: str, documents: str) -> Iterator[str]:
     """Queries and documents of a collection in BEIR layout: of a document its title, its text, and both.
 
     Args:
-        documents: as in `Collection.texts`.
+        documents: `all`, those with a grade above 0 (`relevant`), or none (`queries`).
     """
     queries, qrels = read_queries(folder, split)
     yield from queries.values()

@@ -140,7 +140,7 @@ def _values(row: Row, comparison: Comparison) -> pd.Series:
 def write(experiments: list[Experiment], published: Path, page: Path, table: Path, summary: Path) -> None:
     """Write the comparison as a page, as ablations.csv and as Markdown."""
     base = experiments[0]
-    comparison = Comparison.of(base.config, Path(base.corpora.path) / "collections" / "test")
+    comparison = Comparison.of(base.config, Path(base.collections.path) / "collections" / "test")
     rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
     collections, marks = by_collection(rows, comparison)
     means = pd.concat([row.measures.assign(system=row.name) for row in rows])

@@ -35,6 +35,7 @@ class Results:
         curves: stage → rows of its metrics.jsonl.
         nodes: time and memory of each node of the DAG.
         corpora, triples: how much of each dataset there is, and what was lost.
+        overlap: what `overlap` counted of each test collection.
     """
 
     measures: pd.DataFrame
@@ -44,12 +45,14 @@ class Results:
     pruning: pd.DataFrame
     nodes: pd.DataFrame
     corpora: dict[str, Any]
+    overlap: dict[str, Any]
     triples: dict[str, Any]
 
     @classmethod
     def read(
         cls,
         corpora: Path,
+        overlap: Path,
         runs: dict[str, Path],
         stages: dict[str, Path],
         nodes: dict[str, Path],
@@ -74,6 +77,7 @@ class Results:
             pd.read_parquet(prune),
             pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
             _json(corpora / "statistics.json"),
+            _json(overlap),
             json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
         )
 
@@ -298,6 +302,7 @@ def write(
         choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
         nodes=results.nodes.sort_values("s", ascending=False),
         corpora=results.corpora,
+        overlap=results.overlap,
         triples=results.triples,
         curves=draw_curves(results.curves),
         pruning_curve=draw_pruning(results.pruning, comparison.measure),

@@ -21,7 +21,10 @@ from milco.program import run
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="Settings, as YAML.")]
-Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote.")]
+Corpora = Annotated[Path, typer.Option(help="What `corpora` wrote; to search, what `collections` wrote.")]
+Tests = Annotated[Path, typer.Option("--collections", help="What `collections` wrote.")]
+Looks = Annotated[Path, typer.Option(help="What `development` wrote.")]
+Cutter = Annotated[Path | None, typer.Option(help="Checkpoint by whose tokens documents are cut.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
 
 
@@ -47,6 +50,7 @@ Trained = Annotated[Path, typer.Option(help="Folder for the model; it appears wh
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
+NamedOrNone = Annotated[list[str] | None, typer.Option(help="NAME=PATH, once for each.")]
 
 
 def _named(values: list[str]) -> dict[str, Path]:
@@ -90,16 +94,37 @@ def convert(binary: Input, tokenizer: Input, output: Output) -> None:
 
 
 @app.command()
-def corpora(
-    config: ConfigFile,
-    source: Named,
-    output: Output,
-    encoder: Annotated[Path | None, typer.Option(help="Checkpoint by whose tokens documents are cut.")] = None,
-) -> None:
-    """Write parallel text, known items and test collections."""
+def corpora(config: ConfigFile, source: Named, output: Output) -> None:
+    """Write parallel text and known items."""
     from milco.data.corpora import build
 
-    build(_load(config, output), _named(source), output, encoder)
+    build(_load(config, output), _named(source), output)
+
+
+@app.command()
+def collections(config: ConfigFile, output: Output, source: Named, encoder: Cutter = None) -> None:
+    """Write the test collections."""
+    from milco.data.corpora import build_collections
+
+    build_collections(_load(config, output), _named(source), "test", output, encoder)
+
+
+@app.command()
+def development(config: ConfigFile, output: Output, source: NamedOrNone = None, encoder: Cutter = None) -> None:
+    """Write the development collections that a training looks at."""
+    from milco.data.corpora import build_collections
+
+    build_collections(_load(config, output), _named(source or []), "dev", output, encoder)
+
+
+@app.command()
+def overlap(
+    config: ConfigFile, corpora: Corpora, triples: Input, tests: Tests, output: Output, workers: Workers = 1
+) -> None:
+    """Count the queries of the test collections that stand in the training text."""
+    from milco.data.overlap import write
+
+    write(_settings(config, output), corpora, triples, tests, output, workers)
 
 
 @app.command()
@@ -156,20 +181,23 @@ def align(
     targets: Input,
     encoder: Input,
     lsr: Input,
+    development: Looks,
     output: Trained,
 ) -> None:
     """Stage 1: sparse alignment. Start it with torchrun."""
     from milco.training.align import run as train
 
-    train(_settings(config, output), corpora, tokens, targets, encoder, lsr, output)
+    train(_settings(config, output), corpora, tokens, targets, encoder, lsr, development, output)
 
 
 @app.command()
-def distill(config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, output: Trained) -> None:
+def distill(
+    config: ConfigFile, corpora: Corpora, triples: Input, start: Input, lsr: Input, development: Looks, output: Trained
+) -> None:
     """Stage 2: distillation. Start it with torchrun."""
     from milco.training.distill import run as train
 
-    train(_settings(config, output), corpora, triples, start, lsr, output)
+    train(_settings(config, output), corpora, triples, start, lsr, development, output)
 
 
 @app.command()
@@ -232,6 +260,8 @@ def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
 def report(
     config: ConfigFile,
     corpora: Corpora,
+    tests: Tests,
+    overlap: Input,
     runs: Named,
     stage: Named,
     node: Named,
@@ -248,8 +278,8 @@ def report(
     from milco.evaluation.report import Results, write
 
     settings = _settings(config, report)
-    results = Results.read(corpora, _named(runs), _named(stage), _named(node), index, prune, triples)
-    comparison = Comparison.of(settings, corpora / "collections" / "test")
+    results = Results.read(corpora, overlap, _named(runs), _named(stage), _named(node), index, prune, triples)
+    comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
 
 

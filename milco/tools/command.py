@@ -366,7 +366,7 @@ def serve(
     """Open a page on this machine: search in any language, see the words that matched, prune, compare texts.
 
     \b
-    milco serve artifacts/corpora/KEY/collections/test/de-en --model results/demo/model
+    milco serve artifacts/collections/KEY/collections/test/de-en --model results/demo/model
     milco serve my-index --budget 20 --budget 50 --budget 100
     """
     import webbrowser

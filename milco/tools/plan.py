@@ -73,7 +73,9 @@ def _examples(config: Config, name: str) -> int:
 
 def _held_out(config: Config) -> str:
     """What will be missing of the training text: how much, nobody knows before both are there."""
-    names = dict.fromkeys([*config.evaluate.test_collections, *config.evaluate.development_collections])
+    names = dict.fromkeys([*config.taken_out("test"), *config.taken_out("dev")])
+    if not names:
+        return "nothing (corpora.decontaminate_for); `overlap` counts the queries that stand in the training text"
     what = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
     return (
         f"{what[config.corpora.decontaminate]} of {', '.join(names)} leave the training text; how much that is, "

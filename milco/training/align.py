@@ -2,7 +2,7 @@
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
-        --lsr FOLDER --output FOLDER
+        --lsr FOLDER --development FOLDER --output FOLDER
 """
 
 import os
@@ -119,7 +119,16 @@ def warm_start(model: MilcoModel, config: Config, corpora: Path, lsr: Path) -> N
     print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
 
 
-def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Path, lsr: Path, output: Path) -> None:
+def run(
+    config: Config,
+    corpora: Path,
+    tokens: Path,
+    targets: Path,
+    encoder: Path,
+    lsr: Path,
+    development: Path,
+    output: Path,
+) -> None:
     """Train Stage 1 from the checkpoints `encoder` and `lsr` and write the model to `output`."""
     settings = config.align
     model = new_model(config, encoder, lsr, echo=False)
@@ -139,7 +148,7 @@ def run(config: Config, corpora: Path, tokens: Path, targets: Path, encoder: Pat
         config.seed,
         together=settings.pairs_per_text,
     )
-    look = Development(config, corpora, model).look
+    look = Development(config, development, model).look
     inputs = [corpora, tokens, targets, encoder, lsr]
     begin = partial(warm_start, model, config, corpora, lsr)
     train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output, begin)

@@ -49,14 +49,14 @@ class Development:
     batches and searches its documents, and the first one puts together what they found.
 
     Args:
-        corpora: what `corpora` wrote; collections/dev has a sub-folder per collection, in BEIR layout.
+        written: what rule `development` wrote; collections/dev has a sub-folder per collection, in BEIR layout.
     """
 
-    def __init__(self, config: Config, corpora: Path, model: MilcoModel):
+    def __init__(self, config: Config, written: Path, model: MilcoModel):
         self.model, self.config = model, config
         settings, self.first = config.evaluate, int(os.environ.get("RANK", 0)) == 0
         looked_at = self.first and settings.development_collections
-        paths = sorted((corpora / "collections" / "dev").iterdir()) if looked_at else []
+        paths = sorted((written / "collections" / "dev").iterdir()) if looked_at else []
         sizes = settings.development_queries, settings.development_documents
         self.collections = [part_of(path, *sizes) for path in paths]
         self.share: Share | None = None
@@ -69,8 +69,8 @@ class Development:
         if self.first and examples:
             words = self.model.decode(self.model.encode_document(list(examples.values())))
             found["examples"] = {
-                language: {"pivot": _heaviest(text, "e_"), "source": _heaviest(text, "m_")}
-                for language, text in zip(examples, words, strict=True)
+                language: {"text": text, "pivot": _heaviest(said, "e_"), "source": _heaviest(said, "m_")}
+                for (language, text), said in zip(examples.items(), words, strict=True)
             }
         return found
 

@@ -2,7 +2,7 @@
 
 Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages distill --config FILE --corpora FOLDER --triples FOLDER --start FOLDER --lsr FOLDER
-        --output FOLDER
+        --development FOLDER --output FOLDER
 """
 
 import os
@@ -125,7 +125,7 @@ def loss(config: Config) -> Loss:
     return terms
 
 
-def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, output: Path) -> None:
+def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, development: Path, output: Path) -> None:
     """Train Stage 2 from the model or checkpoint `start` and write the model to `output`.
 
     Args:
@@ -148,6 +148,6 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, ou
     steps = Steps(
         packed.longest, [(1, len(packed))], settings.global_batch_size, settings.num_train_epochs, config.seed
     )
-    look = Development(config, corpora, model).look
+    look = Development(config, development, model).look
     inputs = [corpora, triples, start, lsr]
     train(config, settings, "distill", model, steps, groups, loss(config), look, inputs, output)

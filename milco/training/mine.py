@@ -35,7 +35,7 @@ from transformers import AutoConfig
 
 from milco.config import Config
 from milco.data import held_out
-from milco.data.beir import read_collection, read_jsonl
+from milco.data.beir import read_collection
 from milco.data.corpora import HELD_OUT, KEPT, counted
 from milco.data.tables import TRIPLE_COLUMNS, read_batches
 from milco.errors import MilcoError, about_source
@@ -150,11 +150,7 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
     wanted = settings.hard_negatives + settings.random_negatives
     collection = read_collection(folder, "train")
-    asked = {
-        held_out.digest(row["text"])
-        for path in corpora.glob("collections/*/*/queries.jsonl")
-        for row in read_jsonl(path, ["text"])
-    }
+    asked = held_out.read(corpora)
     queries = {key: query for key, query in collection.queries.items() if held_out.digest(query) not in asked}
     if not queries:
         raise MilcoError(f"{folder}/qrels/train.tsv: test or development collections ask each of its queries")

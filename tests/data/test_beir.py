@@ -107,20 +107,6 @@ def test_split_names_the_file_of_judgements(tmp_path):
     assert read_collection(folder, "dev").qrels == {"q1": {"d1": 1}}
 
 
-@pytest.mark.parametrize(
-    ("documents", "wanted"),
-    [("queries", ["LAMPE"]), ("relevant", ["LAMPE", "A  Lamp"]), ("all", ["LAMPE", "A  Lamp", "x"])],
-)
-def test_texts_are_queries_and_the_documents_that_are_wanted(documents, wanted):
-    collection = Collection("c", {"d": "A  Lamp", "e": "x"}, {"q": "LAMPE"}, {"q": {"d": 1, "e": 0}})
-    assert list(collection.texts(documents)) == wanted
-    chunks = {"d#0": "A  Lamp", "e#0": "x"}
-    assert (
-        list(Collection("c", chunks, collection.queries, collection.qrels, {"chunked": True}).texts(documents))
-        == wanted
-    )
-
-
 GOOD_DOCUMENT = '{"_id": "d1", "text": "a lamp"}\n'
 GOOD_QUERY = '{"_id": "q1", "text": "Lampe"}\n'
 BAD_LINES = {

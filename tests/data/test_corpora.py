@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
-from miniature import read_pairs
+from miniature import build_corpora, read_pairs
 
 from milco import config
 from milco.data import corpora, held_out, tables
@@ -388,7 +388,7 @@ def own(tmp_path) -> dict[str, Path]:
 
 
 def test_user_s_own_text_becomes_training_pairs_without_that_of_the_collections(own, tmp_path):
-    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    build_corpora(own_settings(tmp_path / "own"), own, tmp_path / "out")
     found = read_pairs(tmp_path / "out")
     assert set(found.itertuples(index=False, name=None)) == {*ROWS[:2], ("Good night", "Gute Nacht", "de")}
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
@@ -402,7 +402,7 @@ def test_user_s_own_text_becomes_training_pairs_without_that_of_the_collections(
 def test_a_cap_leaves_so_many_pairs_and_counts_the_others(own, tmp_path):
     settings = own_settings(tmp_path / "own")
     settings.sources["books"] = settings.sources["books"].model_copy(update={"max_pairs": 1})
-    corpora.build(settings, own, tmp_path / "out")
+    build_corpora(settings, own, tmp_path / "out")
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
     assert statistics["datasets"]["web"] == {"kept": 2, "held out": 2}
     # The one that is drawn stands in web, too.
@@ -410,7 +410,7 @@ def test_a_cap_leaves_so_many_pairs_and_counts_the_others(own, tmp_path):
 
 
 def test_user_s_own_collections_are_copied_under_the_names_of_their_sources(own, tmp_path):
-    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    build_corpora(own_settings(tmp_path / "own"), own, tmp_path / "out")
     for split, name in (("test", "exam"), ("dev", "quiz")):
         assert [path.name for path in (tmp_path / "out" / "collections" / split).iterdir()] == [name]
         found = read_collection(tmp_path / "out" / "collections" / split / name, split)
@@ -422,11 +422,11 @@ def test_two_collections_of_one_name_are_refused(own, tmp_path):
     settings = own_settings(tmp_path / "own")
     twice = settings.evaluate.model_copy(update={"test_collections": ["exam", "exam"]})
     with pytest.raises(MilcoError, match="two collections have the name exam"):
-        corpora.build(settings.model_copy(update={"evaluate": twice}), own, tmp_path / "out")
+        build_corpora(settings.model_copy(update={"evaluate": twice}), own, tmp_path / "out")
 
 
 def test_english_texts_of_the_user_s_own_pairs_are_listed_once(own, tmp_path):
-    corpora.build(own_settings(tmp_path / "own"), own, tmp_path / "out")
+    build_corpora(own_settings(tmp_path / "own"), own, tmp_path / "out")
     found = pd.read_parquet(tmp_path / "out" / "english.parquet").english.tolist()
     assert found == sorted(["Good morning", 'Say "hello"', "Good night"])
     assert len(pd.read_parquet(tmp_path / "out" / "items.parquet")) == 0
@@ -510,8 +510,10 @@ def test_queries_and_what_answers_them_leave_the_training_text(own, tmp_path, wh
         "Other another lamp",
     ]
     own["web"] = tsv(tmp_path / "own" / "web.tsv", *((f"{s}:", f"Übersetzung {s}", "de") for s in strings))
-    corpora.build(
-        own_settings(tmp_path / "own", languages=["de"], corpora={"decontaminate": which}), own, tmp_path / "out"
+    build_corpora(
+        own_settings(tmp_path / "own", languages=["de"], corpora={"decontaminate": which, "decontaminate_for": "all"}),
+        own,
+        tmp_path / "out",
     )
     kept = set(read_pairs(tmp_path / "out").english)
     assert {s for s in strings if f"{s}:" not in kept} == lost
@@ -525,19 +527,19 @@ def test_a_thousand_passages_that_nobody_asked_for_are_trained_on(own, tmp_path)
     exam = Collection("exam", {str(n): row[0] for n, row in enumerate(rows)}, {"q": "Fluss 7"}, {"q": {"7": 1}})
     write_collection(exam, tmp_path / "exam", "test")
     own["exam"] = tmp_path / "exam"
-    corpora.build(own_settings(tmp_path / "own", languages=["de"]), own, tmp_path / "out")
+    build_corpora(own_settings(tmp_path / "own", languages=["de"]), own, tmp_path / "out")
     assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 999, "held out": 1}
 
 
-def test_a_document_is_held_out_in_chunks_and_as_a_whole(own, tmp_path, encoder_checkpoint):
+def test_a_document_in_chunks_is_held_out_as_a_whole(own, tmp_path, encoder_checkpoint):
     text = "Katze Hund Haus Fluss Wasser Buch rot groß Nacht Passwort"
     own["exam"] = answers(tmp_path / "exam", text=text)
     settings = own_settings(tmp_path / "own", languages=["de"])
     settings.sources["exam"] = settings.sources["exam"].model_copy(update={"chunk_tokens": 8})
     rows = [("The whole", text, "de"), ("A part", " ".join(text.split()[:6]), "de"), ("Cat", "Katze Hund", "de")]
     own["web"] = tsv(tmp_path / "own" / "web.tsv", *rows)
-    corpora.build(settings, own, tmp_path / "out", encoder_checkpoint)
-    assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 1, "held out": 2}
+    build_corpora(settings, own, tmp_path / "out", encoder_checkpoint)
+    assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 2, "held out": 1}
 
 
 def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_path):
@@ -547,7 +549,7 @@ def test_pairs_of_several_languages_are_kept_whatever_languages_says(own, tmp_pa
     rows = [("Good evening", "Guten Abend"), ("Good day", "buenos días")]
     jsonl(own["books"] / "all" / "a.jsonl", *({"english": english, "non_english": other} for english, other in rows))
     settings.sources["books"] = source(subsets={"all": "mul"})
-    corpora.build(settings, own, tmp_path / "out")
+    build_corpora(settings, own, tmp_path / "out")
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
     assert statistics["pairs"] == {"mul": 2, "de": 1}
 
@@ -567,7 +569,7 @@ def test_pairs_of_several_languages_are_kept_whatever_their_script(own, tmp_path
     tsv(tmp_path / "own" / "books.tsv", *((f"Text {n}", other) for n, other in enumerate(others)))
     own["books"] = tmp_path / "own" / "books.tsv"
     settings.sources["books"] = source(language="mul")
-    corpora.build(settings, own, tmp_path / "out")
+    build_corpora(settings, own, tmp_path / "out")
     assert statistics_of(tmp_path / "out")["datasets"]["books"] == {"kept": len(others)}
     assert f"books: kept {len(others)}\n" in capsys.readouterr().out
 
@@ -578,7 +580,7 @@ def test_tables_are_prose_unless_their_source_says_otherwise(own, tmp_path):
     for name, changes in (("prose", {}), ("interface", {"cleaning": "interface"})):
         settings = own_settings(tmp_path / "own", languages=["de"])
         settings.sources["web"] = source(**changes)
-        corpora.build(settings, own, tmp_path / name)
+        build_corpora(settings, own, tmp_path / name)
     prose, interface = (set(read_pairs(tmp_path / name).non_english) for name in ("prose", "interface"))
     assert prose - interface == {"<b>Start</b> drücken:", "Bluetooth"}
     assert interface - prose == {"Start drücken"}
@@ -589,7 +591,7 @@ def test_pairs_in_a_language_that_is_not_asked_for_are_counted_and_warned_of(own
     own["books"] = jsonl(tmp_path / "own" / "books.jsonl", *rows, {**rows[0], "language": "ja"})
     settings = own_settings(tmp_path / "own")
     settings.sources["books"] = source()
-    corpora.build(settings, own, tmp_path / "out")
+    build_corpora(settings, own, tmp_path / "out")
     found = statistics_of(tmp_path / "out")
     assert found["datasets"]["books"] == {"kept": 1, "other language: zh-CN": 9}
     assert found["warnings"][-1] == "books: other language takes 9 of 10 pairs (zh-CN 9)"
@@ -601,7 +603,7 @@ def test_language_without_a_pair_is_named_with_what_was_lost_of_it(own, tmp_path
     tsv(tmp_path / "own" / "web.tsv", *rows)
     settings = own_settings(tmp_path / "own", languages=["de", "fi", "ru", "zh"])
     with pytest.raises(MilcoError) as error:
-        corpora.build(settings, own, tmp_path / "out")
+        build_corpora(settings, own, tmp_path / "out")
     assert str(error.value) == (
         "languages: no training pair in fi, ru (web: script 1), zh (web: other language: zh-CN 1); "
         f"drop them or add a dataset. What became of all pairs is in {tmp_path}/out.statistics.json "
@@ -619,10 +621,10 @@ def test_failed_build_leaves_no_result_and_a_rerun_succeeds(own, tmp_path):
     good = judgements.read_text(encoding="utf-8")
     judgements.write_text(good + "q\tnowhere\t1\n", encoding="utf-8")
     with pytest.raises(MilcoError, match=r"^sources\.exam\.uri: /.*test\.tsv:3: "):
-        corpora.build(settings, own, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        build_corpora(settings, own, tmp_path / "out")
+    assert not (tmp_path / "out/collections").exists()
     judgements.write_text(good, encoding="utf-8")
-    corpora.build(settings, own, tmp_path / "out")
+    build_corpora(settings, own, tmp_path / "out")
     assert (tmp_path / "out" / "parallel.parquet").is_file()
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from miniature import read_pairs
+from miniature import build_corpora, read_pairs
 
 from milco import config
-from milco.data import corpora, held_out, home_assistant
+from milco.data import held_out, home_assistant
 from milco.data.beir import Collection, read_collection
 from milco.errors import MilcoError
 
@@ -142,7 +142,7 @@ def settings(sources: dict[str, Path], **changes) -> config.Config:
 @pytest.fixture(scope="module")
 def built(sources, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("built") / "corpora"
-    corpora.build(settings(sources), sources, output)
+    build_corpora(settings(sources), sources, output)
     return output
 
 
@@ -239,7 +239,7 @@ def test_held_out_string_is_dropped_wherever_it_comes_again(built, kind):
 def test_held_out_title_is_found_whatever_its_digest_ends_with(sources, tmp_path, monkeypatch):
     own = held_out.digest
     monkeypatch.setattr(held_out, "digest", lambda text: own(text)[:15] + b"\0")
-    corpora.build(settings(sources), sources, tmp_path / "out")
+    build_corpora(settings(sources), sources, tmp_path / "out")
     assert comparable([word("token", "en")]) & comparable(training_texts(tmp_path / "out", "items.parquet")) == set()
     assert word("token", "en") not in training_texts(tmp_path / "out", "items.parquet")
 
@@ -421,7 +421,7 @@ def test_chinese_is_the_one_in_simplified_characters(table):
 def test_second_call_on_a_copy_writes_the_same_files(sources, built, tmp_path):
     core = write_wheel(tmp_path / "copy" / "homeassistant-1-py3-none-any.whl", core_files())
     copies = {**sources, "home-assistant": core}
-    corpora.build(settings(copies), copies, tmp_path / "again")
+    build_corpora(settings(copies), copies, tmp_path / "again")
     first, second = (
         {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (built, tmp_path / "again")
@@ -432,7 +432,7 @@ def test_second_call_on_a_copy_writes_the_same_files(sources, built, tmp_path):
 
 def test_language_without_a_training_pair_is_named_and_no_corpus_is_written(sources, tmp_path):
     with pytest.raises(MilcoError, match=r"^languages: no training pair in fi; [^\n]+$"):
-        corpora.build(settings(sources, languages=[*LANGUAGES, "fi"]), sources, tmp_path / "out")
+        build_corpora(settings(sources, languages=[*LANGUAGES, "fi"]), sources, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out.statistics.json"]
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SOURCE_WORDS
 from datasets import Dataset
+from miniature import build_corpora
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
@@ -123,6 +124,7 @@ def settings(values: dict, **changes) -> config.Config:
             **values,
             "sources": {**values["sources"], "tiny": tiny},
             "model": {**values["model"], "query_max_length": 8, "passage_max_length": 16},
+            "corpora": {"decontaminate_for": "all"},
             "evaluate": {**values["evaluate"], "test_collections": ["tiny"], "development_collections": []},
         }
     )
@@ -134,7 +136,7 @@ def built(experiment: config.Config, encoder: Path, folder: Path) -> Path:
     sources = {"tiny": folder / "tiny"}
     for name in ("pairs", "triples"):
         sources[name] = Path(experiment.sources[name].uri.removeprefix("file:"))
-    corpora.build(experiment, sources, folder / "corpora", encoder)
+    build_corpora(experiment, sources, folder / "corpora", encoder)
     return folder / "corpora" / "collections" / "test"
 
 

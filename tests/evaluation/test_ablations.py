@@ -98,7 +98,7 @@ def measured(config: Config, collections: dict) -> Experiment:
     experiment = Experiment(config)
     sources = {name: next(s for s in config.sources if f"{name}-".startswith(f"{s}-")) for name in collections}
     for name, (query, document, _) in collections.items():
-        folder = Path(experiment.corpora.path) / "collections" / "test" / name
+        folder = Path(experiment.collections.path) / "collections" / "test" / name
         folder.mkdir(parents=True, exist_ok=True)
         about = {"query_language": query, "document_language": document, "source": sources[name]}
         (folder / "collection.json").write_text(json.dumps(about))

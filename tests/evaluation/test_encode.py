@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def corpora(values, tmp_path):
     project = Project(tmp_path / "project", values)
-    project.snakemake("corpora")
-    return project.one("artifacts/corpora/*") / "collections" / "test"
+    project.snakemake("collections")
+    return project.one("artifacts/collections/*") / "collections" / "test"
 
 
 @pytest.mark.parametrize("system", ["distill", "dense"])

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from miniature import write_lines
+from miniature import build_corpora, write_lines
 
 from milco import config
-from milco.data import corpora
 from milco.data.beir import read_collection
 from milco.data.trec import complete, read_qrels, read_run
 from milco.evaluation import budgets, index
@@ -50,7 +49,7 @@ def outcome(values: dict, model: Path, encoder: Path, folder: Path) -> dict[str,
     """Everything that is measured on a collection, from its files to its measures."""
     settings = config.parse(values)
     sources = {name: Path(settings.sources[name].uri.removeprefix("file:")) for name in settings.used_datasets()}
-    corpora.build(settings, sources, folder / "corpora")
+    build_corpora(settings, sources, folder / "corpora")
     tests = folder / "corpora" / "collections" / "test"
     encode(settings, "distill", model, tests, folder / "vectors")
     found: dict[str, list] = {}

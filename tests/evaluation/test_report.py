@@ -32,6 +32,7 @@ def results(rows: list[tuple[str, str, str, str]]) -> Results:
         pd.DataFrame(pruning),
         pd.DataFrame({"node": ["x"], "s": [1.0], "max_rss": [1.0]}),
         {"pairs": {"de": 1}, "items": 0, "datasets": {"web": {"kept": 1, "script": 9}}, "warnings": ["web: script"]},
+        {rows[0][0]: {"queries": 20, "met": 3}, "clean": {"queries": 5, "met": 0}},
         {"datasets": {"own": {"kept": 7, "held out": 2}}, "warnings": ["own: held out"]},
     )
 
@@ -163,3 +164,11 @@ def test_published_figures_stand_beside_ours_where_their_collections_were_measur
     assert miracl.loc["MILCO", "mean"] == pytest.approx(0.723, abs=5e-4)
     assert miracl.loc["BGE-M3 all", "mean"] == 0.715
     assert limit.loc["Stage 2", "mean"] == 0.5 and limit["from"].tolist() == ["here", "here", "published", "published"]
+
+
+def test_queries_that_stand_in_the_training_text_are_counted_by_collection(values, tmp_path):
+    found = results(CASES["mixed"])
+    page, _ = pages(values, found, comparison(found), tmp_path)
+    assert "3 of 25 queries of the test collections stand in the training text" in page
+    (table,) = re.findall(r"in the training text</th></tr></thead>\s*<tbody>(.*?)</tbody>", page, re.DOTALL)
+    assert "mkqa-de</th><td>20</td><td>3</td>" in table and "clean" not in table

@@ -90,7 +90,7 @@ def test_every_system_is_measured_on_every_collection(project, base):
         system: set(pd.read_parquet(project / base.runs[system].path / "measures.parquet").collection)
         for system in base.config.systems()
     }
-    everything = {folder.name for folder in (project / base.corpora.path / "collections" / "test").iterdir()}
+    everything = {folder.name for folder in (project / base.collections.path / "collections" / "test").iterdir()}
     assert sum(name.startswith("miracl-") for name in everything) == MIRACL and "limit" in everything
     english = {"miracl-en", "mldr-en", "mkqa-en"}
     assert english < found["teacher"] and found.pop("teacher") < everything
@@ -102,7 +102,7 @@ def test_ids_of_people_are_those_of_the_collection(project, base):
     measures = pd.read_parquet(runs / "measures.parquet")
     assert (measures[measures.collection == "limit"].value > 0).any()
     found = {document for documents in read_run(runs / "runs" / "limit.trec").values() for document in documents}
-    collection = read_collection(project / base.corpora.path / "collections" / "test" / "limit")
+    collection = read_collection(project / base.collections.path / "collections" / "test" / "limit")
     assert found <= collection.documents.keys() and any(" " in name for name in found)
 
 
@@ -137,7 +137,7 @@ def test_the_authors_recipe_runs_to_its_report(project):
     assert settings["echo_scale_trained"] and settings["special_token_ids"] == []
     weights = load_file(project / theirs.distill.path / "model.safetensors")
     assert weights["echo_scale"].isfinite().all() and weights["echo_scale"] != 1  # it has learnt
-    collection = read_collection(project / theirs.corpora.path / "collections" / "test" / "hard-miracl-de")
+    collection = read_collection(project / theirs.collections.path / "collections" / "test" / "hard-miracl-de")
     assert all(text == text.lower() for text in [*collection.documents.values(), *collection.queries.values()])
     measured = pd.read_parquet(project / theirs.runs["distill"].path / "measures.parquet")
     assert measured.collection.nunique() == MIRACL

@@ -96,22 +96,33 @@ def test_a_forced_stage_trains_again(tmp_path, values, finished):
 
 EVALUATED = {"all", "encode", "merge", "evaluate", "index", "prune", "report", "export"}
 REPORTED = {"all", "report", "export"}
+TRAINED = {"development", "align", "distill"}
 # The README's table "I changed …", line by line.
 RERUNS = {
-    "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | {"distill"}),
-    "a key under align": ({"align": {"learning_rate": 0.5}}, EVALUATED | {"align", "distill"}),
-    "layers": ({"model": {"encoder_layers": 1}}, EVALUATED | {"align", "distill"}),
+    "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | TRAINED - {"align"}),
+    "a key under align": ({"align": {"learning_rate": 0.5}}, EVALUATED | TRAINED),
+    "layers": ({"model": {"encoder_layers": 1}}, EVALUATED | TRAINED),
     "encoder": (
         {"model": {"multilingual_encoder_checkpoint": "encoder-2"}},
-        EVALUATED | {"tokenize", "pack", "align", "distill"},
+        EVALUATED | TRAINED | {"tokenize", "pack"},
     ),
     "teacher": (
         {"model": {"lsr_encoder_checkpoint": "lsr-2"}},
-        EVALUATED | {"teacher", "mine", "pack", "align", "distill"},
+        EVALUATED | TRAINED | {"teacher", "mine", "pack", "overlap"},
     ),
     "languages": (
         {"languages": ["xx", "yy"]},
-        EVALUATED | {"corpora", "tokenize", "teacher", "mine", "pack", "align", "distill"},
+        EVALUATED | TRAINED | {"corpora", "tokenize", "teacher", "mine", "pack", "overlap"},
+    ),
+    "test collections": ({"evaluate": {"test_collections": ["mine", "more"]}}, EVALUATED | {"collections", "overlap"}),
+    "test collections, taken out": (
+        {"evaluate": {"test_collections": ["mine", "more"]}, "corpora": {"decontaminate_for": "all"}},
+        EVALUATED | TRAINED | {"corpora", "collections", "tokenize", "teacher", "mine", "pack", "overlap"},
+    ),
+    "development collections": ({"evaluate": {"development_collections": ["more"]}}, {"all", "report"}),
+    "development collections and a key under distill": (
+        {"evaluate": {"development_collections": ["more"]}, "distill": {"lambda_d": 0.5}},
+        EVALUATED | {"development", "distill"},
     ),
     "measures": ({"sources": {"mine": {"measures": ["nDCG@10", "P@5"]}}}, {"all", "evaluate", "report"}),
     "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
@@ -131,7 +142,7 @@ def test_a_change_reruns_what_it_decides(finished, changed):
     copies = {f"{name}-2": finished.values["sources"][name] for name in ("encoder", "lsr")}
     copies = {name: {**source, "uri": source["uri"] + "/."} for name, source in copies.items()}
     mine = {**finished.values["sources"]["mine"], **change.get("sources", {}).get("mine", {})}
-    finished.configure(**{**change, "sources": {**copies, "mine": mine}})
+    finished.configure(**{**change, "sources": {**copies, "mine": mine, "more": finished.values["sources"]["mine"]}})
     try:
         assert finished.planned("all") == rules
     finally:
@@ -246,7 +257,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
 
 def test_the_target_align_stops_after_stage_one(tmp_path, values):
     project = Project(tmp_path, values)
-    assert project.planned("align") == {"align", "corpora", "teacher", "tokenize"}
+    assert project.planned("align") == {"align", "corpora", "development", "teacher", "tokenize"}
 
 
 def train_until_killed(project: Project) -> None:

@@ -300,7 +300,7 @@ def test_the_page_about_engines_says_what_works(tmp_path, monkeypatch, model_fol
     for name, folder in (
         ("results/demo/model", model_folder),
         ("artifacts/vectors/distill-KEY", vectors),
-        ("artifacts/corpora/KEY/collections/test/de-en", collection),
+        ("artifacts/collections/KEY/collections/test/de-en", collection),
     ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).symlink_to(folder)

@@ -102,6 +102,8 @@ def test_subsets_of_a_task_of_mteb_are_counted_alone():
 
 @pytest.mark.parametrize("which", ["relevant", "all", "queries"])
 def test_what_will_be_held_out_is_said(values, which):
-    (row,) = [rows(config.parse({**values, "corpora": {"decontaminate": which}}))["held out"]]
+    (row,) = [
+        rows(config.parse({**values, "corpora": {"decontaminate": which, "decontaminate_for": "all"}}))["held out"]
+    ]
     said = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
     assert row["what"].startswith(f"{said[which]} of mine leave the training text")

@@ -465,7 +465,8 @@ def new_corpus(tmp_path) -> Path:
     queries = {f"q{n}": text for n, text in enumerate([*sentences(SOURCE_WORDS, 4, 3, 6), "Die Katze ist rot"])}
     judged = {"q0": {"d0": 1}, "q1": {"d2": 1, "d3": 2}, "q2": {"d4": 1, "d5": 0}, "q3": {"copy9": 1}, "q4": {"d6": 1}}
     write_beir(tmp_path / "new", "train", documents, queries, judged)
-    write_beir(tmp_path / "corpora" / "collections" / "test" / "x", "test", {}, {"t": queries["q4"].upper()}, {})
+    (tmp_path / "corpora").mkdir()
+    held_out.write(tmp_path / "corpora", held_out.digests([queries["q4"].upper()]))
     return tmp_path / "new"
 
 

@@ -44,6 +44,7 @@ class Training:
             "targets": prepared.one("artifacts/teacher/*"),
             "encoder": sources["encoder"]["uri"].removeprefix("file:"),
             "lsr": sources["lsr"]["uri"].removeprefix("file:"),
+            "development": prepared.one("artifacts/development/align-*"),
             "output": folder / "model",
         }
         self.command = [str(ROOT / "workflow" / "scripts" / "launch.sh"), "1", "2", "0", "2", "log", "align"]
@@ -88,7 +89,7 @@ def prepared(tmp_path_factory, values) -> Project:
     epochs = STEPS * 8 / 80
     often = {"save_steps": 100, "logging_steps": 5, "eval_steps": STEPS}
     project.configure(align={"num_train_epochs": epochs, "dataloader_num_workers": 1, **often})
-    project.snakemake("tokenize", "teacher")
+    project.snakemake("--until", "tokenize", "teacher", "development", "--", "align")
     return project
 
 

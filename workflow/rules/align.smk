@@ -8,6 +8,7 @@ rule align:
         targets=needs("align", lambda e: e.targets.path),
         encoder=needs("align", lambda e: e.encoder),
         lsr=needs("align", lambda e: e.lsr),
+        development=unnoticed("align", lambda e: e.development(e.align).path),
     output:
         directory("artifacts/align/{key}/model"),
     log:
@@ -32,4 +33,4 @@ rule align:
         "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " align --config {params.config} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
-        " --encoder {input.encoder:q} --lsr {input.lsr:q} --output {output}"
+        " --encoder {input.encoder:q} --lsr {input.lsr:q} --development {input.development} --output {output}"

@@ -27,7 +27,8 @@ EXPERIMENTS |= {first.name: first for e in [BASE, *VARIANTS] if (first := e.firs
 OWNERS = {
     (node.rule, node.name, node.key): experiment
     for experiment in reversed(EXPERIMENTS.values())
-    for node in [*experiment.nodes, experiment.align]  # a model of Stage 1 may mine where none is aligned
+    # a model of Stage 1 may mine where none is aligned
+    for node in [*experiment.nodes, experiment.align, experiment.development(experiment.align)]
 }
 PROJECT = Path(workflow.basedir).parent
 ENVIRONMENT = str(PROJECT / "environment.yml")
@@ -79,8 +80,23 @@ def tokenizer_of_source(wildcards):
 
 
 def texts(experiment):
-    """Sources of text, with their places."""
-    return experiment.sources(experiment.config.used_datasets())
+    """Sources of training text, and of what is taken out of it, with their places."""
+    return experiment.sources(experiment.config.training_sources())
+
+
+def tests(experiment):
+    """Sources of test collections, with their places."""
+    return experiment.sources(experiment.config.evaluate.test_collections)
+
+
+def looks(experiment):
+    """Sources of development collections, with their places."""
+    return experiment.sources(experiment.config.evaluate.development_collections)
+
+
+def cutter(wildcards, input):
+    """The checkpoint by whose tokens documents are cut, if some are."""
+    return f"--encoder {shlex.quote(input.encoder)}" if input.encoder else ""
 
 
 def triple_texts(experiment):
@@ -154,6 +170,7 @@ def published_vectors(wildcards):
 TARGETS = {
     **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples)},
     **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.index, BASE.pruning)},
+    **{node.rule: [node.path] for node in (BASE.collections, BASE.overlap)},
     "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
     "report": [f"{BASE.results}/report.html"],
     "export": [f"{BASE.results}/model"],
@@ -165,7 +182,7 @@ TARGETS = {
 
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
-    system="|".join({re.escape(s) for experiment in EXPERIMENTS.values() for s in experiment.config.systems()}),
+    system="|".join({"align", *(re.escape(s) for e in EXPERIMENTS.values() for s in e.config.systems())}),
     name="|".join({name for experiment in EXPERIMENTS.values() for name in experiment.config.sources}),
     key="[0-9a-f]{10}",
     shard="[0-9]+-of-[0-9]+",

@@ -7,6 +7,7 @@ rule distill:
         triples=needs("distill", lambda e: e.packed.path),
         start=needs("distill", lambda e: e.start),
         lsr=needs("distill", lambda e: e.lsr),
+        development=unnoticed("distill", lambda e: e.development(e.distill).path),
     output:
         directory("artifacts/distill/{key}/model"),
     log:
@@ -31,4 +32,4 @@ rule distill:
         "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start:q}"
-        " --lsr {input.lsr:q} --output {output}"
+        " --lsr {input.lsr:q} --development {input.development} --output {output}"

@@ -3,7 +3,7 @@
 
 rule encode:
     input:
-        corpora=needs("encode", lambda e: e.corpora.path),
+        corpora=needs("encode", lambda e: e.collections.path),
         model=lambda wildcards: by_content(owner("encode", wildcards).model(wildcards.system)),
     output:
         temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
@@ -46,7 +46,7 @@ rule merge:
 
 rule evaluate:
     input:
-        corpora=needs("evaluate", lambda e: e.corpora.path),
+        corpora=needs("evaluate", lambda e: e.collections.path),
         encoder=needs("evaluate", lambda e: e.encoder),
         vectors=vectors_of_system,
     output:
@@ -69,7 +69,7 @@ rule evaluate:
 
 rule index:
     input:
-        corpora=needs("index", lambda e: e.corpora.path),
+        corpora=needs("index", lambda e: e.collections.path),
         vectors=needs("index", lambda e: e.vectors["distill"].path),
     output:
         directory("artifacts/index/{key}"),
@@ -90,7 +90,7 @@ rule index:
 
 rule prune:
     input:
-        corpora=needs("prune", lambda e: e.corpora.path),
+        corpora=needs("prune", lambda e: e.collections.path),
         vectors=needs("prune", lambda e: e.vectors["distill"].path),
     output:
         "artifacts/prune/{key}.parquet",

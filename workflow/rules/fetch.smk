@@ -40,7 +40,6 @@ rule convert:
 rule corpora:
     input:
         sources=lambda wildcards: map(by_content, texts(owner("corpora", wildcards)).values()),
-        encoder=needs("corpora", lambda e: e.cutter),
     output:
         directory("artifacts/corpora/{key}"),
     log:
@@ -52,9 +51,76 @@ rule corpora:
     params:
         config=settings("corpora"),
         sources=named("source", "corpora", texts),
-        encoder=lambda wildcards, input: f"--encoder {shlex.quote(input.encoder)}" if input.encoder else "",
     message:
-        "parallel text, known items and test collections"
+        "parallel text and known items"
     shell:
-        "python -m milco.stages corpora --config {params.config} {params.sources} {params.encoder} --output {output}"
+        "python -m milco.stages corpora --config {params.config} {params.sources} --output {output} 2>&1 | tee {log}"
+
+
+rule collections:
+    input:
+        sources=lambda wildcards: map(by_content, tests(owner("collections", wildcards)).values()),
+        encoder=needs("collections", lambda e: e.cutter),
+    output:
+        directory("artifacts/collections/{key}"),
+    log:
+        "logs/collections/{key}.log",
+    benchmark:
+        "logs/collections/{key}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("collections"),
+        sources=named("source", "collections", tests),
+        encoder=cutter,
+    message:
+        "test collections"
+    shell:
+        "python -m milco.stages collections --config {params.config} {params.sources} {params.encoder} --output {output}"
         " 2>&1 | tee {log}"
+
+
+rule development:
+    input:
+        sources=lambda wildcards: map(by_content, looks(owner("development", wildcards)).values()),
+        encoder=needs("development", lambda e: e.cutter),
+    output:
+        directory("artifacts/development/{system}-{key}"),
+    log:
+        "logs/development/{system}-{key}.log",
+    benchmark:
+        "logs/development/{system}-{key}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("development"),
+        sources=named("source", "development", looks),
+        encoder=cutter,
+    message:
+        "development collections for {wildcards.system}"
+    shell:
+        "python -m milco.stages development --config {params.config} {params.sources} {params.encoder} --output {output}"
+        " 2>&1 | tee {log}"
+
+
+rule overlap:
+    input:
+        corpora=needs("overlap", lambda e: e.corpora.path),
+        triples=needs("overlap", lambda e: e.triples.path),
+        collections=needs("overlap", lambda e: e.collections.path),
+    output:
+        "artifacts/overlap/{key}.json",
+    log:
+        "logs/overlap/{key}.log",
+    benchmark:
+        "logs/overlap/{key}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    params:
+        config=settings("overlap"),
+    message:
+        "queries of the test collections that stand in the training text"
+    shell:
+        "python -m milco.stages overlap --config {params.config} --corpora {input.corpora} --triples {input.triples}"
+        " --collections {input.collections} --workers {threads} --output {output} 2>&1 | tee {log}"

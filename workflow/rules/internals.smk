@@ -9,6 +9,9 @@
 #   targets     A rule with wildcards is no target, so that `snakemake align` would be refused; --forcerun, --until and
 #               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
+#   input       A training looks at collections that decide no weight, so that others are no reason to train again: neither
+#               newer ones (`ancient`) nor ones of another name. Rests on what Snakemake writes down of an input that
+#               it has taken from elsewhere: not its path, but where it is from (sourcecache_entry).
 #   force       --forcerun align is to train anew, and a training that finds what it made before hands that out. Rests
 #               on workflow.dag and workflow.dag_settings, when the jobs are known.
 
@@ -17,6 +20,7 @@ import os
 import shutil
 
 from snakemake.cli import parse_args
+from snakemake.io import sourcecache_entry
 from snakemake.resources import Resource, Resources
 
 if workflow.is_main_process:
@@ -78,6 +82,11 @@ class NamedTargets(type(workflow)):
 
 
 workflow.__class__ = NamedTargets
+
+
+def unnoticed(rule, what):
+    """Input of a node that is made before it, and is no reason to make the node again."""
+    return lambda wildcards: sourcecache_entry(ancient(what(owner(rule, wildcards))), "whatever it is")
 
 
 def forget_forced():

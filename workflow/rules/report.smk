@@ -4,6 +4,8 @@
 rule report:
     input:
         corpora=needs("report", lambda e: e.corpora.path),
+        collections=needs("report", lambda e: e.collections.path),
+        overlap=needs("report", lambda e: e.overlap.path),
         runs=lambda wildcards: runs(owner("report", wildcards)).values(),
         models=lambda wildcards: [f"{folder}/model" for folder in trainings(owner("report", wildcards)).values()],
         index=needs("report", lambda e: e.index.path),
@@ -30,7 +32,8 @@ rule report:
     message:
         "report of {wildcards.experiment}"
     shell:
-        "python -m milco.stages report --config {params.config} --corpora {input.corpora} {params.runs}"
+        "python -m milco.stages report --config {params.config} --corpora {input.corpora}"
+        " --collections {input.collections} --overlap {input.overlap} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
         " --triples {input.triples}"
         " --published {params.published:q}"
@@ -40,7 +43,7 @@ rule report:
 
 rule ablations:
     input:
-        corpora=BASE.corpora.path,
+        collections=BASE.collections.path,
         runs=[experiment.runs[system].path for experiment, system in compared([BASE, *VARIANTS]).values()],
     output:
         page=f"{BASE.results}/ablations.html",
