@@ -2,6 +2,9 @@
 # from them is derived here. None of it decides a result, so a change of it reruns nothing.
 
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
+# On one machine its GPU serves one job at a time: the profile for it lends one `device`. (Not `gpu`: of that word the
+# plugin for SLURM makes an option.)
+DEVICE = int(any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())
 ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 
 
@@ -45,6 +48,7 @@ def derived(launched, said):
         "nodes": nodes,
         "gpus_per_node": gpus,
         "processes_per_node": processes,
+        "device": number("device", DEVICE, 0),
         "tasks": nodes,
         "mpi": "srun" if nodes > 1 else 0,
         "slurm_extra": " ".join(filter(None, extra)),
