@@ -1,7 +1,6 @@
 """Files and folders that appear whole or not at all, and that one process at a time writes."""
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -133,17 +132,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON."""
     with finished_file(path) as draft:
         draft.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def content(path: Path) -> str:
-    """Checksum of a file, or of the files in a folder with their names. Hidden ones, as Snakemake's, don't count."""
-    found = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        name = file.relative_to(path)
-        if file.is_file() and not any(part.startswith(".") for part in name.parts):
-            with file.open("rb") as stream:
-                found.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return found.hexdigest()
 
 
 def wait_for_lock(file: IO, place: Path, does: str) -> None:

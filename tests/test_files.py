@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from milco import files
-from milco.files import content, finished_folder
+from milco.files import finished_folder
 
 # Writes a folder: part by part, slowly, and says which it had to make.
 PROGRAM = """
@@ -148,19 +148,3 @@ def test_a_failure_leaves_the_parts_to_those_that_take_them_over(tmp_path):
         with pytest.raises(ZeroDivisionError), finished_folder(tmp_path / "out", made_by):
             1 / 0  # noqa: B018
         assert sorted(path.name for path in tmp_path.iterdir()) == left
-
-
-def test_content_is_what_files_hold_and_not_when_they_were_written(tmp_path):
-    folder = tmp_path / "one"
-    (folder / "in").mkdir(parents=True)
-    (folder / "a").write_text("1")
-    (folder / "in" / "b").write_text("2")
-    before = content(folder)
-    os.utime(folder / "a", (0, 0))
-    (folder / ".snakemake_timestamp").touch()
-    assert content(folder) == before
-    (folder / "a").write_text("3")
-    assert content(folder) != before
-    (folder / "a").write_text("1")
-    (folder / "a").rename(folder / "c")
-    assert content(folder) != before and content(folder / "c") != content(folder / "in" / "b")

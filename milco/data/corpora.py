@@ -32,6 +32,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.data import held_out, home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, Documents, stream_collection, write_collection
 from milco.data.pairs import Pair, write_pairs
@@ -39,7 +40,7 @@ from milco.data.tables import PAIR_COLUMNS, read_batches
 from milco.environment import made_with
 from milco.errors import MilcoError, about_source
 from milco.experiments import Experiment
-from milco.files import content, finished_folder, write_json
+from milco.files import finished_folder, write_json
 from milco.languages import SEVERAL, normal
 from milco.modeling.checkpoints import load
 
@@ -126,7 +127,7 @@ def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
 def build(config: Config, sources: dict[str, Path], output: Path) -> None:
     """Write the training text of a configuration (see the module's docstring) into the folder `output`. Clean pairs
     that a run of the same left behind are taken over."""
-    inputs = {name: content(path) for name, path in sources.items()}
+    inputs = {name: sample_of(path) for name, path in sources.items()}
     aside = output.with_name(f"{output.name}.statistics.json")
     with finished_folder(output, [Experiment(config).corpora.key, inputs, made_with()]) as folder:
         if not (folder / "statistics.json").exists():  # the last that is written

@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 from transformers import AutoTokenizer
 
+from milco.content import sample_of
 from milco.data.shards import Convert, Shards, write_shards
 from milco.environment import made_with
 from milco.errors import MilcoError
-from milco.files import content, finished_folder, write_json
+from milco.files import finished_folder, write_json
 from milco.modeling.checkpoints import load
 
 IDS = pa.list_(pa.uint32())
@@ -37,7 +38,7 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
     be run. Files that a run with the same texts and tokenizer left behind are taken over.
     """
     sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
-    made_by = [max_length, *map(content, [*sources.values(), encoder]), made_with()]
+    made_by = [max_length, *map(sample_of, [*sources.values(), encoder]), made_with()]
     families = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))["families"]
     with finished_folder(output, made_by) as folder:
         write_shards(sources, folder, partial(_pairs, encoder, trust, max_length), workers)

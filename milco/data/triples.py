@@ -25,8 +25,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.data.shards import ROWS, Convert, Shards, write_shards
 from milco.data.tokens import IDS, tokenizer_of
+from milco.environment import made_with
 from milco.files import finished_folder, write_json
 from milco.modeling.milco_config import MilcoConfig
 
@@ -38,6 +40,8 @@ TEXT = pa.schema([("text", pa.string())])
 def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: Path) -> None:
     """Tokenise what rule `mine` wrote into the folder `output`.
 
+    Files that a run with the same triples and tokenizer left behind are taken over.
+
     Args:
         tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is a MILCO model itself,
             its texts are cut where it cuts them, else where the settings say.
@@ -46,7 +50,8 @@ def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: P
     kind = MilcoConfig.get_config_dict(tokenizer)[0].get("model_type")
     cut = MilcoConfig.from_pretrained(tokenizer) if kind == MilcoConfig.model_type else config.model
     tokens = partial(tokenizer_of, tokenizer, config.trusts("distill"))
-    with finished_folder(output) as folder:
+    made_by = [cut.query_max_length, cut.passage_max_length, sample_of(triples), sample_of(tokenizer), made_with()]
+    with finished_folder(output, made_by) as folder:
         texts, numbered = folder / "texts.parquet", folder / "numbered.parquet"
         negatives = _number(triples, texts, numbered)
         write_shards({"documents": texts}, folder, partial(_documents, tokens, cut.passage_max_length), workers)

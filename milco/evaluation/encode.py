@@ -27,13 +27,14 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.data.beir import iter_documents, read_queries
 from milco.data.vectors import save_dense, save_vectors
 from milco.environment import made_with
 from milco.errors import MilcoError
 from milco.evaluation.lookup import SIDES, folders_of, text_id
 from milco.experiments import Experiment
-from milco.files import content, finished_folder
+from milco.files import finished_folder
 from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order, padded_batches
@@ -54,7 +55,7 @@ def encode(
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     folders = folders_of(system, collections)
     made_by = [Experiment(config).vectors[system].key, shard, shards, encoder.device, made_with()]
-    with finished_folder(output, [*made_by, content(model), content(collections)]) as folder:
+    with finished_folder(output, [*made_by, sample_of(model), sample_of(collections)]) as folder:
         for side in SIDES:
             total = sum(1 for _ in texts_of_shard(folders, side, shard, shards))
             mine = texts_of_shard(folders, side, shard, shards)

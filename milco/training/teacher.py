@@ -23,10 +23,11 @@ import scipy.sparse
 import torch
 from torch import distributed
 
+from milco.content import sample_of
 from milco.data.shards import Convert, Shards, write_shards
 from milco.data.tokens import IDS
 from milco.environment import made_with
-from milco.files import content, draft_of, finished_folder, write_json
+from milco.files import draft_of, finished_folder, write_json
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.rows import in_text_order
 from milco.modeling.teacher import Teacher
@@ -58,7 +59,7 @@ def write_targets(
 
     def first() -> AbstractContextManager[Path]:
         how = [max_length, tokens, precision, device.partition(":")[0], made_with()]
-        return finished_folder(output, [*how, content(texts), content(checkpoint)])
+        return finished_folder(output, [*how, sample_of(texts), sample_of(checkpoint)])
 
     with nullcontext(draft_of(output)) if rank else first() as folder:
         with _together(processes):
