@@ -14,9 +14,13 @@ from milco.errors import MilcoError, leave_last_words
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
-def run(app: typer.Typer) -> None:
-    """Run a program; what the user must know ends it in one line, without a traceback."""
-    if sys.argv[1:2] not in (["fetch"], ["publish"]):  # others ask no hub; loading local files needs no bars of its own
+def run(app: typer.Typer, hub: bool = False) -> None:
+    """Run a program; what the user must know ends it in one line, without a traceback.
+
+    Args:
+        hub: whether any of its commands may ask the Hugging Face Hub, for a model that is named and lies nowhere here.
+    """
+    if not hub and sys.argv[1:2] not in (["fetch"], ["publish"]):  # loading local files needs no bars of its own
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -232,11 +232,10 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
     if "auto_map" in settings and not source.trust_remote_code:
         from transformers import CONFIG_MAPPING
 
-        from milco.modeling.milco_config import (
-            MilcoConfig,  # a published model of ours brings a copy of code that is here
-        )
+        from milco.modeling.milco_config import is_milco
 
-        if settings.get("model_type") not in [*CONFIG_MAPPING, MilcoConfig.model_type]:
+        # A published model of ours brings a copy of code that is here; one of the authors is read without its code.
+        if not is_milco(settings) and settings.get("model_type") not in CONFIG_MAPPING:
             raise MilcoError(
                 f"sources.{name}.trust_remote_code: {repository.name} cannot be loaded without running Python code "
                 "that lies in it; read that code, then set the key to true, or choose another model"

@@ -14,14 +14,28 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
             transformers knows the type of the model itself, it does without them.
 
     Raises:
-        MilcoError: they may not, and it cannot be loaded without them.
+        MilcoError: they may not, and it cannot be loaded without them; or weights of a model are not in it, which
+            transformers would draw at random.
     """
+    if hasattr(kind, "from_config"):  # a model, no configuration or tokenizer
+        how["output_loading_info"] = True
     try:
-        return kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
+        found = kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
     except ValueError as error:
         if trust or "trust_remote_code" not in str(error):
             raise
         raise refusal(checkpoint, "set trust_remote_code of its source to true, or choose another model") from None
+    if not isinstance(found, tuple):
+        return found
+    model, info = found
+    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)  # of which we read nothing
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MilcoError(
+            f"{checkpoint}: no weights for {missing[0]}{more}, as {type(model).__name__} wants them; name a checkpoint "
+            "that was saved from such a model"
+        )
+    return model
 
 
 def refusal(checkpoint: str | Path, remedy: str) -> MilcoError:

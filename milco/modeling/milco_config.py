@@ -6,6 +6,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .checkpoints import refusal
+from .errors import MilcoError
 
 
 class MilcoConfig(PretrainedConfig):
@@ -28,7 +29,7 @@ class MilcoConfig(PretrainedConfig):
             `pruning.prune` reads it; `all`: the budget of other languages, and of texts whose language is not said.
     """
 
-    model_type = "milco"
+    model_type = "milco-lsr"  # `milco` is the authors' own: their code registers it in the same process
 
     def __init__(
         self,
@@ -62,6 +63,19 @@ class MilcoConfig(PretrainedConfig):
         self.query_budgets = query_budgets or {}
         super().__init__(**kwargs)
 
+    @classmethod
+    def get_config_dict(cls, path, **how):
+        """As in transformers.
+
+        Raises:
+            MilcoError: the configuration is that of another kind of model.
+        """
+        settings, unused = super().get_config_dict(path, **how)
+        if "encoder" not in settings:
+            known = "; MilcoModel.from_pretrained reads it" if "multilingual_encoder_checkpoint" in settings else ""
+            raise MilcoError(f"{path}: config.json is not of a MILCO model of this project's layout{known}")
+        return {**settings, "model_type": cls.model_type}, unused  # models saved earlier have milco
+
     def encoder_config(self, trust: bool = False) -> PretrainedConfig:
         """The encoder's own configuration object.
 
@@ -85,3 +99,8 @@ class MilcoConfig(PretrainedConfig):
     def source_vocab_size(self) -> int:
         """V_m, ids that the multilingual encoder knows."""
         return self.encoder.get("vocab_size") or self.encoder_config().vocab_size
+
+
+def is_milco(settings: dict) -> bool:
+    """Whether a config.json is that of a MILCO model, in our layout or in the authors'."""
+    return settings.get("model_type") in (MilcoConfig.model_type, "milco")

@@ -8,18 +8,20 @@ A representation is a sparse row of V_e + V_m columns: English vocabulary first,
 without a connector (the paper's ablation) has the source vocabulary in place of the English one, and no LexEcho.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 
+from .authors_layout import english_tokenizer, is_theirs, read_settings, read_weights, their_name
 from .checkpoints import load
 from .errors import MilcoError
 from .milco_config import MilcoConfig
@@ -27,6 +29,7 @@ from .pivot_head import PivotHead
 from .pruning import budget_of, prune
 from .rows import as_rows, in_text_order, padded_batches, pivot_cells
 
+HUB = ("revision", "token", "cache_dir", "local_files_only")  # how the Hub is asked
 PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
 
 
@@ -64,6 +67,7 @@ class MilcoModel(PreTrainedModel):
     ):
         super().__init__(config)
         self.trust = trust
+        self._find_english: Callable | None = None  # in the authors' layout the English tokenizer lies elsewhere
         if encoder is None:
             encoder = AutoModel.from_config(config.encoder_config(trust), trust_remote_code=trust)
         self.encoder = _without_pooler(encoder)
@@ -144,19 +148,52 @@ class MilcoModel(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *arguments, trust_remote_code: bool | None = None, **settings):
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *arguments,
+        trust_remote_code: bool | None = None,
+        encoder: str | Path | None = None,
+        teacher: str | Path | None = None,
+        output_loading_info: bool = False,
+        **settings,
+    ):
         """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed.
+        Models in their authors' layout load like our own.
 
         Args:
             trust_remote_code: whether Python files that lie beside the weights may be run; only the model of an encoder
                 that transformers does not know needs some.
+            encoder, teacher: for models in the authors' layout: folder or address of the encoder (its config.json) and
+                of the English retriever (its tokenizer), where these lie elsewhere than the model's config.json says.
+
+        Raises:
+            MilcoError: a tensor is missing, has no place in the model, or has another shape than its place. Only
+                LexEcho is new, and drawn at random, where `settings` add it to a model that was saved without.
         """
-        loaded = super().from_pretrained(path, *arguments, trust=bool(trust_remote_code), **settings)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        hub = ("revision", "token", "cache_dir", "local_files_only")
-        model._origin = {name: settings[name] for name in hub if name in settings}
-        model._origin["config"] = model.config  # else it is read again, with a question whether to trust its code
-        return loaded
+        place, hub = str(path), {name: settings[name] for name in HUB if name in settings}
+        stored = PretrainedConfig.get_config_dict(place, **hub)[0]
+        theirs = is_theirs(stored)
+        if theirs:
+            fields, tokenizer = read_settings(stored, place, encoder, hub)
+            settings = {name: value for name, value in settings.items() if name not in hub}
+            config, settings = MilcoConfig.from_dict(fields, return_unused_kwargs=True, **settings)
+            settings |= {"config": config, "state_dict": read_weights(place, hub)}
+        model, info = super().from_pretrained(
+            None if theirs else place,
+            *arguments,
+            trust=bool(trust_remote_code),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are an error below, in our words
+            **settings,
+        )
+        model.name_or_path = place
+        model._origin = {**hub, "config": model.config}  # else it is read again, and asks whether to trust its code
+        if theirs:
+            model.tokenizer = tokenizer
+            model._find_english = partial(english_tokenizer, stored, place, teacher, hub)
+        _refuse_incomplete(model, info, fields if theirs else stored, their_name if theirs else str)
+        return (model, info) if output_loading_info else model
 
     @cached_property
     def tokenizer(self):
@@ -166,6 +203,8 @@ class MilcoModel(PreTrainedModel):
     @cached_property
     def pivot_tokenizer(self):
         """The tokenizer whose ids are the columns of the pivot view: the English one, if there is a connector."""
+        if self._find_english:
+            return self._find_english()
         return load(AutoTokenizer, self.name_or_path, self.trust, subfolder=PIVOT_TOKENIZER, **self._origin)
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
@@ -292,6 +331,32 @@ class MilcoModel(PreTrainedModel):
         if column < self.config.pivot_vocab_size:
             return f"e_{self.pivot_tokenizer.convert_ids_to_tokens(column)}"
         return f"m_{self.tokenizer.convert_ids_to_tokens(column - self.config.pivot_vocab_size)}"
+
+
+def _refuse_incomplete(model: MilcoModel, info: dict[str, Any], stored: dict[str, Any], name: Callable) -> None:
+    """Raise MilcoError if weights and model do not belong together: what is missing would be drawn at random.
+
+    Args:
+        info: what transformers says of the loading.
+        stored: the configuration that was saved with the weights.
+        name: our name of a tensor → its name in the checkpoint.
+    """
+    free = {"echo_scale"} if stored.get("echo_scale_trained", False) != model.config.echo_scale_trained else set()
+    if stored.get("echo", True) != model.config.echo:  # LexEcho is added, or left out
+        free |= {"echo.weight", "echo.bias", "echo_scale"}
+    faults = [f"{name(key)} is missing" for key in sorted(set(info["missing_keys"]) - free)]
+    faults += [f"{name(key)} has no place in the model" for key in sorted(set(info["unexpected_keys"]) - free)]
+    faults += [
+        f"{name(key)} is {'×'.join(map(str, there))}, but its place is {'×'.join(map(str, wanted))}"
+        for key, there, wanted in sorted(info["mismatched_keys"])
+    ]
+    faults += info["error_msgs"]
+    if faults:
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise MilcoError(
+            f"{model.name_or_path}: weights and configuration do not belong together: {faults[0]}{more}; "
+            "copy or download the model again"
+        )
 
 
 def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:

@@ -37,9 +37,9 @@ def _new(path: Path) -> Path:
 
 def _trained(path: Path) -> Path:
     """A model, in the place of another at the most: a training that ended meanwhile has handed out its own."""
-    from milco.tools.export import is_milco
+    from milco.tools.export import has_milco
 
-    check_output(path, "a MILCO model", is_milco, folder=True)
+    check_output(path, "a MILCO model", has_milco, folder=True)
     return path
 
 

@@ -22,7 +22,9 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run the code of the encoder that lies in the model."),
 ]
-ModelFolder = Annotated[Path, typer.Option("--model", envvar="MILCO_MODEL", help="Folder of a trained model.")]
+ModelFolder = Annotated[
+    Path, typer.Option("--model", envvar="MILCO_MODEL", help="Folder of a trained model, or its OWNER/NAME on the Hub.")
+]
 AsQuery = Annotated[bool, typer.Option("--query", help="Texts are queries; by default they are documents.")]
 Form = Annotated[
     Literal["txt", "tsv", "jsonl", "parquet"] | None,
@@ -404,24 +406,31 @@ def serve(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Option(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Option(help="Folder of a trained model, or its OWNER/NAME on the Hub.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it appears whole or not at all.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
     prune_documents: Budget = None,
     prune_queries: Budget = None,
     measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Of a model as MILCO's authors publish them: folder or name of its encoder.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="The same: folder or name of the English retriever, for its vocabulary.")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
 
     \b
     milco export --model artifacts/distill/KEY/model --output my-model --onnx
+    milco export --model omai-research/milco-650m --output milco-650m
     """
     from milco.tools.export import budgets, export
 
     said = {"documents": prune_documents, "queries": prune_queries}
     chosen = {side: budgets(budget, side, measured) for side, budget in said.items() if budget is not None}
-    export(model, output, onnx, chosen, trust_remote_code)
+    export(model, output, onnx, chosen, trust_remote_code, encoder=encoder, teacher=teacher)
 
 
 @app.command()
@@ -439,4 +448,4 @@ def plan(config: Annotated[Path, typer.Option(help="Settings, as YAML.")]) -> No
 
 def main() -> None:
     """Entry point of `milco`."""
-    run(app)
+    run(app, hub=True)

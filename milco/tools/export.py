@@ -7,7 +7,7 @@
 
 Run by rule `export`:
     python -m milco export --model FOLDER --output FOLDER [--onnx] [--prune-documents BUDGET] [--prune-queries BUDGET]
-        [--measured FILE] [--trust-remote-code]
+        [--measured FILE] [--encoder FOLDER] [--teacher FOLDER] [--trust-remote-code]
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import scipy.sparse
@@ -26,15 +27,17 @@ from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.modeling import model as model_module
 from milco.modeling.head import TILE_TERMS, plain_pooled_logits
+from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.pruning import ALL, IN_CONFIG, prune
 from milco.outputs import check_output
+from milco.tools.inspection import load_model
 
 MODELING = Path(model_module.__file__).parent
 MODULES = [
-    "checkpoints", "errors", "head", "kernels", "milco_config", "model", "pivot_head", "pruning", "rows",
-    "sparse_encoder",
+    "authors_layout", "checkpoints", "errors", "head", "kernels", "milco_config", "model", "pivot_head", "pruning",
+    "rows", "sparse_encoder",
 ]  # fmt: skip
 LICENCE = "# SPDX-License-Identifier: Apache-2.0; a module of milco\n"
 ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs
@@ -65,22 +68,28 @@ def export(
     onnx: bool = False,
     pruned: dict[str, dict[str, str]] | None = None,
     trust_remote_code: bool = False,
+    **parts: Any,
 ) -> None:
-    """Write the folder `output` from a model folder.
+    """Write the folder `output` from a model: a folder or an address on the Hub, in our layout or in the authors'.
 
     Args:
         pruned: `documents` and `queries` → their budgets by language; a side that is left out keeps the model's.
         trust_remote_code: whether the code of the model's encoder, which lies in `model`, may be run.
+        parts: `encoder` and `teacher` as for `MilcoModel.from_pretrained`.
 
     Raises:
-        MilcoError: `model` is no folder of a MILCO model, `output` holds something else than a model, or packages
+        MilcoError: `model` is no MILCO model, `output` holds something else than a model, or packages
             for ONNX are missing.
     """
     missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]
     if missing:
         raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install '.[onnx]' in milco's checkout")
-    check_output(output, "a MILCO model", is_milco, folder=True)
-    loaded = _load(model, trust_remote_code)
+    check_output(output, "a MILCO model", has_milco, folder=True)
+    try:
+        loaded = load_model(model, trust_remote_code, **parts).cpu()
+        loaded.tokenizer, loaded.pivot_tokenizer  # noqa: B018 (read now, written later)
+    except (OSError, ValueError) as error:
+        raise MilcoError(f"model {model}: {str(error).splitlines()[0]}") from error
     for side, chosen in (pruned or {}).items():
         setattr(loaded.config, IN_CONFIG[side], chosen)
     with finished_folder(output) as folder:
@@ -97,23 +106,12 @@ def export(
             write_onnx(loaded, folder / "onnx" / "model.onnx")
 
 
-def is_milco(folder: Path) -> bool:
+def has_milco(folder: Path) -> bool:
     """Whether a MILCO model lies in a folder."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "milco"
-    except (OSError, ValueError, KeyError, TypeError):
+        return is_milco(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
         return False
-
-
-def _load(folder: Path, trust: bool) -> MilcoModel:
-    if not is_milco(folder):
-        raise MilcoError(f"--model {folder}: no config.json of a MILCO model there; results/EXPERIMENT/model is one")
-    try:
-        model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)
-        model.tokenizer, model.pivot_tokenizer  # noqa: B018 (read now, written later)
-    except (OSError, ValueError) as error:
-        raise MilcoError(f"--model {folder}: {str(error).splitlines()[0]}") from error
-    return model.eval()
 
 
 def write_code(folder: Path) -> None:

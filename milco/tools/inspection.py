@@ -4,9 +4,11 @@ model = load_model(Path("results/demo/model"))
 print(inspect(model, ["Wie setze ich mein Passwort zurück?"], query=True)[0].pivot)  # {"password": 1.9, …}
 """
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -16,9 +18,11 @@ from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from milco.errors import MilcoError
+from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
 
 VIEWS = {"pivot": "e_", "source": "m_"}  # what the names of their tokens begin with, see `MilcoModel.decode`
+ON_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 BAR = 12  # characters of the longest bar
 
 
@@ -33,26 +37,40 @@ class Inspected:
     as_dict = asdict
 
 
-def load_model(folder: Path, trust: bool = False) -> MilcoModel:
-    """The model of a folder, on the first GPU if there is one, from that folder alone.
+def load_model(place: Path, trust: bool = False, **parts: Any) -> MilcoModel:
+    """The model of a folder, from that folder alone, or of the Hub's OWNER/NAME or OWNER/NAME@REVISION, in our layout
+    or in the authors'; on the first GPU if there is one.
 
     Args:
         trust: whether Python files that lie in the folder may be run.
+        parts: `encoder` and `teacher` as for `MilcoModel.from_pretrained`.
 
     Raises:
         MilcoError: there is no such folder, something else lies in it, or it cannot be loaded without its code.
     """
-    if not (folder / "config.json").is_file():
-        what = "no config.json in it" if folder.is_dir() else "no such folder"
-        raise MilcoError(f"model {folder}: {what}; give the folder of a trained model, such as results/demo/model")
-    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
-    if kind != MilcoModel.config_class.model_type:
-        raise MilcoError(f"model {folder}: a model of type {kind!r}; give the folder of a trained MILCO model")
-    disable_progress_bar()  # it takes no time worth one
+    remedy = "give the folder of a trained MILCO model, such as results/demo/model"
+    name: str = str(place)
+    hub: dict[str, Any] = {}
+    if place.is_dir():
+        disable_progress_bar()  # it takes no time worth one
+    else:
+        address = ON_HUB.fullmatch(name)
+        if not address:
+            raise MilcoError(f"model {place}: no such folder; {remedy}")
+        name, hub["revision"] = address["name"], address["revision"]
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise MilcoError(f"model {place}: no config.json in it; {remedy}")
     try:
-        model = MilcoModel.from_pretrained(folder, trust_remote_code=trust)
-    except (OSError, RuntimeError) as error:
-        raise MilcoError(f"model {folder}: {str(error).splitlines()[0]}; copy or export the model again") from error
+        kind = PretrainedConfig.get_config_dict(name, **hub)[0]
+    except (OSError, ValueError) as error:
+        what = "its config.json is broken" if place.is_dir() else "no such folder, nor such a model on the Hub"
+        raise MilcoError(f"model {place}: {what} ({str(error).splitlines()[0].rstrip('.')}); {remedy}") from None
+    if not is_milco(kind):
+        raise MilcoError(f"model {place}: a model of type {kind.get('model_type')!r}; {remedy}")
+    try:
+        model = MilcoModel.from_pretrained(name, trust_remote_code=trust, **hub, **parts)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise MilcoError(f"model {place}: {str(error).splitlines()[0]}; copy or export the model again") from error
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

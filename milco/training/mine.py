@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
 from tqdm import tqdm
-from transformers import AutoConfig
+from transformers import PretrainedConfig
 
 from milco.config import Config
 from milco.data import held_out
@@ -43,8 +43,7 @@ from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
 from milco.evaluation.search import top_k
 from milco.files import finished_file
-from milco.modeling.checkpoints import load
-from milco.modeling.milco_config import MilcoConfig
+from milco.modeling.milco_config import is_milco
 from milco.training.score import CrossEncoder, scored
 from milco.training.teacher import Targets
 
@@ -128,8 +127,9 @@ class Miner:
     """
 
     def __init__(self, config: Config, model: Path):
-        kind = load(AutoConfig, model, config.trusts(config.distill.miner)).model_type
-        if kind != MilcoConfig.model_type:
+        settings = PretrainedConfig.get_config_dict(model)[0]
+        if not is_milco(settings):
+            kind = settings.get("model_type")
             raise MilcoError(f"distill.miner: {model} holds a model of kind {kind}, not a MILCO model")
         self.encoder = SparseEncoder(config, "miner", model)
 

@@ -398,7 +398,7 @@ def test_a_saved_model_is_safetensors_with_the_head_as_all_that_is_the_teacher_s
     new = {f"{part}.{kind}" for part in ("connector", "echo") for kind in ("weight", "bias")}
     assert names == head | new | {f"encoder.{name}" for name in model.encoder.state_dict()}
     assert not [name for name in names if "pooler" in name]
-    assert json.loads((model_folder / "config.json").read_text())["model_type"] == "milco"
+    assert json.loads((model_folder / "config.json").read_text())["model_type"] == "milco-lsr"
 
 
 def test_a_lexecho_head_can_be_added_when_an_aligned_model_is_loaded(encoder_checkpoint, teacher_checkpoint, tmp_path):

@@ -55,7 +55,7 @@ def test_a_query_is_cut_where_queries_are(milco, model):
 def test_exit_codes_and_words_of_a_failure(milco, tmp_path, encoder_checkpoint):
     code, _, said = milco("inspect", "text", "--model", tmp_path / "none")
     assert code == 1 and said.count("\n") == 1
-    assert said.startswith(f"milco: error: model {tmp_path}/none: no such folder; give the folder of a trained")
+    assert said.startswith(f"milco: error: model {tmp_path}/none: no such folder; give the folder of a trained MILCO")
     code, _, said = milco("inspect", "text", "--model", encoder_checkpoint)
     assert code == 1 and "a model of type 'bert'" in said and said.count("\n") == 1
     assert milco("inspect")[0] == milco("inspect", "text", "--top", "0")[0] == milco("nonsense")[0] == 2

@@ -266,11 +266,11 @@ def test_a_model_of_the_authors_recipe_is_the_same_everywhere(model, model_folde
 
 
 def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monkeypatch, tmp_path):
-    with pytest.raises(MilcoError, match=r"--model .*encoder: no config.json of a MILCO model"):
+    with pytest.raises(MilcoError, match=r"model .*encoder: a model of type 'bert'"):
         export(encoder_checkpoint, tmp_path / "out")
     half = shutil.copytree(model_folder, tmp_path / "half")
     (half / "model.safetensors").unlink()
-    with pytest.raises(MilcoError, match=r"--model .*half: .*model\.safetensors"):
+    with pytest.raises(MilcoError, match=r"model .*half: .*model\.safetensors"):
         export(half, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")

@@ -1,0 +1,233 @@
+"""The layout in which MILCO's authors publish their models, read without running code of theirs.
+
+    config.json            model_type `milco`, sizes, the addresses of encoder and teacher; not the encoder's own shape
+    pytorch_model.bin      or model.safetensors, each also in shards
+    tokenizer.json …       the encoder's tokenizer
+    encoder/config.json    the encoder's shape, where somebody has put it there; else it comes from the encoder itself
+    pivot_tokenizer/       the English tokenizer, likewise; the vocabulary of BERT uncased is in this package
+
+`MilcoModel.from_pretrained` is how to load one: folder or address on the Hub, Stage 1 (with the frozen teacher inside,
+without LexEcho) or 2.
+"""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    BertTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+from .checkpoints import load
+from .errors import MilcoError
+
+# Their names → ours, by what they begin with; the head is that of the BERT or of the RoBERTa family.
+PLACES = {
+    "m_model.": "encoder.",
+    "projector.": "connector.",
+    "mlm_head.predictions.transform.dense.": "pivot_head.dense.",
+    "mlm_head.predictions.transform.LayerNorm.": "pivot_head.norm.",
+    "mlm_head.predictions.decoder.": "pivot_head.decoder.",
+    "mlm_head.dense.": "pivot_head.dense.",
+    "mlm_head.layer_norm.": "pivot_head.norm.",
+    "mlm_head.decoder.": "pivot_head.decoder.",
+    "echo.": "echo.",
+    "scale": "echo_scale",
+}
+TIED = {"mlm_head.predictions.bias": "mlm_head.predictions.decoder.bias", "mlm_head.bias": "mlm_head.decoder.bias"}
+UNUSED = ("en_lsr.", "m_model.pooler.")  # the teacher of their Stage 1, and a layer that no view reads
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+BERT_UNCASED = Path(__file__).with_name("bert_uncased.txt")  # vocabulary of Google's BERT, Apache-2.0; a term a line
+BERT_TERMS = 30522
+FIRST_BEHIND_PAD = ("camembert", "roberta", "xlm-roberta")  # encoders that count positions from the pad's id
+
+
+def is_theirs(settings: dict[str, Any]) -> bool:
+    """Whether a config.json is of this layout."""
+    return settings.get("model_type") == "milco" and "multilingual_encoder_checkpoint" in settings
+
+
+def read_settings(
+    settings: dict[str, Any], place: str, encoder: str | Path | None, hub: dict[str, Any]
+) -> tuple[dict[str, Any], PreTrainedTokenizerBase]:
+    """Fields of `MilcoConfig`, and the encoder's tokenizer.
+
+    Args:
+        settings: their config.json.
+        place: folder or address of the model.
+        encoder: folder or address of the encoder, if the user names one.
+        hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
+
+    Raises:
+        MilcoError: the shape of the encoder, or its tokenizer, is not to be had.
+    """
+    shape = _encoder_shape(settings, place, encoder, hub)
+    tokenizer = _source_tokenizer(settings, place, encoder, AutoConfig.for_model(**shape), hub)
+    positions = shape.get("max_position_embeddings", tokenizer.model_max_length)
+    if shape["model_type"] in FIRST_BEHIND_PAD:
+        positions -= shape.get("pad_token_id", 1) + 1
+    longest = min(tokenizer.model_max_length, positions)
+    echo = settings.get("echo", True)
+    fields = {
+        "encoder": shape,
+        "pivot_vocab_size": settings["en_vocab_size"],
+        "pivot_hidden_size": settings["en_hidden_size"],
+        "echo": echo,
+        "echo_scale_trained": echo,
+        "query_max_length": longest,
+        "passage_max_length": longest,
+        "special_token_ids": [],  # they stand in the source view
+    }
+    return fields, tokenizer
+
+
+def _encoder_shape(settings: dict[str, Any], place: str, encoder: str | Path | None, hub: dict) -> dict[str, Any]:
+    """The encoder's configuration: of the checkpoint that the user names, in config.json or in the folder `encoder`
+    beside it, or of the checkpoint that config.json names."""
+    named, width = settings["multilingual_encoder_checkpoint"], settings["m_hidden_size"]
+    within = [part for part in settings.values() if isinstance(part, dict) and part.get("model_type")]
+    within = [part for part in within if part.get("vocab_size") == settings["m_vocab_size"]]
+    beside = Path(place) / "encoder"
+    if encoder is None and within:
+        found, origin = within[0], f"{place}/config.json"
+    else:
+        origin = str(encoder or (beside if (beside / "config.json").is_file() else named))
+        try:
+            found = PretrainedConfig.get_config_dict(origin, **{**hub, "revision": None})[0]
+        except OSError as error:
+            raise MilcoError(
+                f"{place}: the shape of its encoder is not in it, and {origin} does not give it "
+                f"({_first_line(error)}); put the config.json of {named} into {place}/encoder/, or name a folder that "
+                "has it: `milco export --encoder`, `MilcoModel.from_pretrained(…, encoder=…)`"
+            ) from None
+    if found.get("hidden_size") != width:
+        raise MilcoError(
+            f"{origin}: an encoder of width {found.get('hidden_size')}, but {place} has one of width {width}; "
+            f"name the folder of {named}"
+        )
+    if found.get("model_type") not in CONFIG_MAPPING:
+        raise MilcoError(
+            f"{place}: its encoder is of type {found.get('model_type')!r}, which transformers does not know, and "
+            f"Python code of {named} is not run; take a newer transformers, or another model"
+        )
+    return {name: value for name, value in found.items() if name not in ("auto_map", "_name_or_path")}
+
+
+def _source_tokenizer(
+    settings: dict[str, Any], place: str, encoder: str | Path | None, shape: PretrainedConfig, hub: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer: the one beside the weights, or else that of the encoder itself."""
+    causes = []
+    for tried in dict.fromkeys(filter(None, (place, encoder, settings["multilingual_encoder_checkpoint"]))):
+        how = hub if tried == place else {**hub, "revision": None}
+        try:  # with the encoder's configuration: AutoTokenizer does not know theirs
+            return AutoTokenizer.from_pretrained(tried, config=shape, **how)
+        except (OSError, ValueError) as error:
+            causes.append(f"{tried}: {_first_line(error)}")
+    raise MilcoError(f"{place}: no tokenizer of its encoder ({'; '.join(causes)}); put its files beside the weights")
+
+
+def english_tokenizer(
+    settings: dict[str, Any], place: str, teacher: str | Path | None, hub: dict
+) -> PreTrainedTokenizerBase:
+    """The tokenizer whose ids are the columns of the pivot view.
+
+    Args:
+        teacher: folder or address of the English retriever, if the user names one.
+
+    Raises:
+        MilcoError: none of so many terms is to be had.
+    """
+    terms, named = settings["en_vocab_size"], settings["lsr_encoder_checkpoint"]
+    for folder in (Path(place) / "pivot_tokenizer", teacher, named):
+        if folder and Path(folder).is_dir():
+            found = load(AutoTokenizer, folder, False)
+            if len(found) == terms:
+                return found
+    if terms == BERT_TERMS and BERT_UNCASED.exists():
+        words = BERT_UNCASED.read_text(encoding="utf-8").splitlines()
+        return BertTokenizer(vocab={word: place for place, word in enumerate(words)}, do_lower_case=True)
+    try:
+        found = AutoTokenizer.from_pretrained(str(teacher or named), **{**hub, "revision": None})
+        cause = f"it has {len(found):,} terms"
+        if len(found) == terms:
+            return found
+    except (OSError, ValueError) as error:
+        cause = _first_line(error)
+    raise MilcoError(
+        f"{place}: no tokenizer for its {terms:,} English terms ({teacher or named}: {cause}); put the tokenizer of "
+        f"{named} into {place}/pivot_tokenizer/, or name a folder that has it: `milco export --teacher`, "
+        "`MilcoModel.from_pretrained(…, teacher=…)`"
+    )
+
+
+def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
+    """Tensors of a model by our names.
+
+    Raises:
+        MilcoError: a file is missing or holds something else than tensors, or a tensor has no place in our model.
+    """
+    found: dict[str, Tensor] = {}
+    for file in _files(place, hub):
+        try:
+            if file.endswith(".safetensors"):
+                found |= load_file(file)
+            else:
+                found |= torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, TypeError, ValueError) as error:
+            raise MilcoError(f"{file}: no file of tensors alone ({_first_line(error)}); download it again") from None
+    return _renamed(found, place)
+
+
+def _files(place: str, hub: dict) -> list[str]:
+    for name in WEIGHTS:
+        found = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if found is not None:
+            return get_checkpoint_shard_files(place, found, **hub)[0] if name.endswith(".json") else [found]
+    raise MilcoError(f"{place}: no weights in it, neither {WEIGHTS[0]} nor {WEIGHTS[2]}")
+
+
+def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
+    ours: dict[str, Tensor] = {}
+    for name, tensor in theirs.items():
+        if name.startswith(UNUSED):
+            continue
+        tied = TIED.get(name)
+        if tied and not torch.equal(theirs.get(tied, tensor), tensor):
+            raise MilcoError(f"{place}: {name} and {tied} are one vector in a model, and differ here")
+        target = our_name(tied or name)
+        if target is None:
+            raise MilcoError(f"{place}: {name} has no place in a MILCO model; it is not in the authors' layout")
+        # Their source weights below 0 are dropped, so that none stay where the scale is.
+        ours[target] = tensor.reshape(1).clamp(min=0) if target == "echo_scale" else tensor
+    return ours
+
+
+def our_name(theirs: str) -> str | None:
+    """Our name of one of their tensors; None: it has no place."""
+    for begin, ours in PLACES.items():
+        if theirs == begin or (begin.endswith(".") and theirs.startswith(begin)):
+            return ours + theirs.removeprefix(begin)
+    return None
+
+
+def their_name(ours: str) -> str:
+    """Their name of one of our tensors, for a head of the BERT family."""
+    for theirs, begin in PLACES.items():
+        if ours == begin or (begin.endswith(".") and ours.startswith(begin)):
+            return theirs + ours.removeprefix(begin)
+    return ours
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
