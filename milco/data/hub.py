@@ -4,8 +4,9 @@ The commit that a repository had at its first download is written to hub.lock.js
 downloads take the same one: keep that file with the configuration. To follow a repository that has moved on, delete
 its line there. An address with a whole commit id (hf:OWNER/NAME@40 HEX DIGITS) needs no lock.
 
-Of a model come the files that loading needs, of a table the files of the wanted subsets and split, each subset in a
-folder of its own. `revision.json` beside them says what they are.
+Of a model come the files that loading needs (in the layout of MILCO's authors also its encoder's config.json), of
+a table the files of the wanted subsets and split, each subset in a folder of its own. `revision.json` beside them says
+what they are.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ BUSY = (408, 429, 500, 502, 503, 504)
 PAUSES = (5, 60, 300)  # seconds before a busy hub is asked again; its limits count requests in 5 minutes
 
 # A MILCO model has its English tokenizer in a folder.
-BESIDE_WEIGHTS = re.compile(r"(pivot_tokenizer/)?(?!.*\.index\.json)[^/]+\.(json|txt|model|jinja)")
+BESIDE_WEIGHTS = re.compile(r"encoder/config\.json|(pivot_tokenizer/)?(?!.*\.index\.json)[^/]+\.(json|txt|model|jinja)")
 WEIGHTS = [
     re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"),
     re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json"),
@@ -88,7 +89,8 @@ def fetch_repository(name: str, source: Source, output: Path) -> None:
             for left in [path for path in folder.rglob("*") if path.is_file()]:
                 if left.relative_to(folder).as_posix() not in places:  # of another commit
                     left.unlink()
-            _describe(source, repository, folder, places)
+            encoder = _add_encoder(name, repository, folder)
+            _describe(source, repository, folder, places, encoder)
     except (HTTPError, OSError) as error:
         raise MilcoError(f"sources.{name}: {_explain(source, error)}") from None
 
@@ -250,6 +252,29 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
     return [*filter(BESIDE_WEIGHTS.fullmatch, repository.files), *(weights[0] or weights[1]), *code]
 
 
+def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository | None:
+    """Of a MILCO model in its authors' layout, bring the shape of its encoder, a small file of another repository."""
+    from milco.modeling.authors_layout import is_theirs
+
+    if repository.kind != "model" or not (folder / "config.json").exists():  # a tokenizer alone
+        return None
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    target = folder / "encoder" / "config.json"
+    if not is_theirs(settings) or target.exists():
+        return None
+    encoder = Source(uri=f"hf:{settings['multilingual_encoder_checkpoint']}", format="transformers")
+    try:
+        found = _look_up(name, encoder)
+        if "config.json" not in found.files:
+            raise MilcoError(
+                f"sources.{name}: {repository.name} names {found.name} as its encoder: no config.json there"
+            )
+        _download(name, found, "config.json", target)
+    except (HTTPError, OSError) as error:
+        raise MilcoError(f"sources.{name}: the encoder of {repository.name}: {_explain(encoder, error)}") from None
+    return found
+
+
 def _download(name: str, repository: Repository, path: str, target: Path) -> None:
     """Bring one file to `target`; it has that name only when its content is what the hub says.
 
@@ -323,11 +348,17 @@ def _check_columns(name: str, source: Source, repository: Repository, file: Path
             )
 
 
-def _describe(source: Source, repository: Repository, folder: Path, places: dict[str, str]) -> None:
-    files = {}
+def _describe(
+    source: Source, repository: Repository, folder: Path, places: dict[str, str], encoder: Repository | None
+) -> None:
+    files, more = {}, {}
     for place, path in places.items():
         file = repository.files[path]
         files[place] = {"size": file.size, "sha256": file.lfs.sha256 if file.lfs else _sha256(folder / place)}
+    if encoder:
+        more = {"encoder": {"repository": f"models/{encoder.name}", "revision": encoder.revision}}
+        shape = folder / "encoder" / "config.json"
+        files["encoder/config.json"] = {"size": shape.stat().st_size, "sha256": _sha256(shape)}
     write_json(
         folder / "revision.json",
         {
@@ -335,6 +366,7 @@ def _describe(source: Source, repository: Repository, folder: Path, places: dict
             "revision": repository.revision,
             "licence": source.licence or repository.licence,
             "files": files,
+            **more,
         },
     )
 

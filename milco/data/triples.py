@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from transformers import PretrainedConfig
 
 from milco.config import Config
 from milco.content import sample_of
@@ -30,7 +31,8 @@ from milco.data.shards import ROWS, Convert, Shards, write_shards
 from milco.data.tokens import IDS, tokenizer_of
 from milco.environment import made_with
 from milco.files import finished_folder, write_json
-from milco.modeling.milco_config import MilcoConfig
+from milco.modeling.authors_layout import is_theirs
+from milco.modeling.milco_config import MilcoConfig, is_milco
 
 SIDES = ("pos", "neg")
 Tokens = Callable[[int, int], Callable[[pa.Array], pa.Array]]  # (tokens at which to cut, workers) → texts → ids
@@ -43,12 +45,13 @@ def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: P
     Files that a run with the same triples and tokenizer left behind are taken over.
 
     Args:
-        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is a MILCO model itself,
-            its texts are cut where it cuts them, else where the settings say.
+        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is a MILCO model of ours
+            itself, its texts are cut where it cuts them, else where the settings say.
         workers: processes that tokenise.
     """
-    kind = MilcoConfig.get_config_dict(tokenizer)[0].get("model_type")
-    cut = MilcoConfig.from_pretrained(tokenizer) if kind == MilcoConfig.model_type else config.model
+    kind = PretrainedConfig.get_config_dict(tokenizer)[0]
+    ours = is_milco(kind) and not is_theirs(kind)
+    cut = MilcoConfig.from_pretrained(tokenizer) if ours else config.model
     tokens = partial(tokenizer_of, tokenizer, config.trusts("distill"))
     made_by = [cut.query_max_length, cut.passage_max_length, sample_of(triples), sample_of(tokenizer), made_with()]
     with finished_folder(output, made_by) as folder:

@@ -109,7 +109,8 @@ class SparseEncoder:
             self.iter_rows = teacher.iter_rows
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            milco = MilcoModel.from_pretrained(model, trust_remote_code=trust).to(self.device)
+            encoder = config.sources[config.model.multilingual_encoder_checkpoint].local_path
+            milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=encoder).to(self.device)
             self.iter_rows = milco.iter_rows
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 

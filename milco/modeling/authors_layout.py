@@ -65,7 +65,7 @@ def read_settings(
     Args:
         settings: their config.json.
         place: folder or address of the model.
-        encoder: folder or address of the encoder, if the user names one.
+        encoder: folder or address of the encoder, where its shape and tokenizer are not in `place`.
         hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
 
     Raises:
@@ -92,16 +92,16 @@ def read_settings(
 
 
 def _encoder_shape(settings: dict[str, Any], place: str, encoder: str | Path | None, hub: dict) -> dict[str, Any]:
-    """The encoder's configuration: of the checkpoint that the user names, in config.json or in the folder `encoder`
-    beside it, or of the checkpoint that config.json names."""
+    """The encoder's configuration: in config.json, in the folder `encoder` beside it, in the checkpoint that the user
+    names, or in the one that config.json names."""
     named, width = settings["multilingual_encoder_checkpoint"], settings["m_hidden_size"]
     within = [part for part in settings.values() if isinstance(part, dict) and part.get("model_type")]
     within = [part for part in within if part.get("vocab_size") == settings["m_vocab_size"]]
     beside = Path(place) / "encoder"
-    if encoder is None and within:
+    if within:
         found, origin = within[0], f"{place}/config.json"
     else:
-        origin = str(encoder or (beside if (beside / "config.json").is_file() else named))
+        origin = str(beside if (beside / "config.json").is_file() else encoder or named)
         try:
             found = PretrainedConfig.get_config_dict(origin, **{**hub, "revision": None})[0]
         except OSError as error:
@@ -143,7 +143,7 @@ def english_tokenizer(
     """The tokenizer whose ids are the columns of the pivot view.
 
     Args:
-        teacher: folder or address of the English retriever, if the user names one.
+        teacher: folder or address of the English retriever, where its tokenizer is not in `place`.
 
     Raises:
         MilcoError: none of so many terms is to be had.

@@ -27,10 +27,13 @@ from .errors import MilcoError
 from .milco_config import MilcoConfig
 from .pivot_head import PivotHead
 from .pruning import budget_of, prune
-from .rows import as_rows, in_text_order, padded_batches, pivot_cells
+from .rows import as_rows, as_tensor, in_text_order, padded_batches, pivot_cells
 
 HUB = ("revision", "token", "cache_dir", "local_files_only")  # how the Hub is asked
 PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
+
+
+Rows = Any  # a scipy.sparse.csr_array, a torch.Tensor or a list[dict[str, float]], as the caller asks for
 
 
 @dataclass
@@ -165,7 +168,8 @@ class MilcoModel(PreTrainedModel):
             trust_remote_code: whether Python files that lie beside the weights may be run; only the model of an encoder
                 that transformers does not know needs some.
             encoder, teacher: for models in the authors' layout: folder or address of the encoder (its config.json) and
-                of the English retriever (its tokenizer), where these lie elsewhere than the model's config.json says.
+                of the English retriever (its tokenizer), where these lie neither beside the weights nor where the
+                model's config.json says.
 
         Raises:
             MilcoError: a tensor is missing, has no place in the model, or has another shape than its place. Only
@@ -263,23 +267,68 @@ class MilcoModel(PreTrainedModel):
     encode = forward
 
     def encode_query(
-        self, texts: list[str], batch_size: int = 64, language: str | None = None
-    ) -> scipy.sparse.csr_array:
-        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
-        return self._encode_texts(texts, self.config.query_max_length, batch_size, self.config.query_budgets, language)
+        self,
+        texts: str | list[str],
+        batch_size: int = 64,
+        language: str | None = None,
+        max_length: int | None = None,
+        return_dict: bool | None = None,
+        source_view: bool = True,
+    ) -> Rows:
+        """Sparse rows of queries: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget.
+
+        Args:
+            max_length: tokens at which a text is cut; the model's `query_max_length` by default.
+            return_dict: None: scipy CSR; False: a sparse COO tensor of torch; True: what `decode` makes of the rows.
+            source_view: whether the columns behind V_e have their weights, or none.
+        """
+        rows = self._encode_texts(texts, max_length or self.config.query_max_length, batch_size)
+        return self._as(prune(rows, budget_of(self.config.query_budgets, language)), return_dict, source_view)
 
     def encode_document(
-        self, texts: list[str], batch_size: int = 64, language: str | None = None
-    ) -> scipy.sparse.csr_array:
-        """Sparse rows of documents: N×(V_e+V_m) float32, in the order of `texts`, pruned to the model's budget."""
-        longest, budgets = self.config.passage_max_length, self.config.document_budgets
-        return self._encode_texts(texts, longest, batch_size, budgets, language)
+        self,
+        texts: str | list[str],
+        batch_size: int = 64,
+        language: str | None = None,
+        max_length: int | None = None,
+        return_dict: bool | None = None,
+        source_view: bool = True,
+    ) -> Rows:
+        """The same of documents, which are cut at `passage_max_length`."""
+        rows = self._encode_texts(texts, max_length or self.config.passage_max_length, batch_size)
+        return self._as(prune(rows, budget_of(self.config.document_budgets, language)), return_dict, source_view)
 
-    def _encode_texts(
-        self, texts: list[str], max_length: int, batch_size: int, budgets: dict[str, str], language: str | None
-    ) -> scipy.sparse.csr_array:
-        rows = in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
-        return prune(rows, budget_of(budgets, language))
+    def encode_text(
+        self,
+        texts: str | list[str],
+        batch_size: int = 32,
+        max_length: int | None = None,
+        return_dict: bool = False,
+        source_view: bool = True,
+    ) -> Rows:
+        """Rows as the authors' models give them: a sparse COO tensor, or a dictionary for each text; not pruned, and
+        cut as documents are."""
+        rows = self._encode_texts(texts, max_length or self.config.passage_max_length, batch_size)
+        return self._as(rows, return_dict, source_view)
+
+    def _encode_texts(self, texts: str | list[str], max_length: int, batch_size: int) -> scipy.sparse.csr_array:
+        texts = [texts] if isinstance(texts, str) else texts
+        return in_text_order(self.iter_rows(texts, max_length, batch_size), self.width)
+
+    def _as(self, rows: scipy.sparse.csr_array, return_dict: bool | None, source_view: bool) -> Rows:
+        if not source_view:
+            rows = rows.copy()
+            rows.data[rows.indices >= self.config.pivot_vocab_size] = 0
+            rows.eliminate_zeros()
+        if return_dict is None:
+            return rows
+        return self.decode(rows) if return_dict else as_tensor(rows)
+
+    def get_vocab(self) -> dict[int, str]:
+        """Column of a representation → its name; columns that no tokenizer has a word for are left out."""
+        terms = {column: f"e_{term}" for term, column in self.pivot_tokenizer.get_vocab().items()}
+        first = self.config.pivot_vocab_size
+        return terms | {first + column: f"m_{token}" for token, column in self.tokenizer.get_vocab().items()}
 
     @property
     def width(self) -> int:

@@ -21,6 +21,13 @@ def as_rows(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int
     return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
 
 
+def as_tensor(rows: scipy.sparse.csr_array) -> Tensor:
+    """Sparse rows as a coalesced COO tensor of torch."""
+    cells = rows.tocoo()
+    places = torch.from_numpy(np.stack([cells.row, cells.col]).astype(np.int64))
+    return torch.sparse_coo_tensor(places, torch.from_numpy(cells.data), rows.shape, check_invariants=False).coalesce()
+
+
 def padded_batches(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, batch_size: int
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import set_seed
+from transformers import PretrainedConfig, set_seed
 
 from milco.config import Config
 from milco.data.triples import SIDES, Triples
+from milco.modeling.authors_layout import is_theirs
 from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
@@ -130,8 +131,10 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
 
     Args:
         triples: what rule `pack` wrote.
-        start: the model of Stage 1; the encoder's checkpoint if `pretrained_alignment_checkpoint` is `none`.
-        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1 but a connector.
+        start: the model of Stage 1, ours or the authors'; the encoder's checkpoint if
+            `pretrained_alignment_checkpoint` is `none`.
+        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1 but a connector, and
+            whose tokenizer a start in the authors' layout may need.
     """
     settings = config.distill
     if settings.pretrained_alignment_checkpoint == "none":
@@ -139,8 +142,17 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
     else:
         set_seed(config.seed)  # LexEcho is new here and drawn at random
         trust = config.trusts("distill")
+        lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
+        theirs = is_theirs(PretrainedConfig.get_config_dict(start)[0])  # which read 8,192 tokens
         model = MilcoModel.from_pretrained(
-            start, trust_remote_code=trust, document_budgets={}, query_budgets={}, **source_view(config)
+            start,
+            trust_remote_code=trust,
+            encoder=config.sources[config.model.multilingual_encoder_checkpoint].local_path,
+            teacher=lsr,
+            document_budgets={},
+            query_budgets={},
+            **(lengths if theirs else {}),
+            **source_view(config),
         )
         freeze(model, config)
     packed = Triples(triples)

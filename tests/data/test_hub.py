@@ -23,6 +23,7 @@ from milco.modeling.model import MilcoModel
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+LAYOUT = ROOT / "tests" / "modeling" / "authors-layout"
 TOKEN = "hf_averysecrettokenindeed"
 PAIRS = "datasets/owner/pairs"
 CARD = """---
@@ -275,6 +276,20 @@ def test_a_published_model_of_ours_needs_none_of_its_code(fetch):
     files = {"config.json": json.dumps(settings).encode(), "model.safetensors": b"x"}
     fetch.hub.commit("models/owner/ours", {**files, "modeling_milco.py": b""})
     assert fetch.succeeds("owner/ours", format="transformers") == set(files)
+
+
+def test_a_model_of_milco_s_authors_comes_with_the_shape_of_its_encoder(fetch):
+    theirs = {path.name: path.read_bytes() for path in (LAYOUT / "released").iterdir()}
+    encoder = {path.name: path.read_bytes() for path in (LAYOUT / "encoder").iterdir()}
+    fetch.hub.commit("models/omai-research/milco-650m", {**theirs, "milco.py": b"raise SystemExit"})
+    message = fetch.fails("omai-research/milco-650m", format="transformers")
+    assert message.startswith("sources.mine: the encoder of omai-research/milco-650m: ")
+    revision = fetch.hub.commit("models/BAAI/bge-m3-unsupervised", {**encoder, "model.safetensors": b"x"})
+    found = fetch.succeeds("omai-research/milco-650m", format="transformers")
+    assert found == {*theirs, "encoder/config.json"}
+    assert fetch.revision()["encoder"] == {"repository": "models/BAAI/bge-m3-unsupervised", "revision": revision}
+    assert fetch.lock()["models/BAAI/bge-m3-unsupervised"] == revision
+    assert MilcoModel.from_pretrained(fetch.output).encode_query(["Passwort"]).nnz
 
 
 def test_code_of_another_repository_is_never_run(fetch):

@@ -590,3 +590,35 @@ def test_only_texts_that_do_not_fit_together_are_computed_again(budget, recomput
     batch = collate_texts(texts, 1, budget)
     assert batch["recompute"] == recompute
     assert batch["attention_mask"].sum(dim=1).tolist() == [3, 8]
+
+
+def test_rows_come_as_tensors_or_words_when_asked(model):
+    """As the authors' models give them."""
+    wanted = model.encode_document(TEXTS)
+    rows = model.encode_text(TEXTS)
+    assert rows.layout == torch.sparse_coo and rows.is_coalesced() and rows.shape == (len(TEXTS), model.width)
+    np.testing.assert_array_equal(rows.to_dense().numpy(), wanted.toarray())
+    assert model.encode_text(TEXTS, return_dict=True, batch_size=2) == [
+        pytest.approx(words, abs=1e-5) for words in model.decode(wanted)
+    ]
+    words = model.encode_text(TEXTS[1], return_dict=True)[0]  # one text, without a list
+    assert list(words.values()) == sorted(words.values(), reverse=True) and f"m_{COLUMN}" in words
+    for encode in (model.encode_query, model.encode_document):
+        np.testing.assert_array_equal(encode(TEXTS, return_dict=False).to_dense(), encode(TEXTS).toarray())
+        assert encode(TEXTS, return_dict=True) == model.decode(encode(TEXTS))
+    pivot = model.encode_text(TEXTS, source_view=False).to_dense().numpy()
+    np.testing.assert_array_equal(pivot[:, :60], wanted.toarray()[:, :60])
+    assert (pivot[:, 60:] == 0).all() and (wanted.toarray()[:, 60:] > 0).any()
+
+
+def test_a_length_that_is_asked_for_cuts(model):
+    long = " ".join(["Hund"] * 8 + ["Katze"] * 3)
+    for encode in (model.encode_text, model.encode_query, model.encode_document):
+        assert f"m_{COLUMN}" not in encode([long], max_length=6, return_dict=True)[0]
+        assert f"m_{COLUMN}" in encode([long], max_length=20, return_dict=True)[0]
+
+
+def test_every_column_has_its_name_in_the_vocabulary(model):
+    names = model.get_vocab()
+    assert names == {column: model.column_name(column) for column in range(model.width)}
+    assert names[60] == "m_<s>"

@@ -311,7 +311,7 @@ def test_every_command_of_the_page_runs_and_all_ways_give_the_same_scores(projec
         names: dict = {}
         exec(compile(block, "docs/python.md", "exec"), names)
         scores += [np.asarray(names["scores"])] if "scores" in names else []
-    assert (len(blocks), len(scores)) == (6, 4)
+    assert (len(blocks), len(scores)) == (7, 5)
     assert scores[0].shape == (1, 2) and (scores[0] > 0).all()
     for others in scores[1:]:
         np.testing.assert_allclose(others, scores[0], rtol=0, atol=1e-3)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from miniature import settings
+from test_authors_layout import LAYOUT, PARTS
 
 from milco.config import parse
 from milco.data.triples import SIDES, Triples, pack
@@ -17,6 +18,7 @@ from milco.modeling.losses import contrastive_loss, distillation_loss
 from milco.modeling.model import MilcoModel, Views
 from milco.training import distill
 from milco.training.distill import Groups, loss
+from milco.training.mine import Miner
 
 QUERIES, GROUP, TERMS = 4, 3, 20
 
@@ -174,3 +176,24 @@ def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its
     evaluate.evaluate(config, "distill", test, tmp_path / "vectors", encoder_checkpoint, tmp_path / "runs")
     measures = pd.read_parquet(tmp_path / "runs" / "measures.parquet")
     assert measures[measures.measure == "R@100"].value.tolist() == [1.0] * 20  # of 40 documents none is without a term
+
+
+def test_stage_2_starts_from_a_model_in_the_authors_layout(prepared, values, tmp_path):
+    """The released one: its scale and its special tokens stay, the lengths are those of the experiment."""
+    sources = {
+        **values["sources"],
+        "encoder": {"uri": f"file:{PARTS['encoder']}", "format": "transformers"},
+        "start": {"uri": f"file:{LAYOUT / 'released'}", "format": "transformers"},
+    }
+    learning = {"pretrained_alignment_checkpoint": "start", "miner": "start", "num_train_epochs": 1}
+    config = parse({**values, "sources": sources, "distill": {**values["distill"], **learning}})
+    pack(config, prepared[1].with_name("triples.parquet"), LAYOUT / "released", 1, tmp_path / "packed")
+    distill.run(config, prepared[0], tmp_path / "packed", LAYOUT / "released", PARTS["teacher"], tmp_path / "model")
+    model = MilcoModel.from_pretrained(tmp_path / "model")
+    assert model.echo_scale.item() == pytest.approx(1.7, abs=0.1) and model.config.special_token_ids == []
+    assert model.config.query_max_length == config.model.query_max_length == 64
+    assert model.config.passage_max_length == config.model.passage_max_length == 256
+    assert model.column_name(0) == "e_[PAD]" and model.column_name(160) == "m_<s>"
+    mined = Miner(config, LAYOUT / "released").rows("queries", ["door", "Passwort"])
+    released = MilcoModel.from_pretrained(LAYOUT / "released", **PARTS)
+    np.testing.assert_allclose(mined.toarray(), released.encode_query(["door", "Passwort"]).toarray(), atol=1e-5)
