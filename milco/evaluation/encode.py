@@ -6,7 +6,8 @@
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
                      only, where there are any
 
-A text that stands in several collections is encoded once: vectors hang on `text_id`. They are written in parts of
+A text that stands in several collections is encoded once: vectors hang on `text_id`. `cut.json` beside them counts, by
+language, the texts that are longer than the model reads. They are written in parts of
 `WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection.
 
 Run by rules `encode`, one job for each shard of the texts, and `merge`:
@@ -28,16 +29,18 @@ from transformers import AutoModel, AutoTokenizer
 
 from milco.config import Config
 from milco.content import sample_of
-from milco.data.beir import iter_documents, read_queries
+from milco.data.beir import iter_documents, read_about, read_queries
+from milco.data.cuts import CUT, Cuts
 from milco.data.vectors import save_dense, save_vectors
 from milco.environment import made_with
 from milco.errors import MilcoError
 from milco.evaluation.lookup import SIDES, folders_of, text_id
 from milco.experiments import Experiment
-from milco.files import finished_folder
+from milco.files import finished_folder, write_json
+from milco.languages import SEVERAL
 from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
-from milco.modeling.rows import in_text_order, padded_batches
+from milco.modeling.rows import in_text_order, padded_batches, token_ids
 from milco.modeling.teacher import Teacher
 
 WINDOW = 16_384
@@ -54,33 +57,48 @@ def encode(
     """
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     folders = folders_of(system, collections)
+    counts: dict[str, dict] = {}
     made_by = [Experiment(config).vectors[system].key, shard, shards, encoder.device, made_with()]
     with finished_folder(output, [*made_by, sample_of(model), sample_of(collections)]) as folder:
         for side in SIDES:
-            total = sum(1 for _ in texts_of_shard(folders, side, shard, shards))
+            total, cuts = sum(1 for _ in texts_of_shard(folders, side, shard, shards)), Cuts()
             mine = texts_of_shard(folders, side, shard, shards)
             with tqdm(total=total, desc=side, unit="text", mininterval=2) as bar:
                 for number in range(max(1, ceil(total / WINDOW))):
-                    part = dict(islice(mine, WINDOW))
-                    path = folder / f"{side}-{number:05}.safetensors"
+                    part = list(islice(mine, WINDOW))
+                    path, cut = folder / f"{side}-{number:05}.safetensors", list[int]()
+                    texts = [text for _, text, _ in part]
                     if path.exists():
+                        cut = encoder.longer(side, texts)
                         bar.update(len(part))
                     else:
-                        encoder.save(path, encoder.encode(side, list(part.values()), bar.update), list(part))
+                        rows = encoder.encode(side, texts, bar.update, cut)
+                        encoder.save(path, rows, [identifier for identifier, _, _ in part])
+                    cuts.count([language for _, _, language in part], cut)
+            counts[side] = cuts.as_dict()
+            if said := cuts.sentence(side, length_of(config, side)):
+                print(said)
+        write_json(folder / CUT, counts)
 
 
-def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:
-    """(text_id, text) of the queries or documents that a shard has, read one at a time. Of the texts nothing is kept
-    but the 8 bytes of their ids."""
+def length_of(config: Config, side: str) -> int:
+    """Tokens at which a text of that side is cut."""
+    return config.model.query_max_length if side == "queries" else config.model.passage_max_length
+
+
+def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str, str]]:
+    """(text_id, text, language) of the queries or documents that a shard has, read one at a time. Of the texts nothing
+    is kept but the 8 bytes of their ids."""
     seen: set[int] = set()
     for folder in folders:
         texts = read_queries(folder)[0].items() if side == "queries" else iter_documents(folder)
+        language = read_about(folder).get("query_language" if side == "queries" else "document_language", SEVERAL)
         for _, text in texts:
             identifier = text_id(text)
             number = int(identifier, 16)
             if number % shards == shard and number not in seen:
                 seen.add(number)
-                yield identifier, text
+                yield identifier, text, language
 
 
 def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterator[tuple]:
@@ -106,22 +124,27 @@ class SparseEncoder:
         trust = config.trusts(config.distill.miner if system == "miner" else system)
         if system == "teacher":
             teacher = Teacher(model, self.device, trust)
-            self.iter_rows = teacher.iter_rows
+            self.iter_rows, self.tokenizer = teacher.iter_rows, teacher.tokenizer
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
             encoder = config.sources[config.model.multilingual_encoder_checkpoint].local_path
             milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=encoder).to(self.device)
-            self.iter_rows = milco.iter_rows
+            self.iter_rows, self.tokenizer = milco.iter_rows, milco.tokenizer
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 
-    def encode(self, side: str, texts: list[str], done: Callable[[int], object]) -> scipy.sparse.csr_array:
-        settings = self.config.model
-        length = settings.query_max_length if side == "queries" else settings.passage_max_length
+    def encode(
+        self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
+    ) -> scipy.sparse.csr_array:
+        length = length_of(self.config, side)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
-            batches = self.iter_rows(texts, length, self.config.evaluate.batch_size)
+            batches = self.iter_rows(texts, length, self.config.evaluate.batch_size, cut)
             rows = in_text_order(_telling(done, batches), self.width)
         refuse_broken(rows, texts)
         return rows
+
+    def longer(self, side: str, texts: list[str]) -> list[int]:
+        """Places of the texts that `encode` cuts."""
+        return token_ids(self.tokenizer, texts, length_of(self.config, side))[1]
 
     def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:
         save_vectors(path, rows, ids, self.pivot_columns)
@@ -138,12 +161,12 @@ class DenseEncoder:
         self.model = load(AutoModel, model, trust, dtype=torch.float32).eval().to(self.device)
 
     @torch.no_grad()
-    def encode(self, side: str, texts: list[str], done: Callable[[int], object]) -> np.ndarray:
-        settings, evaluate = self.config.model, self.config.evaluate
-        length = settings.query_max_length if side == "queries" else settings.passage_max_length
-        prefix = evaluate.dense_query_prefix if side == "queries" else evaluate.dense_passage_prefix
+    def encode(
+        self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
+    ) -> np.ndarray:
+        evaluate, length, prefix = self.config.evaluate, length_of(self.config, side), self._prefix(side)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
-        batches = padded_batches(self.tokenizer, [prefix + text for text in texts], length, evaluate.batch_size)
+        batches = padded_batches(self.tokenizer, [prefix + text for text in texts], length, evaluate.batch_size, cut)
         with torch.autocast(self.device, torch.bfloat16, enabled=evaluate.bf16):
             for places, batch in batches:
                 batch = {name: values.to(self.device) for name, values in batch.items()}
@@ -153,6 +176,14 @@ class DenseEncoder:
                 vectors[places] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
                 done(len(places))
         return vectors
+
+    def longer(self, side: str, texts: list[str]) -> list[int]:
+        """Places of the texts that `encode` cuts."""
+        return token_ids(self.tokenizer, [self._prefix(side) + text for text in texts], length_of(self.config, side))[1]
+
+    def _prefix(self, side: str) -> str:
+        evaluate = self.config.evaluate
+        return evaluate.dense_query_prefix if side == "queries" else evaluate.dense_passage_prefix
 
     def save(self, path: Path, vectors: np.ndarray, ids: list[str]) -> None:
         save_dense(path, vectors, ids)

@@ -1,14 +1,15 @@
 """Runs and measures of every system on the test collections.
 
 `runs/{collection}.trec` holds the best documents of each query, as many as the deepest measure of the source looks at,
-`measures.parquet` the measures per query, `statistics.json` the mean number of active dimensions. A collection that
-fails stops the rule: there is no average over those that happened to work.
+`measures.parquet` the measures per query, `statistics.json` the mean number of active dimensions, `cut.json` what
+`encode` counted. A collection that fails stops the rule: there is no average over those that happened to work.
 
 Run by rule `evaluate`:
     python -m milco.stages evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
         --output FOLDER
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from milco.config import Config
 from milco.data.beir import Collection
+from milco.data.cuts import CUT
 from milco.data.trec import Run, write_run
 from milco.errors import MilcoError
 from milco.evaluation.bm25 import Bm25
@@ -111,6 +113,8 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
                 write_run(run, system, lines)
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
         write_json(folder / "statistics.json", statistics)
+        if vectors and (vectors / CUT).exists():  # not beside vectors of an earlier version
+            shutil.copyfile(vectors / CUT, folder / CUT)
 
 
 def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:

@@ -2,6 +2,7 @@
 torch."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,11 @@ import numpy as np
 import scipy.sparse
 
 from milco.data.beir import depth_of_search, iter_documents, read_about, read_queries
+from milco.data.cuts import CUT, Cuts
 from milco.data.vectors import load_ids, load_vectors, pivot_columns
 from milco.errors import MilcoError
 from milco.evaluation.search import Block, Ranking
-from milco.files import finished_folder
+from milco.files import finished_folder, write_json
 
 SIDES = ("queries", "documents")
 
@@ -52,6 +54,10 @@ def merge(shards: list[Path], output: Path) -> None:
             for number, path in enumerate(parts):
                 for suffix in (".safetensors", ".ids.txt"):
                     link_or_copy(path.with_suffix(suffix), folder / f"{side}-{number:05}{suffix}")
+        if all((shard / CUT).exists() for shard in shards):  # none beside those that an earlier version began
+            counts = [json.loads((shard / CUT).read_text(encoding="utf-8")) for shard in shards]
+            together = {side: sum((Cuts(**one[side]) for one in counts), Cuts()) for side in SIDES}
+            write_json(folder / CUT, {side: cuts.as_dict() for side, cuts in together.items()})
 
 
 def link_or_copy(path: Path, other: Path) -> None:

@@ -4,7 +4,7 @@ Run by rule `report`; see `python -m milco.stages report --help`.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from milco.config import Config
+from milco.data.cuts import CUT
 from milco.environment import environment
 from milco.evaluation import budgets
 from milco.evaluation.comparison import Comparison
@@ -36,6 +37,7 @@ class Results:
         nodes: time and memory of each node of the DAG.
         corpora, triples: how much of each dataset there is, and what was lost.
         overlap: what `overlap` counted of each test collection.
+        cuts: texts that were longer than a system reads: system, side, language, texts, cut.
     """
 
     measures: pd.DataFrame
@@ -47,6 +49,7 @@ class Results:
     corpora: dict[str, Any]
     overlap: dict[str, Any]
     triples: dict[str, Any]
+    cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def read(
@@ -79,6 +82,7 @@ class Results:
             _json(corpora / "statistics.json"),
             _json(overlap),
             json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
+            pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),
         )
 
     def means(self) -> pd.DataFrame:
@@ -129,6 +133,16 @@ def beside_published(published: Path, means: pd.DataFrame) -> dict[str, pd.DataF
         table.insert(0, "from", ["here"] * len(ours) + ["published"] * len(theirs))
         tables[f"{entry['source']}, {entry['measure']}"] = table.dropna(axis=1, how="all")
     return tables
+
+
+def _cuts(system: str, path: Path) -> list[dict[str, Any]]:
+    """A row for each side and language of which texts were cut."""
+    counts = _json(path) if path.exists() else {}
+    return [
+        {"system": system, "side": side, "language": language, "texts": count["texts"][language], "cut": cut}
+        for side, count in counts.items()
+        for language, cut in count["cut"].items()
+    ]
 
 
 def _json(path: Path) -> Any:
@@ -307,6 +321,7 @@ def write(
         curves=draw_curves(results.curves),
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
+        cuts=results.cuts,
         settings=config.to_yaml(),
         environment=environment(),
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils.hub import cached_file
 
 from .authors_layout import english_tokenizer, is_theirs, read_settings, read_weights, their_name
 from .checkpoints import load
@@ -211,6 +212,13 @@ class MilcoModel(PreTrainedModel):
             return self._find_english()
         return load(AutoTokenizer, self.name_or_path, self.trust, subfolder=PIVOT_TOKENIZER, **self._origin)
 
+    @property
+    def folder(self) -> Path:
+        """Where its files lie on this machine: in the Hub's cache, if it came from there."""
+        place = Path(self.name_or_path)
+        hub = {name: value for name, value in self._origin.items() if name != "config"}
+        return place if place.is_dir() else Path(str(cached_file(self.name_or_path, "config.json", **hub))).parent
+
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Write weights (safetensors), configuration, both tokenizers, and the encoder's code if it brought some."""
         super().save_pretrained(save_directory, **kwargs)
@@ -336,10 +344,11 @@ class MilcoModel(PreTrainedModel):
         return self.config.pivot_vocab_size + self.config.source_vocab_size
 
     def iter_rows(
-        self, texts: list[str], max_length: int, batch_size: int
+        self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned)."""
-        return self.encode_batches(padded_batches(self.tokenizer, texts, max_length, batch_size))
+        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned).
+        `cut` gets the places of texts that are longer than `max_length` tokens."""
+        return self.encode_batches(padded_batches(self.tokenizer, texts, max_length, batch_size, cut))
 
     @torch.no_grad()
     def encode_batches(

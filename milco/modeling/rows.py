@@ -29,15 +29,37 @@ def as_tensor(rows: scipy.sparse.csr_array) -> Tensor:
 
 
 def padded_batches(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, batch_size: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    max_length: int,
+    batch_size: int,
+    cut: list[int] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Tokenise texts and give them from short to long: (their places in `texts`, padded ids and mask)."""
-    ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"] if texts else []
+    """Tokenise texts and give them from short to long: (their places in `texts`, padded ids and mask).
+
+    Args:
+        cut: gets the places of the texts that are longer than `max_length` tokens.
+    """
+    ids, longer = token_ids(tokenizer, texts, max_length)
+    if cut is not None:
+        cut += longer
     order = sorted(range(len(texts)), key=lambda place: len(ids[place]))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
         batch = tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
         yield places, {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
+) -> tuple[list[list[int]], list[int]]:
+    """Ids of texts, cut at `max_length` tokens, and the places of those texts of which something was cut off."""
+    if not texts:
+        return [], []
+    found = tokenizer(texts, truncation=True, max_length=max_length)
+    ids, read = found["input_ids"], found.encodings  # None: a tokenizer in Python does not say what it left
+    full = [place for place, row in enumerate(ids) if len(row) == max_length]
+    return ids, [place for place in full if read is None or read[place].overflowing]
 
 
 def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:

@@ -35,12 +35,13 @@ class Teacher:
         return self.head(states, attention_mask.bool())
 
     def iter_rows(
-        self, texts: list[str], max_length: int, batch_size: int
+        self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
         """Encode texts from short to long, batch by batch: (their places in `texts`, CSR rows of V_e columns).
 
-        The values are pivot weights log1p(relu(t)); `np.expm1` of them gives back the raw positive logits t.
+        The values are pivot weights log1p(relu(t)); `np.expm1` of them gives back the raw positive logits t. `cut`
+        gets the places of texts that are longer than `max_length` tokens.
         """
-        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size):
+        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size, cut):
             pooled = self.pooled(**{name: values.to(self.encoder.device) for name, values in batch.items()})
             yield places, as_rows(*pivot_cells(pooled), (len(pooled), self.head.decoder.out_features))

@@ -6,6 +6,7 @@ The programs that the rules of the workflow call are another thing: `python -m m
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,7 +124,10 @@ def encode(
     with tqdm(total=text_files.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
         found = text_files.read_texts(texts, form, id_key, text_key)
         loaded = load_model(model, trust_remote_code)
-        streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
+        cuts = streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
+    length = loaded.config.query_max_length if query else loaded.config.passage_max_length
+    if said := cuts.sentence("queries" if query else "texts", length):
+        print(said, file=sys.stderr)
 
 
 @app.command()

@@ -6,9 +6,18 @@ those of section `machine`.
 Run by rule `plan`:  python -m milco plan --config FILE
 """
 
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
 from milco.config import Config, Source
+from milco.data.beir import iter_documents, read_about, read_queries
+from milco.data.cuts import Cuts
 from milco.data.mteb_tasks import split_of
+from milco.experiments import Experiment
 from milco.languages import SEVERAL
+
+SAMPLE = 10_000  # texts of a collection that are counted
 
 
 def plan(config: Config) -> list[dict[str, str]]:
@@ -43,6 +52,7 @@ def plan(config: Config) -> list[dict[str, str]]:
              disk=encoding * 8 * machine.terms_per_text, work=encoding, speed=machine.encode_documents_per_second,
              devices=machine.devices),
         _row("held out", _held_out(config), devices=machine.devices),
+        _row("cut", _cut(config), devices=machine.devices),
     ]  # fmt: skip
     if unsaid:
         rows.append(_row("not counted", f"{', '.join(unsaid)}: say sources.NAME.examples", devices=machine.devices))
@@ -81,6 +91,44 @@ def _held_out(config: Config) -> str:
         f"{what[config.corpora.decontaminate]} of {', '.join(names)} leave the training text; how much that is, "
         "`corpora` counts"
     )
+
+
+def _cut(config: Config) -> str:
+    """How many texts of the test collections are longer than the model reads, by language: of the first `SAMPLE` of a
+    collection, where it and the encoder's tokenizer are on this machine already."""
+    experiment, settings = Experiment(config), config.model
+    lengths = {"queries": settings.query_max_length, "documents": settings.passage_max_length}
+    made = sorted(Path(experiment.corpora.path, "collections", "test").glob("*"))
+    places = [(folder, read_about(folder)) for folder in made] or _own_collections(config)
+    encoder = Path(experiment.encoder)
+    if not places or not (encoder / "tokenizer.json").exists():
+        limits = " or ".join(f"{side} longer than {length:,} tokens" for side, length in lengths.items())
+        return f"{limits} lose their end; how many, plan counts once rule `corpora` and the encoder's download are done"
+    from transformers import AutoTokenizer  # takes seconds
+
+    from milco.modeling.checkpoints import load
+    from milco.modeling.rows import token_ids
+
+    tokenizer, said = load(AutoTokenizer, encoder, config.trusts("dense")), []
+    for side, length in lengths.items():
+        cuts = Cuts()
+        for folder, about in places:
+            texts = read_queries(folder)[0].items() if side == "queries" else iter_documents(folder)
+            some = [text for _, text in islice(texts, SAMPLE)]
+            language = about["query_language" if side == "queries" else "document_language"]
+            cuts.count([language] * len(some), token_ids(tokenizer, some, length)[1])
+        said.append(cuts.sentence(side, length) or f"no {side} at {length} tokens, of {cuts.texts.total():,}")
+    return "; ".join(said)
+
+
+def _own_collections(config: Config) -> list[tuple[Path, dict[str, Any]]]:
+    """The user's own collections, which lie here before anything is made of them, with their languages."""
+    sources = [config.sources[name] for name in config.evaluate.test_collections]
+    return [
+        (source.local_path, {"query_language": source.language, "document_language": source.document_language})
+        for source in sources
+        if source.format == "beir" and source.local_path and source.local_path.exists()
+    ]
 
 
 def _said(source: Source) -> list[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
+from milco.data.cuts import Cuts, letters_of
 from milco.errors import MilcoError
 from milco.evaluation.encode import refuse_broken
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import budget_of, prune_mass, prune_top_k
 from milco.modeling.pruning import prune as prune_to
-from milco.modeling.rows import in_text_order
+from milco.modeling.rows import in_text_order, token_ids
 from milco.tools.text_files import windows
 from milco.tools.vector_files import Draft, come_as_lines, read_vectors, vocabulary_of
 
@@ -31,8 +32,9 @@ def encode(
     batch_size: int = 64,
     bf16: bool = False,
     done: Callable[[int], object] = lambda count: None,
-) -> None:
+) -> Cuts:
     """Encode texts (id, text) into the vectors `output`, or go on where an earlier run of the same was cut off.
+    Returns how many were longer than the model reads, by `language`, or by their letters where that is not said.
 
     Args:
         query: whether texts are cut and pruned as the model does it with queries, or with documents.
@@ -46,18 +48,24 @@ def encode(
     about = model.config
     length = about.query_max_length if query else about.passage_max_length
     budget = budget_of(about.query_budgets if query else about.document_budgets, language)
-    made_by = [length, budget, str(model.device), bf16, _state_of(Path(model.name_or_path))]
+    made_by = [length, budget, str(model.device), bf16, _state_of(model.folder)]
+    cuts = Cuts()
     draft = Draft(output, vocabulary_of(model), model.config.pivot_vocab_size)
     for part in windows(texts):
         digest = hashlib.sha256(json.dumps([made_by, part]).encode()).hexdigest()
-        if not draft.has(digest):
-            ids, strings = zip(*part, strict=True)
+        ids, strings = (list(column) for column in zip(*part, strict=True))
+        cut: list[int] = []
+        if draft.has(digest):
+            cut = token_ids(model.tokenizer, strings, length)[1]
+        else:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-                rows = in_text_order(model.iter_rows(list(strings), length, batch_size), model.width)
+                rows = in_text_order(model.iter_rows(strings, length, batch_size, cut), model.width)
             refuse_broken(rows, strings)
-            draft.add(prune_to(rows, budget), list(ids), digest)
+            draft.add(prune_to(rows, budget), ids, digest)
+        cuts.count([language or letters_of(text) for text in strings], cut)
         done(len(part))
     draft.finish()
+    return cuts
 
 
 def _state_of(folder: Path) -> list:

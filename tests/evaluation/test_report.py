@@ -1,5 +1,6 @@
 """The report where collections have other measures than the usual ones."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from miniature import ROOT
 
 from milco import config
+from milco.data.cuts import CUT
 from milco.evaluation.comparison import Comparison
-from milco.evaluation.report import Results, averages_of, beside_published, language_table, means_of, write
+from milco.evaluation.report import Results, _cuts, averages_of, beside_published, language_table, means_of, write
 
 SYSTEMS = ["bm25", "distill"]
 PUBLISHED = ROOT / "config" / "published.yaml"
@@ -172,3 +174,14 @@ def test_queries_that_stand_in_the_training_text_are_counted_by_collection(value
     assert "3 of 25 queries of the test collections stand in the training text" in page
     (table,) = re.findall(r"in the training text</th></tr></thead>\s*<tbody>(.*?)</tbody>", page, re.DOTALL)
     assert "mkqa-de</th><td>20</td><td>3</td>" in table and "clean" not in table
+
+
+def test_texts_that_were_cut_are_counted_by_system_side_and_language(values, tmp_path):
+    found = results(CASES["mixed"])
+    assert "Texts that were cut" not in pages(values, found, comparison(found), tmp_path)[0]
+    (tmp_path / CUT).write_text(json.dumps({"queries": {"texts": {"zh": 8, "de": 9}, "cut": {"zh": 2}}}))
+    found.cuts = pd.DataFrame(_cuts("distill", tmp_path / CUT))
+    page = pages(values, found, comparison(found), tmp_path)[0]
+    assert (
+        "<td>queries</td><td>zh</td><td>8</td><td>2</td><td>25.0 %</td>" in page and "<td>de</td><td>9</td>" not in page
+    )

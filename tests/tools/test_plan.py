@@ -1,5 +1,7 @@
 """The plan of an experiment: the paper's own numbers, and sums that can be done by hand."""
 
+import re
+
 import pytest
 from miniature import ROOT
 
@@ -55,7 +57,7 @@ def test_disk_is_that_of_the_cells(values):
     assert found["token cache"]["disk, GB"] == "96.0"  # twice a billion texts of 10 ids and 8 bytes beside them
     assert found["teacher targets"]["disk, GB"] == "408.0"
     assert found["encoding"]["what"].startswith("80 texts")  # of four systems
-    assert as_text(list(found.values())).count("\n") == 8
+    assert as_text(list(found.values())).count("\n") == 9
 
 
 @pytest.mark.parametrize(("cap", "english"), [(None, 50), (100, 50), (200, 50), (50, 37.5)])
@@ -107,3 +109,10 @@ def test_what_will_be_held_out_is_said(values, which):
     ]
     said = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
     assert row["what"].startswith(f"{said[which]} of mine leave the training text")
+
+
+def test_texts_that_will_be_cut_are_counted_by_language_once_they_are_here(values):
+    assert "lose their end; how many, plan counts once" in rows(PAPER)["cut"]["what"]
+    short = {**values["model"], "query_max_length": 8, "passage_max_length": 5}
+    said = rows(config.parse({**values, "model": short}))["cut"]["what"]
+    assert re.fullmatch(r"no queries at 8 tokens, of 20; \d+ of 40 documents are cut at 5 tokens: en \d+ of 40", said)

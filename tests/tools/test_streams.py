@@ -296,3 +296,19 @@ def test_memory_does_not_grow_with_the_number_of_texts(tmp_path, loaded, monkeyp
     encode(loaded, texts(), tmp_path / "vectors.jsonl", done=lambda count: behind.append(-count))
     waiting = np.cumsum([value if value < 0 else 1 for value in behind])
     assert waiting.max() == 10
+
+
+def test_texts_that_are_cut_are_counted_by_language_also_when_a_run_goes_on(model_folder, tmp_path):
+    model = load_model(model_folder)
+    longest = model.config.passage_max_length
+    texts = {"a": "Katze " * longest, "b": "Katze", "c": "кот " * longest, "d": "дом", "e": "猫"}
+    for _ in range(2):  # the second time all windows are there
+        cuts = encode(model, texts.items(), tmp_path / "v.jsonl")
+        assert cuts.as_dict() == {
+            "texts": {"Latin": 2, "Cyrillic": 2, "Cjk": 1},
+            "cut": {"Latin": 1, "Cyrillic": 1},
+        }
+    said = encode(model, texts.items(), tmp_path / "v.jsonl", language="mul").sentence("texts", longest)
+    assert said == f"2 of 5 texts are cut at {longest} tokens: mul 2 of 5"
+    exactly = " ".join(["Katze"] * (longest - 2))  # all that fits
+    assert encode(model, [("f", exactly)], tmp_path / "w.jsonl").sentence("texts", longest) == ""

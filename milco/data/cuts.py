@@ -1,0 +1,42 @@
+"""Texts that are longer than a model reads: how many of each language lose their end."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+CUT = "cut.json"  # counts of queries and documents beside vectors, and beside the runs that are made of them
+LOOKED_AT = 200  # characters by which the letters of a text are told
+
+
+class Cuts:
+    """How many texts of a language there are, and how many of them are cut."""
+
+    def __init__(self, texts: dict[str, int] | None = None, cut: dict[str, int] | None = None):
+        self.texts, self.cut = Counter(texts or {}), Counter(cut or {})
+
+    def count(self, languages: list[str], cut: Iterable[int]) -> None:
+        """Add texts by their languages, of which those at the places `cut` are cut."""
+        self.texts.update(languages)
+        self.cut.update(languages[place] for place in cut)
+
+    def __add__(self, other: "Cuts") -> "Cuts":
+        return Cuts(self.texts + other.texts, self.cut + other.cut)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """What makes the same again: `Cuts(**it)`."""
+        return {"texts": dict(self.texts), "cut": dict(self.cut)}
+
+    def sentence(self, what: str, length: int) -> str:
+        """One line on them, the languages that lose the largest share first; nothing if no text is cut."""
+        if not self.cut.total():
+            return ""
+        shares = sorted(self.cut, key=lambda language: (-self.cut[language] / self.texts[language], language))
+        parts = [f"{language} {self.cut[language]:,} of {self.texts[language]:,}" for language in shares]
+        total = f"{self.cut.total():,} of {self.texts.total():,} {what} are cut at {length} tokens"
+        return f"{total}: {', '.join(parts)}"
+
+
+def letters_of(text: str) -> str:
+    """What most letters of a text are, in Unicode's words: Latin, Cyrillic, Cjk, Thai, …"""
+    found = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:LOOKED_AT] if letter.isalpha())
+    return found.most_common(1)[0][0].capitalize() if found else "no letters"
