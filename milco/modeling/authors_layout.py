@@ -155,8 +155,8 @@ def english_tokenizer(
             if len(found) == terms:
                 return found
     if terms == BERT_TERMS and BERT_UNCASED.exists():
-        words = BERT_UNCASED.read_text(encoding="utf-8").splitlines()
-        return BertTokenizer(vocab={word: place for place, word in enumerate(words)}, do_lower_case=True)
+        words = BERT_UNCASED.read_text(encoding="utf-8").split("\n")[:-1]
+        return BertTokenizer(vocab={word: column for column, word in enumerate(words)}, do_lower_case=True)
     try:
         found = AutoTokenizer.from_pretrained(str(teacher or named), **{**hub, "revision": None})
         cause = f"it has {len(found):,} terms"

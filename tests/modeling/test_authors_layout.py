@@ -19,6 +19,7 @@ from milco.modeling.authors_layout import BERT_TERMS
 from milco.modeling.model import MilcoModel
 from milco.modeling.teacher import Teacher
 from milco.tools.export import export
+from milco.tools.inspection import load_model
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = Path(__file__).with_name("authors-layout")
@@ -158,6 +159,18 @@ def test_weights_may_lie_in_one_file_or_in_shards_of_either_format(folder, form)
     assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
 
 
+def test_a_head_may_have_the_names_of_the_roberta_family(folder):
+    wanted = rows(MilcoModel.from_pretrained(folder))
+    change(folder, as_roberta)
+    assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
+
+
+def as_roberta(tensors):
+    for name in [name for name in tensors if name.startswith("mlm_head.")]:
+        short = name.replace("predictions.", "").replace("transform.", "").replace("LayerNorm", "layer_norm")
+        tensors[short] = tensors.pop(name)
+
+
 def surplus(tensors):
     tensors["m_model.encoder.layer.2.output.dense.bias"] = torch.zeros(32)
 
@@ -197,6 +210,15 @@ def test_a_tensor_without_a_place_is_named(folder, fault, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_our_own_models_load_that_were_saved_as_milco(model_folder, tmp_path):
+    """Before the name was left to the authors' own."""
+    earlier = shutil.copytree(model_folder, tmp_path / "earlier")
+    say(earlier, model_type="milco")
+    wanted = MilcoModel.from_pretrained(model_folder)
+    assert torch.equal(rows(MilcoModel.from_pretrained(earlier)), rows(wanted))
+    assert torch.equal(rows(load_model(earlier)), rows(wanted))
+
+
 def test_our_own_models_must_be_complete_too_by_every_route(model_folder, tmp_path, teacher_checkpoint):
     broken = shutil.copytree(model_folder, tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")
@@ -227,8 +249,8 @@ def test_a_file_of_more_than_tensors_is_not_run(folder):
     assert not (folder / "ran").exists()
 
 
-def test_a_layer_norm_and_a_vector_less_are_no_trouble_for_stage_2(folder):
-    """Stage 2 adds LexEcho to a model of their Stage 1."""
+def test_lexecho_can_be_added_to_a_model_of_theirs_and_left_out(folder):
+    """Stage 2 adds it to a model of their Stage 1."""
     model = MilcoModel.from_pretrained(LAYOUT / "stage1", **PARTS, echo=True, echo_scale=0.5, query_max_length=9)
     assert model.echo.bias.item() == pytest.approx(0.1) and model.config.query_max_length == 9
     assert MilcoModel.from_pretrained(folder, echo=False).echo is None
@@ -256,6 +278,7 @@ def test_english_terms_of_bert_uncased_have_their_names_without_any_other_reposi
     model = MilcoModel.from_pretrained(folder)
     ids = model.pivot_tokenizer("Reset your password, naïve café!")["input_ids"]
     assert ids == [101, 25141, 2115, 20786, 1010, 15743, 7668, 999, 102]
+    assert len(model.pivot_tokenizer) == BERT_TERMS and model.column_name(BERT_TERMS - 1) == "e_##～"
     assert model.column_name(20786) == "e_password" and model.width == BERT_TERMS + 102
     model.save_pretrained(folder.with_name("saved"))
     again = AutoTokenizer.from_pretrained(folder.with_name("saved") / "pivot_tokenizer")
