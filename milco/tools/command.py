@@ -6,7 +6,6 @@ The programs that the rules of the workflow call are another thing: `python -m m
 import json
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
