@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import ir_measures
 from pydantic import Field, field_validator, model_validator
 
-from milco.config.base import Count, Language, Layout, Strict
+from milco.config.base import Count, Language, Layout, Share, Strict
 
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 
@@ -89,7 +89,26 @@ class Source(Strict):
     )
     lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
     lowercase_documents: bool = Field(False, description="The same for the documents.")
-    columns: dict[str, str] = Field({}, description="For tables: our column name to the file's.")
+    ignore_identical_ids: bool = Field(
+        False,
+        description="For collections of file: and hf: whose queries are documents, too (ArguAna, Quora): no query "
+        "finds the document of its own id. A task of mteb says so itself.",
+    )
+    missing_judged: Share = Field(
+        0.5,
+        description="For collections: share of the judged queries, and of the judged documents, that need not be "
+        "there; how many are not is said. Such a document counts as relevant and not found, such a query is not asked.",
+        json_schema_extra=Layout,
+    )
+    max_broken: Share | None = Field(
+        None,
+        description="For tables and collections: share of the lines or rows that may be broken; they are left out and "
+        "counted, and more of them are an error. By default none of file: and .001 of hf:.",
+        json_schema_extra=Layout,
+    )
+    columns: dict[str, str] = Field(
+        {}, description="For tables: our column name to the file's; a dot reaches into a column, as in translation.en."
+    )
     cleaning: Literal["interface", "sentences", "none"] | None = Field(
         None,
         description="For parallel text: what is done to it. interface: placeholders, tags, link targets, backticks, "
@@ -136,9 +155,15 @@ class Source(Strict):
             raise ValueError("trust_remote_code: only a transformers checkpoint of hf: or file: brings code")
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
+        if self.ignore_identical_ids and self.format != "beir":
+            raise ValueError("ignore_identical_ids: only collections of format beir can be told")
         if self.cleaning and self.format not in PAIR_FORMATS:
             raise ValueError("cleaning: only parallel text is cleaned")
         return self
+
+    def broken_share(self) -> float:
+        """Share of the lines or rows that may be broken."""
+        return self.max_broken if self.max_broken is not None else 0.001 if self.uri.startswith("hf:") else 0.0
 
     def cleans(self) -> str:
         """How parallel text is cleaned."""

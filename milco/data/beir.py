@@ -6,13 +6,13 @@ Those that the project writes have a collection.json beside these files:
     source          name of the source in the configuration
     chunked         whether documents are chunks, named DOCUMENT#0, DOCUMENT#1, …; judgements name documents
     task, …         for a task of mteb where it comes from, see milco/data/mteb_tasks.py
+
+Those of the user's own may have their three files compressed, or in any form that milco/data/reading.py reads.
 """
 
 import json
 import os
-import re
 from array import array
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from milco.data import reading
+from milco.data.reading import Broken, BrokenRow, Record
+from milco.data.trec import Qrels, read_qrels
 from milco.errors import MilcoError
 from milco.files import write_json
 
-GRADE = re.compile(r"-?[0-9]+")
-NOT_IN_IDS = re.compile(r"[\0\t\n\r]")  # tabs and line ends part the judgements, trec_eval reads up to a NUL
+MISSING = 0.5  # share of the judged queries or documents of a collection that need not be there
 
 
 class Documents(Mapping[str, str]):
@@ -61,14 +63,15 @@ class Documents(Mapping[str, str]):
 
 @dataclass
 class Collection:
-    """A test collection: texts by id, judged documents by query id with their grade, and what collection.json says
-    about it."""
+    """A test collection: texts by id, judged documents by query id with their grade, what collection.json
+    says about it, and what a reader of the report should know of its files."""
 
     name: str
     documents: Mapping[str, str] = field(default_factory=dict)
     queries: dict[str, str] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list, compare=False)
 
     def judged_ids(self) -> list[str]:
         """Ids under which documents are judged, one for each text: a chunk has that of its document."""
@@ -93,47 +96,95 @@ def relevant_documents(qrels: dict[str, dict[str, int]]) -> set[str]:
     return {document for grades in qrels.values() for document, grade in grades.items() if grade > 0}
 
 
-def read_collection(folder: Path, split: str = "test") -> Collection:
+def read_collection(
+    folder: Path, split: str = "test", broken: Broken | None = None, missing: float = MISSING
+) -> Collection:
     """Read a test collection in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
 
     Titles are put before the text of their document. Queries without a relevant document are left out, as in BEIR.
+    Judged documents that are not there count as relevant and not found.
+
+    Args:
+        broken: how many rows of its texts may be broken; none by default.
+        missing: share of the judged queries and documents that need not be there.
 
     Raises:
-        MilcoError: a file is missing, or a line is not what the layout asks for (the message has its number).
+        MilcoError: a file is missing, a line is not what the layout asks for (the message has its number), or too
+            much is missing.
     """
-    collection = Collection(folder.name, about=read_about(folder))
-    collection.documents = _each_once(folder / "corpus.jsonl", iter_documents(folder))
-    known: Container[str] | None = collection.documents
-    if collection.about.get("chunked"):
-        known = set(collection.judged_ids())
-    if "task" in collection.about:  # mteb judges documents that are nowhere; they count as relevant and not found
-        known = None
-    collection.queries, collection.qrels = read_queries(folder, split, known)
+    path, about = _file(folder, "corpus.jsonl"), read_about(folder)
+    documents = _each_once(path, reading.records(path, broken=broken))
+    queries, qrels = _read_queries(folder, split, broken)
+    collection = Collection(folder.name, documents, *_relevant(folder, split, queries, qrels), about)
+    collection.warnings += _missing(folder, "queries", queries, qrels, missing)
+    if "task" not in about:  # which mteb has seen before
+        judged = dict.fromkeys(document for grades in qrels.values() for document in grades)
+        collection.warnings += _missing(folder, "documents", {*collection.judged_ids()}, judged, missing)
     return collection
 
 
-def stream_collection(folder: Path, split: str = "test") -> Collection:
-    """The same with `Documents`: they are read, and found to be as they should, whenever somebody goes through them."""
-    about, qrels, corpus = read_about(folder), folder / "qrels" / f"{split}.tsv", folder / "corpus.jsonl"
-    judged = {document for _, (_, document, _) in _qrels_lines(qrels)}
+def stream_collection(
+    folder: Path,
+    split: str = "test",
+    broken: float = 0.0,
+    missing: float = MISSING,
+    ignore_identical_ids: bool = False,
+) -> Collection:
+    """The same with `Documents`: they are read, and found to be as they should, whenever somebody goes through them.
+
+    Args:
+        broken: share of the rows of its texts that may be broken.
+        ignore_identical_ids: else a query that has the id of a document is warned of.
+    """
+    about, corpus = read_about(folder), _file(folder, "corpus.jsonl")
+    asked, qrels = _read_queries(folder, split, Broken(broken))
+    judged = dict.fromkeys(document for grades in qrels.values() for document in grades)
+    warnings = _missing(folder, "queries", asked, qrels, missing)
+    before = list(warnings)
 
     def documents() -> Iterator[tuple[str, str]]:
-        hashes, found = array("q"), set()
-        texts = tqdm(iter_documents(folder), desc=folder.name, unit="text", mininterval=2)
-        for number, (identifier, text) in enumerate(texts, 1):
-            check_id(f"{corpus}:{number}", identifier)
-            hashes.append(hash(identifier))
-            name = identifier.rpartition("#")[0] if about.get("chunked") else identifier
+        hashes, found, same = array("q"), set(), []
+        texts = tqdm(iter_records(folder, Broken(broken)), desc=folder.name, unit="text", mininterval=2)
+        for record in texts:
+            hashes.append(hash(record.id))
+            name = record.id.rpartition("#")[0] if about.get("chunked") else record.id
             if name in judged:
                 found.add(name)
-            yield identifier, text
+            # ids that are just numbers meet by chance
+            if record.id in asked and (not record.id.isdigit() or asked[record.id] in record.whole):
+                same.append(record.id)
+            yield record.id, record.whole
         places = np.sort(np.array(hashes))
         if (places[1:] == places[:-1]).any():
-            _each_once(corpus, iter_documents(folder))  # says which, if it is no chance
-        if found != judged and "task" not in about:
-            read_queries(folder, split, found)  # says which is not there
+            _each_once(corpus, iter_records(folder, Broken(broken)))  # says which, if it is no chance
+        warnings[:] = before
+        if "task" not in about:
+            warnings.extend(_missing(folder, "documents", found, judged, missing))
+        if same and not ignore_identical_ids:
+            warnings.append(
+                f"{folder}: {len(same):,} queries have the id of a document, such as {same[0]!r}; if they are that "
+                "document, ignore_identical_ids of the source keeps them from finding themselves"
+            )
 
-    return Collection(folder.name, Documents(documents), *read_queries(folder, split), about)
+    return Collection(folder.name, Documents(documents), *_relevant(folder, split, asked, qrels), about, warnings)
+
+
+def _missing(folder: Path, kind: str, there: Container[str], wanted: Mapping[str, Any], share: float) -> list[str]:
+    """What is said of judged `queries` or `documents` that are not there.
+
+    Raises:
+        MilcoError: there are too many.
+    """
+    lost = [name for name in wanted if name not in there]
+    if not lost:
+        return []
+    said = (
+        f"{folder}: {len(lost):,} of {len(wanted):,} judged {kind} are not in it, such as "
+        f"{', '.join(map(repr, lost[:3]))}"
+    )
+    if len(lost) > share * len(wanted):
+        raise MilcoError(f"{said}; is it whole? missing_judged of its source says how many may be missing")
+    return [said]
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -144,32 +195,43 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def iter_documents(folder: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of a collection's documents, one at a time."""
-    for row in read_jsonl(folder / "corpus.jsonl", ["_id", "text"]):
-        yield row["_id"], f"{row.get('title') or ''} {row['text']}".strip()
+    return ((record.id, record.whole) for record in iter_records(folder))
+
+
+def iter_records(folder: Path, broken: Broken | None = None) -> Iterator[Record]:
+    """A collection's documents, one at a time."""
+    return reading.records(_file(folder, "corpus.jsonl"), broken=broken)
 
 
 def read_queries(
-    folder: Path, split: str = "test", documents: Container[str] | None = None
+    folder: Path, split: str = "test", broken: Broken | None = None
 ) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """Queries that have a relevant document, by id, and their qrels.
+    """Queries that have a relevant document, by id, and their qrels."""
+    return _relevant(folder, split, *_read_queries(folder, split, broken))
 
-    Args:
-        documents: ids that a judgement may name; any by default.
-    """
-    rows = read_jsonl(folder / "queries.jsonl", ["_id", "text"])
-    queries = _each_once(folder / "queries.jsonl", ((row["_id"], row["text"]) for row in rows))
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    path = folder / "qrels" / f"{split}.tsv"
-    for number, (query, document, grade) in _qrels_lines(path):
-        if query not in queries:
-            raise MilcoError(f"{path}:{number}: query {query!r} is not in queries.jsonl")
-        if documents is not None and document not in documents:
-            raise MilcoError(f"{path}:{number}: document {document!r} is not in corpus.jsonl")
-        qrels[query][document] = grade
-    relevant = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+
+def _read_queries(folder: Path, split: str, broken: Broken | None) -> tuple[dict[str, str], Qrels]:
+    """All queries, and all judgements."""
+    path = _file(folder, "queries.jsonl")
+    queries = _each_once(path, reading.records(path, broken=broken))
+    return queries, read_qrels(_file(folder / "qrels", f"{split}.tsv"))
+
+
+def _relevant(folder: Path, split: str, queries: dict[str, str], qrels: Qrels) -> tuple[dict[str, str], Qrels]:
+    relevant = {query: grades for query, grades in qrels.items() if query in queries and max(grades.values()) > 0}
     if not relevant:
-        raise MilcoError(f"{path}: no grade above 0 in it; a collection needs at least one relevant document")
+        raise MilcoError(
+            f"{folder}/qrels/{split}.tsv: no grade above 0 in it of a query that is there; a collection needs at least "
+            "one relevant document"
+        )
     return {query: queries[query] for query in relevant}, relevant
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = reading.one_of(folder, name)
+    if not path.exists():
+        raise MilcoError(f"{path}: no such file; a collection is corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv")
+    return path
 
 
 def check_id(where: str, identifier: str) -> None:
@@ -178,18 +240,19 @@ def check_id(where: str, identifier: str) -> None:
     Raises:
         MilcoError: they cannot.
     """
-    if not identifier or NOT_IN_IDS.search(identifier):
-        raise MilcoError(f"{where}: the id {identifier!r:.80} is empty or has a tab, a line end or a NUL in it")
+    try:
+        reading.identifier(identifier)
+    except BrokenRow as error:
+        raise MilcoError(f"{where}: {error}") from None
 
 
-def _each_once(path: Path, texts: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Texts of a file, a line each, by their id."""
+def _each_once(path: Path, records: Iterable[Record]) -> dict[str, str]:
+    """Texts of a file by their id."""
     found: dict[str, str] = {}
-    for number, (identifier, text) in enumerate(texts, 1):
-        check_id(f"{path}:{number}", identifier)
-        if identifier in found:
-            raise MilcoError(f"{path}:{number}: _id {identifier!r} is there twice")
-        found[identifier] = text
+    for record in records:
+        if record.id in found:
+            raise MilcoError(f"{path}:{record.number}: the id {record.id!r} is there twice")
+        found[record.id] = record.whole
     return found
 
 
@@ -226,48 +289,3 @@ def write_layout(
             lines.writelines(f"{query}\t{document}\t{grade}\n" for document, grade in grades.items())
     if about:
         write_json(folder / "collection.json", about)
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file with their numbers from 1, without their ends."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                decoded = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise MilcoError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
-            yield number, decoded.rstrip("\r\n")
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a JSONL file with the numbers of their lines."""
-    for number, line in numbered_lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MilcoError(f"{path}:{number}: not a JSON object ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise MilcoError(f"{path}:{number}: not a JSON object")
-        yield number, row
-
-
-def read_jsonl(path: Path, keys: list[str]) -> Iterator[dict]:
-    if not path.is_file():
-        raise MilcoError(f"{path}: no such file; a test collection needs corpus.jsonl, queries.jsonl and qrels/")
-    for number, row in json_lines(path):
-        for key in keys:
-            if not isinstance(row.get(key), str):
-                raise MilcoError(f"{path}:{number}: key {key!r} is missing or is no string")
-        yield row
-
-
-def _qrels_lines(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
-    if not path.is_file():
-        raise MilcoError(f"{path}: no such file; it holds the judgements: query-id, corpus-id, score")
-    for number, line in numbered_lines(path):
-        parts = line.split("\t")
-        if number == 1 and parts[-1] == "score":
-            continue
-        if len(parts) != 3 or not GRADE.fullmatch(parts[2]):
-            raise MilcoError(f"{path}:{number}: expected query-id, corpus-id and a whole score, tab-separated")
-        yield number, (parts[0], parts[1], int(parts[2]))

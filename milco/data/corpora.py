@@ -14,6 +14,7 @@ What it writes into its output folder:
 Collections lie apart, so that one more of them changes no training text:
 
     collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
+    warnings.json                    what is odd about some of them
 
 Run by the rules `corpora`, `collections` (test) and `development`:
     python -m milco.stages corpora --config FILE --source NAME=PATH … --output FOLDER
@@ -26,16 +27,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from milco.config import Config
+from milco.config import Config, Source
 from milco.content import sample_of
 from milco.data import held_out, home_assistant, mteb_tasks, text
-from milco.data.beir import Collection, Documents, stream_collection, write_collection
+from milco.data.beir import Collection, Documents, read_about, stream_collection, write_collection
 from milco.data.pairs import Pair, write_pairs
+from milco.data.reading import Broken
 from milco.data.tables import PAIR_COLUMNS, read_batches
 from milco.environment import made_with
 from milco.errors import MilcoError, about_source
@@ -45,7 +48,7 @@ from milco.languages import SEVERAL, normal
 from milco.modeling.checkpoints import load
 
 STAGED = ".staged"  # clean pairs that are not yet in order
-KEPT, OTHER, HELD_OUT = "kept", "other language", "held out"
+KEPT, OTHER, HELD_OUT, BROKEN = "kept", "other language", "held out", "broken"
 MANY_LANGUAGES = 1000  # that are not asked for; a column with more of them holds something else
 
 
@@ -103,7 +106,7 @@ def warnings_of(name: str, counts: Counter, read: Counter) -> list[str]:
         if reason == OTHER:
             others[language] = count
     for (language, reason), count in counts.items():
-        if reason not in (KEPT, OTHER) and 2 * count > totals[language]:
+        if reason not in (KEPT, OTHER, BROKEN) and 2 * count > totals[language]:
             found.append(f"{name}, {language}: {reason} takes {count:,} of {totals[language]:,} pairs")
     if 2 * others.total() > totals.total():
         which = ", ".join(f"{language} {count:,}" for language, count in others.most_common(10))
@@ -147,6 +150,7 @@ def build_collections(
     with finished_folder(output) as made:
         folder = made / "collections" / split
         folder.mkdir(parents=True)
+        warnings: list[str] = []
         before: Collection | None = None
         for collection in _collections(config, sources, _items(config, sources), split, encoder):
             if folder.joinpath(collection.name).exists():
@@ -156,7 +160,11 @@ def build_collections(
             source = collection.about["source"]
             with about_source(source, sources[source]):  # a user's documents are read just now
                 write_collection(collection, folder / collection.name, split, same)
+            warnings += collection.warnings  # complete when its documents have been read
             before = collection
+        for line in warnings:
+            print(f"warning: {line}")
+        write_json(made / "warnings.json", warnings)
 
 
 def _items(config: Config, sources: dict[str, Path]) -> pd.DataFrame:
@@ -186,11 +194,14 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
     languages = {*config.languages, SEVERAL}
+    broken = {name: Broken(config.sources[name].broken_share()) for name in config.align.train_datasets}
 
     def prepare(name: str, candidates: Iterable[Pair], counts: Counter) -> Iterator[Pair]:
-        return parallel_pairs(candidates, languages, forbidden, counts, config.sources[name].cleans())
+        yield from parallel_pairs(candidates, languages, forbidden, counts, config.sources[name].cleans())
+        if broken[name].count:
+            counts["", BROKEN] = broken[name].count
 
-    candidates = {name: _candidates(config, name, sources[name]) for name in config.align.train_datasets}
+    candidates = {name: _candidates(config, name, sources[name], found) for name, found in broken.items()}
     caps = {name: config.sources[name].max_pairs for name in candidates}
     texts = pd.concat([english.title, english.description]).dropna()
     statistics = write_pairs(candidates, caps, texts, config.seed, output, prepare, output / STAGED)
@@ -199,17 +210,18 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
     datasets = {name: {KEPT: read[name][KEPT], **(read[name] + by_reason(found))} for name, found in counts.items()}
     for name, numbers in datasets.items():
         print(f"{name}: {counted(numbers)}")
-    warnings = [line for name, found in counts.items() for line in warnings_of(name, found, read[name])]
+    warnings = [f"{name}: {found}" for name, found in broken.items() if found.count]
+    warnings += [line for name, found in counts.items() for line in warnings_of(name, found, read[name])]
     for line in warnings:
         print(f"warning: {line}")
     said = {"datasets": datasets, "warnings": warnings, "items": len(train), "items held out": len(known) - len(train)}
     empty = sorted(set(config.languages) - {"en"} - set(statistics["pairs"]))
     if empty and SEVERAL not in statistics["pairs"]:
         write_json(aside, {**statistics, **said})
-        lost = ", ".join(_without_a_pair(language, counts) for language in empty)
+        without = ", ".join(_without_a_pair(language, counts) for language in empty)
         whole = "; ".join(f"{name}: {counted(numbers)}" for name, numbers in datasets.items())
         raise MilcoError(
-            f"languages: no training pair in {lost}; drop them or add a dataset. "
+            f"languages: no training pair in {without}; drop them or add a dataset. "
             f"What became of all pairs is in {aside} ({whole})"
         )
     write_json(output / "statistics.json", {**statistics, **said})
@@ -219,15 +231,17 @@ def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]
     """Strings of the collections that come as files, and that are taken out of the training text."""
     for split in ("dev", "test"):
         for name in config.taken_out(split):
-            match config.sources[name].format:
+            source = config.sources[name]
+            match source.format:
                 case "beir":
-                    yield from held_out.strings_of(sources[name], split, config.corpora.decontaminate)
+                    which = config.corpora.decontaminate
+                    yield from held_out.strings_of(sources[name], split, which, source.broken_share())
                 case "mteb":
                     for folder in mteb_tasks.folders(sources[name]):
                         yield from held_out.strings_of(folder, "test", config.corpora.decontaminate)
 
 
-def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:
+def _candidates(config: Config, name: str, source: Path, broken: Broken) -> Iterator[Pair]:
     dataset = config.sources[name]
     found: Iterable[Pair]
     match dataset.format:
@@ -236,7 +250,7 @@ def _candidates(config: Config, name: str, source: Path) -> Iterator[Pair]:
         case "home-assistant-frontend":
             found = home_assistant.frontend_pairs(source, config.languages)
         case _:
-            tables = read_batches(source, dataset, name, PAIR_COLUMNS)
+            tables = read_batches(source, dataset, name, PAIR_COLUMNS, broken)
             # a hole is an empty text, and dropped as one
             found = chain.from_iterable(table.fillna("").itertuples(index=False, name=None) for table in tables)
     with about_source(name, source):
@@ -251,9 +265,8 @@ def _collections(
         source = config.sources[name]
         match source.format:
             case "beir":
-                about = {"query_language": source.language, "document_language": source.document_language}
                 with about_source(name, sources[name]):
-                    found = iter([replace(stream_collection(sources[name], split), name=name, about=about)])
+                    found = iter([_own_collection(name, source, sources[name], split)])
             case "mteb":
                 found = mteb_tasks.read_task(name, source, sources[name])
             case _:
@@ -265,6 +278,15 @@ def _collections(
         for collection in found:
             collection.about["source"] = name
             yield collection
+
+
+def _own_collection(name: str, source: Source, folder: Path, split: str) -> Collection:
+    about: dict[str, Any] = {"query_language": source.language, "document_language": source.document_language}
+    if source.ignore_identical_ids or read_about(folder).get("ignore_identical_ids"):
+        about["ignore_identical_ids"] = True
+    ignore = "ignore_identical_ids" in about
+    found = stream_collection(folder, split, source.broken_share(), source.missing_judged, ignore)
+    return replace(found, name=name, about=about)
 
 
 def in_lower_case(collections: Iterable[Collection], queries: bool, documents: bool) -> Iterator[Collection]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
-from milco.data.beir import read_about, read_jsonl, read_queries, relevant_documents
+from milco.data.beir import iter_records, read_about, read_queries, relevant_documents
+from milco.data.reading import Broken
 from milco.data.text import clean, comparable
 
 UNSEEN = regex.compile(r"(?V1)[[\p{Cf}\p{Cc}]--\s]")  # joiners and direction marks included
@@ -36,22 +37,22 @@ def digests(texts: Iterable[str]) -> set[bytes]:
     return {digest(text) for text in texts if text.strip()}
 
 
-def strings_of(folder: Path, split: str, documents: str) -> Iterator[str]:
+def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) -> Iterator[str]:
     """Queries and documents of a collection in BEIR layout: of a document its title, its text, and both.
 
     Args:
         documents: `all`, those with a grade above 0 (`relevant`), or none (`queries`).
+        broken: share of its rows that may be broken.
     """
-    queries, qrels = read_queries(folder, split)
+    queries, qrels = read_queries(folder, split, Broken(broken))
     yield from queries.values()
     if documents == "queries":
         return
     relevant, chunked = relevant_documents(qrels), read_about(folder).get("chunked")
-    for row in read_jsonl(folder / "corpus.jsonl", ["_id", "text"]):
-        judged = row["_id"].rpartition("#")[0] if chunked else row["_id"]
+    for record in iter_records(folder, Broken(broken)):
+        judged = record.id.rpartition("#")[0] if chunked else record.id
         if documents == "all" or judged in relevant:
-            title = row.get("title") or ""
-            yield from (title, row["text"], f"{title} {row['text']}")
+            yield from (record.title, record.text, f"{record.title} {record.text}")
 
 
 def write(folder: Path, found: set[bytes]) -> None:

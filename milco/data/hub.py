@@ -48,8 +48,7 @@ WEIGHTS = [
     re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"),
     re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json"),
 ]
-COLLECTION = re.compile(r"(corpus|queries)\.jsonl|qrels/[^/]+\.tsv")
-TABLES = (".parquet", ".jsonl", ".tsv")
+COLLECTION = re.compile(r"((corpus|queries)\.jsonl|qrels/[^/]+\.tsv)(\.gz|\.bz2|\.xz|\.zst)?")
 
 Answer = TypeVar("Answer")
 
@@ -188,6 +187,9 @@ def _places(name: str, source: Source, repository: Repository, folder: Path) -> 
 def _tables(name: str, source: Source, repository: Repository) -> dict[str, str]:
     import datasets
 
+    from milco.data.reading import readable
+    from milco.data.tables import TABLES, is_table
+
     datasets.logging.set_verbosity_error()
     places = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -212,10 +214,10 @@ def _tables(name: str, source: Source, repository: Repository) -> dict[str, str]
                 raise MilcoError(f"sources.{name}.split: {repository.name} has no {split} (there are: {there})")
             for address in splits[split]:
                 path = address.removeprefix(f"hf://datasets/{repository.name}@{repository.revision}/")
-                if path not in repository.files or not path.endswith(TABLES):
+                if path not in repository.files or not is_table(Path(path)):
                     raise MilcoError(
                         f"sources.{name}: {repository.name} is made of {address.rpartition('/')[2]} and the like, not "
-                        f"of {', '.join(TABLES)} of its own; turn it into such a file and name that with file:"
+                        f"of tables of its own ({readable(TABLES)}); turn it into such a file and name that with file:"
                     )
                 places[f"{subset}/{path}"] = path
     return places
@@ -330,7 +332,8 @@ def _check_columns(name: str, source: Source, repository: Repository, file: Path
     from milco.data.tables import PAIR_COLUMNS, TRIPLE_COLUMNS
 
     try:
-        there = pq.read_schema(file).names
+        schema = pq.read_schema(file)
+        there = list(dict.fromkeys([*schema.names, *(inner.name for outer in schema for inner in outer.flatten())]))
     except (pa.ArrowException, OSError) as error:
         raise MilcoError(
             f"sources.{name}: {path} is no complete Parquet file ({str(error).splitlines()[0]}), and so it lies in "

@@ -1,117 +1,228 @@
 """Users' tables of pairs and triples, some rows at a time, with a clear word for whatever is wrong with one."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
+from langcodes import find, tag_is_valid
 
 from milco.config import Source
-from milco.data.beir import numbered_lines, read_jsonl
+from milco.data import reading
+from milco.data.reading import Broken, BrokenRow, Row, Rows
 from milco.data.shards import ROWS
 from milco.errors import MilcoError
+from milco.languages import normal
 
 PAIR_COLUMNS = ["english", "non_english", "language"]
 TEXT_COLUMNS = [*PAIR_COLUMNS, "query"]
 TRIPLE_COLUMNS = ["query", "pos", "neg", "pos_scores", "neg_scores"]
+TABLES = {"tsv", "csv", "jsonl", "parquet"}
+OURS = "revision.json"  # beside what comes from the hub
+# What people call the sides of parallel text, beside names and codes of languages.
+SIDES = {"source", "target", "src", "tgt", "trg", "text", "translation", "sentence", "sentence1", "sentence2", "lang"}
+
+Check = Callable[[Row], None]
 
 
-def read_batches(folder: Path, dataset: Source, name: str, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """Read a user's table (Parquet, JSONL, TSV; a file or a folder of files) with the given columns, some rows at a
-    time.
+def read_batches(
+    folder: Path,
+    dataset: Source,
+    name: str,
+    columns: list[str],
+    broken: Broken | None = None,
+    check: Check = lambda row: None,
+) -> Iterator[pd.DataFrame]:
+    """Read a user's table (a file or a folder of files, of any form that docs/files.md names) with the given columns,
+    some rows at a time.
 
-    `dataset.columns` renames the file's own columns; a TSV without a header holds English, tab, other language.
-    A column `language` may be missing if the dataset has one language, named by `dataset.language`, or if each of its
-    subfolders has one, named by `dataset.subsets`.
+    `dataset.columns` renames the file's own columns, and reaches into them with dots; a TSV or CSV without a header
+    holds English, other language, language. A column `language` may be missing if the dataset has one language, named
+    by `dataset.language`, or if each of its subfolders has one, named by `dataset.subsets`.
 
     In the user's own file no cell is empty; of others' hundreds of millions of rows, some have no value.
 
+    Args:
+        broken: how many rows may be broken; none by default.
+        check: raises BrokenRow of a row that is not what it should be.
+
     Raises:
-        MilcoError: there is no table, or one is not what it should be (the message has its line or row).
+        MilcoError: there is no table, one cannot be read, or too many of their rows are broken (the message has the
+            lines or rows of the first ones).
     """
     if not folder.exists():
         raise MilcoError(f"sources.{name}: {folder} does not exist")
-    readers = {
-        ".parquet": _read_parquet,
-        ".jsonl": _read_jsonl,
-        ".tsv": lambda path: _read_tsv(path, has_header=bool(dataset.columns)),
-    }
-    files: dict[Path, str | None] = {}
+    broken = broken or Broken()
     parts: dict[str, str | None] = {**dataset.subsets} or {"": dataset.language}
-    for subset, language in parts.items():
-        part = folder / subset
-        found = sorted(path for path in (part.rglob("*") if part.is_dir() else [part]) if path.suffix in readers)
-        if not found:
-            raise MilcoError(f"sources.{name}: no .parquet, .jsonl or .tsv file in {part}")
-        files |= dict.fromkeys(found, language)
-    for path, language in files.items():
-        before = 0
-        for table in readers[path.suffix](path):
-            table = table.rename(columns={old: new for new, old in dataset.columns.items()})
-            if language and "language" not in table:
-                table["language"] = language
-            missing = [column for column in columns if column not in table]
-            if missing:
-                hint = (
-                    f"set sources.{name}.language" if missing == ["language"] else f"map it in sources.{name}.columns"
-                )
-                raise MilcoError(f"{path}: column {missing[0]!r} is missing (there are: {', '.join(table)}); {hint}")
-            _check_values(path, before, table[columns], holes=dataset.local_path is None)
-            yield table[columns]
-            before += len(table)
-
-
-def _check_values(path: Path, before: int, table: pd.DataFrame, holes: bool) -> None:
-    """Whether texts are texts, and no cell is empty unless there may be `holes`.
-
-    Args:
-        before: rows of the file before those of the table.
-    """
-    empty_rows = table.isna().any(axis=1)
-    if empty_rows.any() and not holes:
-        row = int(empty_rows.to_numpy().argmax())
-        empty = next(column for column in table if pd.isna(table[column].iloc[row]) is True)
-        raise MilcoError(f"{path}: row {before + row + 1} has no value in column {empty!r}")
-    for column in table.columns.intersection(TEXT_COLUMNS):
-        for row, value in enumerate(table[column], before + 1):
-            if not isinstance(value, str) and not (holes and pd.isna(value) is True):
-                raise MilcoError(f"{path}: row {row}: the value in column {column!r} is no text ({value!r:.80})")
-
-
-def _read_parquet(path: Path) -> Iterator[pd.DataFrame]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:  # else all of it stays in memory until its end
-            yield file.schema_arrow.empty_table().to_pandas()  # its columns are looked at even if it has no row
-            for batch in file.iter_batches(ROWS):
-                yield batch.to_pandas()
-    except Exception as error:  # pyarrow raises several kinds for a broken file
-        raise MilcoError(f"{path}: not a complete Parquet file ({error})") from error
-
-
-def _read_jsonl(path: Path) -> Iterator[pd.DataFrame]:
-    rows = read_jsonl(path, [])
-    table = pd.DataFrame(list(islice(rows, ROWS)))
-    yield table
-    while part := list(islice(rows, ROWS)):  # a key that none of them has is a hole in the column, as before
-        yield pd.DataFrame(part, columns=list(dict.fromkeys(chain(table, *part))))
-
-
-def _read_tsv(path: Path, has_header: bool) -> Iterator[pd.DataFrame]:
-    """Fields of a TSV, in which quotation marks are text. It has a header if the user maps columns or if it names
-    ours."""
-    lines = ((number, line.split("\t")) for number, line in numbered_lines(path))
-    _, first = next(lines, (0, PAIR_COLUMNS[:2]))
-    has_header = has_header or set(PAIR_COLUMNS[:2]) <= set(first)
-    header = first if has_header else PAIR_COLUMNS[: len(first)]
-    rows = _of_width(path, len(header), lines if has_header else chain([(1, first)], lines))
-    yield pd.DataFrame(columns=header)
+    found = chain.from_iterable(
+        _part(folder / subset, dataset, name, columns, language, broken, check) for subset, language in parts.items()
+    )
+    rows = reading.whole(found, broken)
     while part := list(islice(rows, ROWS)):
-        yield pd.DataFrame(part, columns=header)
+        yield pd.DataFrame(part, columns=columns)
 
 
-def _of_width(path: Path, width: int, lines: Iterable[tuple[int, list[str]]]) -> Iterator[list[str]]:
-    for number, row in lines:
-        if len(row) != width:
-            raise MilcoError(f"{path}:{number}: {len(row)} tab-separated fields, expected {width}")
-        yield row
+def is_table(path: Path) -> bool:
+    """Whether a file is one of those that `read_batches` takes of a folder, by its name alone."""
+    return reading.form_of(path) in TABLES
+
+
+def _part(
+    part: Path, dataset: Source, name: str, columns: list[str], language: str | None, broken: Broken, check: Check
+) -> Iterator[tuple]:
+    """The rows of a file or folder, as tuples."""
+    pairs = columns == PAIR_COLUMNS
+    files, left = [], [part] if part.exists() else []
+    if part.is_dir():
+        files, left = reading.files_of(part, is_table)
+    elif is_table(part):
+        files, left = left, []
+    moses = _moses(left) if pairs else []
+    tmx = [path for path in left if pairs and _is_tmx(path)]
+    others = [path for path in left if path not in [*tmx, *chain.from_iterable(moses)] and path.name != OURS]
+    kinds = reading.readable(TABLES) + ("; .tmx; in a folder NAME.en and NAME.xx, line by line" if pairs else "")
+    if not (files or moses or tmx):
+        raise MilcoError(f"sources.{name}: no table in {part}; {kinds}")
+    if others:
+        more = f" and {len(others) - 3:,} others" if len(others) > 3 else ""
+        reading.warn(f"sources.{name}: not read: {', '.join(map(str, others[:3]))}{more}; {kinds}")
+    for path in files:
+        form = str(reading.form_of(path))
+        wanted = [dataset.columns.get(column, column) for column in columns]
+        rows = reading.rows(path, form, broken, lambda first: _header(first, dataset, name), wanted)
+        yield from _select(path, rows, dataset, name, columns, language, broken, check)
+    for english, other in moses:
+        said = _own_code(language, reading.unpacked(other.name).rpartition(".")[2])
+        rows = _line_by_line(english, other, said)
+        yield from _select(other, rows, dataset, name, columns, said, broken, check, renamed=False)
+    for path in tmx:
+        rows = _of_units(path, language)
+        yield from _select(path, rows, dataset, name, columns, language, broken, check, renamed=False)
+
+
+def _select(
+    path: Path,
+    rows: Rows,
+    dataset: Source,
+    name: str,
+    columns: list[str],
+    language: str | None,
+    broken: Broken,
+    check: Check,
+    renamed: bool = True,
+) -> Iterator[tuple]:
+    """The given columns of rows, checked."""
+    places = {column: dataset.columns.get(column, column) if renamed else column for column in columns}
+    first = list(islice(rows, ROWS))
+    for column, place in places.items():
+        if first and not any(_has(row, place) for _, row in first) and not (column == "language" and language):
+            there = ", ".join(dict.fromkeys(chain.from_iterable(row for _, row in first)))
+            hint = f"set sources.{name}.language" if column == "language" else f"map it in sources.{name}.columns"
+            raise MilcoError(f"{path}: column {column!r} is missing (there are: {there}); {hint}")
+
+    def select(number: int, row: Row) -> tuple:
+        found = {column: _reach(row, place) for column, place in places.items()}
+        if language and not _has(row, places.get("language", "")):
+            found["language"] = language
+        for column, value in found.items():
+            if value is None or value != value:
+                if dataset.local_path is None:
+                    continue
+                raise BrokenRow(f"no value in column {column!r}")
+            if column in TEXT_COLUMNS and not isinstance(value, str):
+                raise BrokenRow(f"the value in column {column!r} is no text ({value!r:.80})")
+        check(found)
+        return tuple(found[column] for column in columns)
+
+    numbered = ((number, row) for number, row in chain(first, rows) if number)
+    return reading.each(path, numbered, select, broken)
+
+
+def _has(row: Row, place: str) -> bool:
+    key, dot, rest = place.partition(".")
+    return place in row or (bool(dot) and isinstance(row.get(key), dict) and _has(row[key], rest))
+
+
+def _reach(row: Row, place: str) -> Any:
+    """The value at a place: a column, or keys of a nested one with dots between them."""
+    if place in row or not _has(row, place):
+        return row.get(place)
+    key, _, rest = place.partition(".")
+    return _reach(row[key], rest)
+
+
+def _header(first: list[str], dataset: Source, name: str) -> tuple[list[str], bool]:
+    """Names of the columns of a TSV or CSV, and whether its first line has them: it does if the user maps columns or
+    if it names ours.
+
+    Raises:
+        BrokenRow: it may or may not be one.
+    """
+    if dataset.columns:
+        return first, True
+    low = [field.strip().casefold().replace("-", "_").replace(" ", "_") for field in first]
+    if set(PAIR_COLUMNS[:2]) <= set(low):
+        return low, True
+    if len(first) > 1 and all(map(_names_a_side, first)):
+        raise BrokenRow(
+            f"looks like a header ({', '.join(first):.80}); say which column is which in sources.{name}.columns, such "
+            f"as {{english: {first[0]}, non_english: {first[1]}}}; if it is a pair, put another line first"
+        )
+    return PAIR_COLUMNS[: len(first)], False
+
+
+def _names_a_side(field: str) -> bool:
+    low = field.strip().casefold()
+    if low in SIDES | set(PAIR_COLUMNS) or (low == field and len(low) == 2 and tag_is_valid(low)):
+        return True
+    try:
+        return field.isalpha() and bool(find(field, "en"))
+    except LookupError:
+        return False
+
+
+def _is_tmx(path: Path) -> bool:
+    return reading.unpacked(path.name).lower().endswith(".tmx")
+
+
+def _moses(files: list[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of files (NAME.en, NAME.xx) that hold a text and its translation, line by line."""
+    names = {path: reading.unpacked(path.name).rpartition(".") for path in files}
+    english = {(path.parent, stem): path for path, (stem, _, end) in names.items() if end == "en"}
+    return [
+        (english[path.parent, stem], path)
+        for path, (stem, _, end) in names.items()
+        if end != "en" and (path.parent, stem) in english and _is_code(end, stem)
+    ]
+
+
+def _is_code(end: str, stem: str) -> bool:
+    """Whether a file's name ends with a language: many of three letters are those of a kind of file, too."""
+    named = end in stem.rpartition(".")[2].split("-")
+    return tag_is_valid(end) and (named or len(normal(end).partition("-")[0]) == 2)
+
+
+def _own_code(language: str | None, tag: str) -> str:
+    """The language of a text: of a source in one language, all of its kinds are that one (de-DE is de)."""
+    same = language and normal(language).partition("-")[0] == normal(tag).partition("-")[0]
+    return str(language) if same else tag
+
+
+def _line_by_line(english: Path, other: Path, language: str) -> Rows:
+    """Raises MilcoError if a file has more lines than the other: who knows where one is missing."""
+    lines: Iterable = zip_longest(*(reading.numbered_lines(path, Broken(), blank=True) for path in (english, other)))
+    for number, (left, right) in enumerate(lines, 1):
+        if left is None or right is None or not left[0] == right[0] == number:
+            raise MilcoError(f"{other}:{number}: {english.name} and it must have as many lines, all of them UTF-8")
+        if left[1].strip() or right[1].strip():
+            yield number, {"english": left[1], "non_english": right[1], "language": language}
+
+
+def _of_units(path: Path, language: str | None) -> Rows:
+    """A pair for each other language of a unit that has English; numbers are those of units."""
+    for number, unit in enumerate(reading.tmx_units(path), 1):
+        english = [text for tag, text in unit.items() if normal(tag).partition("-")[0] == "en"]
+        for tag, text in unit.items():
+            if english and normal(tag).partition("-")[0] != "en":
+                yield number, {"english": english[0], "non_english": text, "language": _own_code(language, tag)}

@@ -7,18 +7,23 @@ other programs find them in their own judgements, and what others write is read 
 """
 
 import math
+import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from milco.data.beir import GRADE, numbered_lines
+from milco.data import reading
+from milco.data.reading import Broken, BrokenRow, identifier
 from milco.errors import MilcoError
 
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]
 MARK = "UTF-8''"  # of a percent-encoded id
 OUR_LINE = rb"\S+ Q0 \S+ 1 \S+ milco\n"  # the first of a run that `milco search` wrote
+GRADE = re.compile(r"(-?[0-9]{1,9})(\.0*)?")
+GRADES = {"score", "grade", "relevance", "rel", "label", "judgement", "judgment"}  # as headers call the last column
 
 
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
@@ -45,14 +50,8 @@ def read_run(path: Path) -> Run:
         MilcoError: there is no such file, nothing in it, or a line is none of a run.
     """
     run: Run = {}
-    for number, line in _lines(path):
-        try:
-            query, _, document, _, score, _ = map(_id, line.split())
-            value = float(score)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise MilcoError(f"{path}:{number}: expected QUERY Q0 DOCUMENT RANK SCORE NAME")
+    broken = Broken()
+    for number, query, document, value in reading.whole(reading.each(path, _lines(path, broken), _hit, broken), broken):
         if document in run.setdefault(query, {}):
             raise MilcoError(f"{path}:{number}: query {query!r} has document {document!r} twice")
         run[query][document] = value
@@ -67,19 +66,58 @@ def read_qrels(path: Path) -> Qrels:
         MilcoError: there is no such file, nothing in it, or a line is neither.
     """
     qrels: Qrels = {}
-    for number, line in _lines(path):
-        words = line.split("\t") if "\t" in line else line.split()
-        if number == 1 and words[-1:] == ["score"]:
-            continue
-        if len(words) not in (3, 4) or not GRADE.fullmatch(words[-1]):
-            raise MilcoError(f"{path}:{number}: expected QUERY 0 DOCUMENT GRADE or query-id, corpus-id and score")
-        query, document = words[0], words[-2]
-        if len(words) == 4:
-            query, document = _id(query), _id(document)
-        qrels.setdefault(query, {})[document] = int(words[-1])
+    for number, query, document, grade in _judgements(path):
+        before = qrels.setdefault(query, {}).setdefault(document, grade)
+        if before != grade:
+            first = next(line for line, *judged in _judgements(path) if judged == [query, document, before])
+            raise MilcoError(
+                f"{path}:{number}: query {query!r} judges document {document!r} twice, {before} (line {first}) and "
+                f"{grade}; take one of them away"
+            )
     if not qrels:
         raise MilcoError(f"{path}: no judgement in it")
     return qrels
+
+
+def _hit(number: int, line: str) -> tuple[int, str, str, float]:
+    try:
+        query, _, document, _, score, _ = line.split()
+        value = float(score)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BrokenRow("expected QUERY Q0 DOCUMENT RANK SCORE NAME")
+    return number, _id(query), _id(document), value
+
+
+def _judgements(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    """Line, query, document and grade of each."""
+    broken = Broken()
+    lines = _lines(path, broken)
+    number, first = next(lines, (0, ""))
+    names = [name.strip().casefold() for name in _columns(first)]
+    if number and not (len(names) in (3, 4) and names[-1] in GRADES):
+        lines = chain([(number, first)], lines)
+    return reading.whole(reading.each(path, lines, _judgement, broken), broken)
+
+
+def _columns(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
+def _judgement(number: int, line: str) -> tuple[int, str, str, int]:
+    words = _columns(line)
+    grade = GRADE.fullmatch(words[-1].strip())
+    if len(words) not in (3, 4) or not grade:
+        header = "looks like a header; name its last column score, or take it away; " if number == 1 else ""
+        raise BrokenRow(
+            f"{header if words[-1].isalpha() else ''}expected QUERY 0 DOCUMENT GRADE or query-id, corpus-id and score, "
+            "a whole number"
+        )
+    query, document = identifier(words[0]), identifier(words[-2])
+    if len(words) == 4:
+        query, document = _id(query), _id(document)
+    return number, query, document, int(grade[1])
 
 
 def complete(run: Run, qrels: Qrels, path: Path) -> Run:
@@ -90,12 +128,14 @@ def complete(run: Run, qrels: Qrels, path: Path) -> Run:
     """
     if not run.keys() & qrels.keys():
         raise MilcoError(f"{path}: none of the {len(qrels)} judged queries is in it; are these its judgements?")
+    if not any(run.get(query, {}).keys() & grades.keys() for query, grades in qrels.items()):
+        reading.warn(f"{path}: no judged document is in it; are their ids written in the same way?")
     return {query: run.get(query, {}) for query in qrels}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, broken: Broken) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise MilcoError(f"{path}: no such file")
     if not path.stat().st_size:
         raise MilcoError(f"{path}: empty")
-    yield from numbered_lines(path)
+    yield from reading.numbered_lines(path, broken)

@@ -55,6 +55,7 @@ class Results:
     def read(
         cls,
         corpora: Path,
+        tests: Path,
         overlap: Path,
         runs: dict[str, Path],
         stages: dict[str, Path],
@@ -72,6 +73,8 @@ class Results:
             for path in sorted(pattern.parent.glob(pattern.name))
             if path.exists()
         ]
+        text = _json(corpora / "statistics.json")
+        text["warnings"] += _json(tests / "warnings.json")
         return cls(
             pd.concat(measures, ignore_index=True),
             pd.concat(statistics, ignore_index=True),
@@ -79,7 +82,7 @@ class Results:
             pd.read_parquet(index / "seismic.parquet"),
             pd.read_parquet(prune),
             pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
-            _json(corpora / "statistics.json"),
+            text,
             _json(overlap),
             json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
             pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),

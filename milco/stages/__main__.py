@@ -278,7 +278,7 @@ def report(
     from milco.evaluation.report import Results, write
 
     settings = _settings(config, report)
-    results = Results.read(corpora, overlap, _named(runs), _named(stage), _named(node), index, prune, triples)
+    results = Results.read(corpora, tests, overlap, _named(runs), _named(stage), _named(node), index, prune, triples)
     comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
 

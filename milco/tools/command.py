@@ -27,7 +27,7 @@ ModelFolder = Annotated[
 ]
 AsQuery = Annotated[bool, typer.Option("--query", help="Texts are queries; by default they are documents.")]
 Form = Annotated[
-    Literal["txt", "tsv", "jsonl", "parquet"] | None,
+    Literal["txt", "tsv", "csv", "jsonl", "parquet"] | None,
     typer.Option("--format", help="What the texts come in; by default what the file's name says, or txt."),
 ]
 IdKey = Annotated[str | None, typer.Option(help="Key or column of the ids.")]
@@ -122,6 +122,8 @@ def encode(
         raise MilcoError(f"{output}: the texts that are encoded; give another name")
     with tqdm(total=text_files.count_texts(texts, form), desc="encode", unit="text", mininterval=1) as bar:
         found = text_files.read_texts(texts, form, id_key, text_key)
+        if query:
+            found = iter(text_files.each_once(found, texts))
         loaded = load_model(model, trust_remote_code)
         cuts = streams.encode(loaded, found, output, query, language, batch_size, bf16, bar.update)
     length = loaded.config.query_max_length if query else loaded.config.passage_max_length
@@ -211,7 +213,7 @@ def feed(
     from milco.tools.inspection import load_model
 
     loaded = load_model(model, trust_remote_code)
-    asked = vector_files.in_columns_of(loaded, queries) if queries else ()
+    asked = vector_files.each_once(vector_files.in_columns_of(loaded, queries), queries) if queries else ()
     documents = vector_files.in_columns_of(loaded, vectors)
     counts = feeds.export(form, documents, asked, loaded.column_name, output, k)
     print(f"{output}: {counts[0]} documents, {counts[1]} queries")
@@ -256,9 +258,10 @@ def search(
 
     if bool(query) == bool(queries):
         raise typer.BadParameter("give queries, or a file of them with --queries")
-    asked = (
-        text_files.read_texts(queries, form, id_key, text_key) if queries else ((text, text) for text in query or ())
-    )
+    if queries:
+        asked = text_files.each_once(text_files.read_texts(queries, form, id_key, text_key), queries)
+    else:
+        asked = [(text, text) for text in query or ()]
     if output:
         check_output(output, "a run or results of milco search", begins(rb'{"query": ' + b"|" + OUR_LINE))
     as_run = bool(output or queries) and not as_json
@@ -380,17 +383,19 @@ def serve(
 
     from tqdm import tqdm
 
+    from milco.data import reading
     from milco.tools import text_files
     from milco.tools.inspection import load_model
     from milco.tools.retrieval import Retriever
     from milco.tools.serve import Answers, Server
 
     loaded = load_model(model, trust_remote_code)
-    corpus = documents / "corpus.jsonl" if (documents / "corpus.jsonl").exists() else documents
+    corpus = reading.one_of(documents, "corpus.jsonl")
+    corpus = corpus if corpus.exists() else documents
     examples: list[str] = []
-    if corpus != documents and (documents / "queries.jsonl").exists():
-        examples = [text for _, text in islice(text_files.read_texts(documents / "queries.jsonl"), 6)]
-    if documents.is_dir() and corpus == documents:
+    if corpus != documents and (asked := reading.one_of(documents, "queries.jsonl")).exists():
+        examples = [text for _, text in islice(text_files.read_texts(asked), 6)]
+    if (documents / "seismic.index.seismic").exists():
         retriever = Retriever.open(documents)
     else:
         with tqdm(total=text_files.count_texts(corpus), desc="encode", unit="text", mininterval=1) as bar:

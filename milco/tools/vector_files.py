@@ -5,7 +5,6 @@ a folder     part-000000.safetensors, … (data/vectors.py), and vocabulary.json
 """
 
 import json
-import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,8 @@ import numpy as np
 import scipy.sparse
 from transformers import PreTrainedTokenizerBase
 
-from milco.data.beir import json_lines
+from milco.data import reading
+from milco.data.reading import Broken, BrokenRow
 from milco.data.vectors import load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
 from milco.files import lock, put, put_in_place, write_json
@@ -27,6 +27,8 @@ from milco.tools.text_files import windows
 
 VOCABULARY = "vocabulary.json"
 OUR_LINE = rb'{"id": "(?:[^"\\]|\\.)*", "vector": {'  # with these blanks, as `Draft` writes it
+Parts = Iterator[tuple[list[str], scipy.sparse.csr_array]]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def vocabulary_of(model: MilcoModel) -> list[str]:
@@ -169,20 +171,24 @@ def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str
             rows, ids = load_vectors(part)
             if rows.shape[1] != len(columns):
                 raise MilcoError(f"{part}: {rows.shape[1]} columns, but vocabulary.json has {len(columns)} tokens")
+            if not np.isfinite(rows.data).all():
+                raise MilcoError(f"{part}: has weights that are no finite numbers; encode again")
             yield ids, rows, pivot_columns(part)
         return
     if not path.exists():
         raise MilcoError(f"{path}: no such file or folder; milco encode writes vectors")
     empty = True
-    for lines in windows(json_lines(path)):
+    broken = Broken()
+    rows_of = reading.each(path, reading.json_lines(path, broken), lambda _, row: _vector(row, columns), broken)
+    for lines in windows(reading.whole(rows_of, broken)):
         empty = False
-        vectors = [_vector(row, f"{path}:{number}", columns) for number, row in lines]
+        vectors = [vector for _, vector in lines]
         bounds = np.cumsum([0, *(len(vector) for vector in vectors)])
         places = np.array([column for vector in vectors for column in vector], np.int64)
         weights = np.array([weight for vector in vectors for weight in vector.values()], np.float32)
         rows = scipy.sparse.csr_array((weights, places, bounds), shape=(len(vectors), len(columns)))
         rows.sort_indices()
-        yield [str(row["id"]) for _, row in lines], rows, None
+        yield [identifier for identifier, _ in lines], rows, None
     if empty:
         raise MilcoError(f"{path}: empty; there is no vector in it")
 
@@ -205,16 +211,32 @@ def in_columns_of(model: MilcoModel, path: Path) -> Iterator[tuple[list[str], sc
         yield ids, scipy.sparse.csr_array((rows.data, place[rows.indices], rows.indptr), (len(ids), len(known)))
 
 
-def _vector(row: dict[str, Any], where: str, columns: dict[str, int]) -> dict[int, float]:
-    vector, identifier = row.get("vector"), row.get("id")
-    if not isinstance(vector, dict) or not isinstance(identifier, str | int):
-        raise MilcoError(f'{where}: expected {{"id": …, "vector": {{token: weight}}}}')
-    if identifier == "" or "\n" in str(identifier):
-        raise MilcoError(f"{where}: the id {identifier!r} is empty or has more than one line")
+def each_once(parts: Parts, path: Path) -> Parts:
+    """Parts of vectors, if no id is there twice.
+
+    Raises:
+        MilcoError: one is.
+    """
+    seen: set[str] = set()
+    for ids, rows in parts:
+        for identifier in ids:
+            if identifier in seen:
+                raise MilcoError(f"{path}: id {identifier!r} is there twice; ids of queries must differ")
+            seen.add(identifier)
+        yield ids, rows
+
+
+def _vector(row: dict[str, Any], columns: dict[str, int]) -> tuple[str, dict[int, float]]:
+    """Id, and weight of each column."""
+    vector = row.get("vector")
+    if not isinstance(vector, dict) or "id" not in row:
+        raise BrokenRow('expected {"id": …, "vector": {token: weight}}')
+    identifier = reading.identifier(row["id"])
     for token, weight in vector.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-            raise MilcoError(f"{where}: the weight of {token!r} is {weight!r}; expected a number that is not below 0")
-    return {columns.setdefault(token, len(columns)): weight for token, weight in vector.items() if weight}
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= LARGEST:
+            raise BrokenRow(f"the weight of {token!r} is {weight!r:.80}; expected a finite float32 that is not below 0")
+    weights = {token: weight for token, weight in vector.items() if np.float32(weight)}
+    return identifier, {columns.setdefault(token, len(columns)): weight for token, weight in weights.items()}
 
 
 def refuse_doubles(ids: list[str], what: Path) -> None:

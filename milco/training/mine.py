@@ -19,11 +19,12 @@ Run by rule `mine`:
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from math import isfinite
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ from transformers import PretrainedConfig
 from milco.config import Config
 from milco.data import held_out
 from milco.data.beir import read_collection
-from milco.data.corpora import HELD_OUT, KEPT, counted
+from milco.data.corpora import BROKEN, HELD_OUT, KEPT, counted
+from milco.data.reading import Broken, BrokenRow, Row, warn
 from milco.data.tables import TRIPLE_COLUMNS, read_batches
 from milco.errors import MilcoError, about_source
 from milco.evaluation.encode import WINDOW, SparseEncoder
@@ -149,7 +151,9 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     those of the same text are one."""
     settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
     wanted = settings.hard_negatives + settings.random_negatives
-    collection = read_collection(folder, "train")
+    collection = read_collection(folder, "train", Broken(source.broken_share()), source.missing_judged)
+    for line in collection.warnings:
+        warn(line)
     asked = held_out.read(corpora)
     queries = {key: query for key, query in collection.queries.items() if held_out.digest(query) not in asked}
     if not queries:
@@ -160,7 +164,10 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     documents = list(dict.fromkeys(collection.documents.values()))
     place = {text: row for row, text in enumerate(documents)}
     grades = [collection.qrels[key] for key in queries]
-    relevant = [sorted({place[collection.documents[d]] for d in judged if judged[d] > 0}) for judged in grades]
+    relevant = [
+        sorted({place[collection.documents[d]] for d in judged if judged[d] > 0 and d in collection.documents})
+        for judged in grades
+    ]
     texts = [query.lower() if source.lowercase_queries else query for query in queries.values()]
     index = Index.build(miner.rows("documents", documents))
     found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(map(len, relevant)))
@@ -195,22 +202,20 @@ def read_triples(
         forbidden: digests of strings that no query and no positive may be.
         counts: is filled: why a row was left out, `kept`, or SHORT → how many.
     """
-    wanted, before = config.distill.train_group_size - 1, 0
+    wanted, broken = config.distill.train_group_size - 1, Broken(config.sources[name].broken_share())
     others = config.sources[name].local_path is None  # hundreds of millions of rows, of which some have no value
-    for table in read_batches(path, config.sources[name], name, TRIPLE_COLUMNS):
+
+    def check(row: Row) -> None:
+        if not (others and _has_a_hole(row.values())):
+            _check_triple(row)
+
+    for table in read_batches(path, config.sources[name], name, TRIPLE_COLUMNS, broken, check):
         kept = []
-        for row, triple in enumerate(table.itertuples(), before + 1):
-            if others and _has_a_hole(triple):
+        for triple in table.itertuples():
+            if others and _has_a_hole(getattr(triple, column) for column in TRIPLE_COLUMNS):
                 counts[HOLE] += 1
                 kept.append(False)
                 continue
-            for column, valid in LISTS.items():
-                if not _is_list(getattr(triple, column), valid):
-                    raise MilcoError(
-                        f"{path}: row {row}: column {column!r} is no whole list of texts or of finite scores"
-                    )
-            if len(triple.pos) != len(triple.pos_scores) or len(triple.neg) != len(triple.neg_scores):
-                raise MilcoError(f"{path}: row {row}: as many scores as documents are needed, positive and negative")
             reason = KEPT
             if len(triple.pos) == 0 or len(triple.neg) == 0:
                 reason = LACKING
@@ -221,12 +226,21 @@ def read_triples(
             counts[reason] += 1
             kept.append(reason == KEPT)
         yield table[np.array(kept, bool)]
-        before += len(table)
+    if broken.count:
+        counts[BROKEN] = broken.count
+        warn(f"{name}: {broken}")
 
 
-def _has_a_hole(triple) -> bool:
+def _check_triple(row: Row) -> None:
+    for column, valid in LISTS.items():
+        if not _is_list(row[column], valid):
+            raise BrokenRow(f"column {column!r} is no whole list of texts or of finite scores")
+    if len(row["pos"]) != len(row["pos_scores"]) or len(row["neg"]) != len(row["neg_scores"]):
+        raise BrokenRow("as many scores as documents are needed, positive and negative")
+
+
+def _has_a_hole(cells: Iterable[Any]) -> bool:
     """Whether a row has no value in a column or in a list."""
-    cells = [getattr(triple, column) for column in TRIPLE_COLUMNS]
     return any(pd.isna(cell) is True or (not isinstance(cell, str) and None in list(cell)) for cell in cells)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from milco.data.beir import Collection, read_collection, write_collection
+from milco.data.reading import Broken
 from milco.errors import MilcoError
 
 ODD = {
@@ -111,7 +112,6 @@ GOOD_DOCUMENT = '{"_id": "d1", "text": "a lamp"}\n'
 GOOD_QUERY = '{"_id": "q1", "text": "Lampe"}\n'
 BAD_LINES = {
     "JSON that breaks off": '{"_id": "x", "text": "a\n',
-    "empty line": "\n",
     "a list": '["x", "a"]\n',
     "a number": "7\n",
     "no id": '{"text": "a"}\n',
@@ -121,7 +121,11 @@ BAD_LINES = {
     "two lines in an id": '{"_id": "x\\ny", "text": "a"}\n',
     "half a line end in an id": '{"_id": "x\\r", "text": "a"}\n',
     "a NUL in an id": '{"_id": "x\\u0000y", "text": "a"}\n',
-    "a number as id": '{"_id": 7, "text": "a"}\n',
+    "a fraction as id": '{"_id": 7.5, "text": "a"}\n',
+    "a title that is no text": '{"_id": "x", "title": ["a"], "text": "a"}\n',
+    "half a surrogate pair": '{"_id": "x", "text": "\\ud83d"}\n',
+    "too deep": '{"_id": "x", "text": ' + "[" * 100_000 + "\n",
+    "too many digits": '{"_id": ' + "7" * 5000 + ', "text": "a"}\n',
     "null as text": '{"_id": "x", "text": null}\n',
 }
 
@@ -154,15 +158,13 @@ def test_line_that_is_not_utf_8_is_named(tmp_path):
 
 BAD_JUDGEMENTS = {
     "two columns": "q1\td1\n",
-    "four columns": "q1\t0\td1\t1\n",
-    "spaces for tabs": "q1 d1 1\n",
-    "empty line": "\n",
+    "five columns": "q1\t0\td1\t1\t1\n",
+    "a control character": "q1\x01\td1\t1\n",
     "a fraction": "q1\td1\t0.5\n",
     "no grade": "q1\td1\t\n",
     "two signs": "q1\td1\t--1\n",
     "a superscript": "q1\td1\t²\n",
-    "unknown document": "q1\td9\t1\n",
-    "unknown query": "q9\td1\t1\n",
+    "another grade for the same": "q1\td1\t2\n",
 }
 
 
@@ -172,14 +174,44 @@ def test_wrong_line_of_the_judgements_is_named(tmp_path, case):
     assert refusal(folder).startswith(f"{folder / 'qrels' / 'test.tsv'}:3: ")
 
 
-def test_unknown_names_are_quoted(tmp_path):
-    assert "'d9'" in refusal(write(tmp_path / "c", qrels="q1\td9\t1\n"))
+def test_other_ways_to_write_judgements_are_read(tmp_path):
+    qrels = "query_id\tdoc_id\trelevance\n\nq1\t0\td1\t1\nq1\td1\t1.0\nq1 0 d2 0\n"
+    found = read_collection(write(tmp_path / "c", corpus=GOOD_DOCUMENT + '{"_id": "d2", "text": "b"}\n', qrels=qrels))
+    assert found.qrels == {"q1": {"d1": 1, "d2": 0}} and found.warnings == []
+
+
+def test_what_is_judged_and_not_there_is_counted_up_to_a_share(tmp_path):
+    qrels = "q1\td1\t1\nq1\td9\t2\nq9\td1\t1\n"
+    found = read_collection(write(tmp_path / "c", qrels=qrels))
+    assert found.qrels == {"q1": {"d1": 1, "d9": 2}} and list(found.queries) == ["q1"]
+    assert [line.partition(": ")[2] for line in found.warnings] == [
+        "1 of 2 judged queries are not in it, such as 'q9'",
+        "1 of 2 judged documents are not in it, such as 'd9'",
+    ]
+    with pytest.raises(MilcoError, match="1 of 2 judged queries are not in it, such as 'q9'; is it whole"):
+        read_collection(tmp_path / "c", missing=0.4)
+
+
+def test_a_judged_document_without_a_query_is_no_collection(tmp_path):
+    assert "1 of 1 judged documents" in refusal(write(tmp_path / "c", qrels="q1\td9\t1\n"))
 
 
 @pytest.mark.parametrize("qrels", ["", "query-id\tcorpus-id\tscore\n"])
 def test_collection_without_judgements_is_refused(tmp_path, qrels):
     folder = write(tmp_path / "c", qrels=qrels)
     assert refusal(folder).startswith(f"{folder / 'qrels' / 'test.tsv'}: ")
+
+
+def test_broken_lines_of_a_collection_are_left_out_up_to_a_share(tmp_path):
+    documents = "".join(f'{{"_id": "d{n}", "text": "a"}}\n' for n in range(8))
+    folder = write(tmp_path / "c", corpus=f"{documents}x\n7\n")
+    broken = Broken(0.2)
+    assert len(read_collection(folder, broken=broken).documents) == 8
+    assert str(broken).endswith(
+        "; " + f"{folder / 'corpus.jsonl'}:10: not a JSON object (2 of 11 lines or rows are broken)"
+    )
+    with pytest.raises(MilcoError, match=r"corpus\.jsonl:9: .*2 of 10 lines"):
+        read_collection(folder, broken=Broken(0.1))
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])

@@ -64,7 +64,13 @@ def test_judgements_of_both_layouts(tmp_path, text):
         (read_qrels, "q1 0 d1 1\nq1 d1 high\n", ":2: expected QUERY 0 DOCUMENT GRADE"),
         (read_qrels, "query-id\tcorpus-id\tscore\n", ": no judgement in it"),
         (read_qrels, "q1 0 d 1 1\n", ":1: expected QUERY 0 DOCUMENT GRADE"),
-        (read_qrels, "\n", ":1: expected QUERY 0 DOCUMENT GRADE"),
+        (read_qrels, "\n", ": no judgement in it"),
+        (
+            read_qrels,
+            "q1 0 d1 1\nq1 0 d2 1\nq1 0 d1 2\n",
+            ":3: query 'q1' judges document 'd1' twice, 1 (line 1) and 2",
+        ),
+        (read_qrels, "frage dokument note\n", ":1: looks like a header"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, read, text, words):

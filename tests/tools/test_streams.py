@@ -59,7 +59,7 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
     names["tsv"].write_text("a\tdie Katze\r\nb\t\n", encoding="utf-8")
     names["jsonl"].write_text('{"id": 1, "title": "Die", "text": "Katze"}\n{"docid": "x", "text": "y"}\n')
     pd.DataFrame({"url": [3, 4], "body": ["die", "Katze"], "other": [0, 0]}).to_parquet(names["parquet"])
-    assert list(read_texts(names["txt"])) == [("1", "die Katze"), ("2", ""), ("3", "猫")]
+    assert list(read_texts(names["txt"])) == [("1", "die Katze"), ("3", "猫")]
     assert list(read_texts(names["tsv"])) == [("a", "die Katze"), ("b", "")]
     assert list(read_texts(names["jsonl"])) == [("1", "Die Katze"), ("x", "y")]
     assert list(read_texts(names["parquet"], id_key="url", text_key="body")) == [("3", "die"), ("4", "Katze")]
@@ -71,15 +71,15 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
     [
         ("a.txt", b"", "a.txt: empty; there is no text in it"),
         ("a.txt", b"fine\n\xff\n", "a.txt:2: not UTF-8"),
-        ("a.tsv", b"a\tb\na b\n", "a.tsv:2: expected an id and a text, tab-separated"),
+        ("a.tsv", b"a\tb\na b\n", "a.tsv:2: 1 tab-separated fields, expected 2"),
         ("a.tsv", b"a\tb\n\tb\n", "a.tsv:2: the id '' is empty"),
         ("a.jsonl", b'{"_id": "1", "text": "x"}\nx\n', "a.jsonl:2: not a JSON object"),
-        ("a.jsonl", b'{"_id": "1", "text": 5}\n', "a.jsonl:1: no text under 'text'; say its key with --text-key"),
+        ("a.jsonl", b'{"_id": "1", "text": 5}\n', "a.jsonl:1: no text under 'text'; say their keys or columns with"),
         ("a.jsonl", b'{"key": "1", "text": "x"}\n', "a.jsonl:1: no id under '_id' or 'id' or 'docid'"),
         ("a.jsonl", b'{"_id": "1", "text": "\\ud800"}\n', "a.jsonl:1: has half of a surrogate pair"),
-        ("a.jsonl", b'{"_id": "a\\rb", "text": "x"}\n', "a.jsonl:1: the id 'a\\rb' is empty or has more than"),
-        ("a.parquet", b"PAR1 and no more", "a.parquet: no complete Parquet file"),
-        ("a.csv", b"a,b\n", "a.csv: unknown kind of file"),
+        ("a.jsonl", b'{"_id": "a\\rb", "text": "x"}\n', "a.jsonl:1: the id 'a\\rb' is empty or has a control"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet: not a complete Parquet file"),
+        ("a.xlsx", b"a,b\n", "a.xlsx: unknown kind of file; read are .txt, .tsv, "),
         ("a.tsv", None, "a.tsv: no such file"),
     ],
 )

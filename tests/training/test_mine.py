@@ -300,13 +300,13 @@ def test_user_s_triple_that_asks_or_holds_what_must_not_be_trained_on_is_left_ou
 )
 def test_user_s_triple_with_unequal_lengths_is_named(tmp_path, change):
     path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change})
-    assert refusal(path).startswith(f"{path}: row 2: as many scores as documents")
+    assert refusal(path).startswith(f"{path}:2: as many scores as documents")
 
 
 @pytest.mark.parametrize("change", [{"query": None}, {"neg": None}, {"pos_scores": None}], ids=str)
 def test_user_s_triple_without_a_value_is_named(tmp_path, change):
     path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change})
-    assert refusal(path) == f"{path}: row 2 has no value in column {next(iter(change))!r}"
+    assert refusal(path) == f"{path}:2: no value in column {next(iter(change))!r}"
 
 
 @pytest.mark.parametrize("change", [{"query": None}, {"neg": None}, {"pos": [None]}, {"neg_scores": None}], ids=str)
@@ -321,7 +321,7 @@ def test_triple_of_the_hub_without_a_value_is_counted_and_dropped(tmp_path, chan
 )
 def test_user_s_triple_with_a_hole_in_a_list_is_named(tmp_path, change):
     path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change})
-    assert refusal(path).startswith(f"{path}: row 2")
+    assert refusal(path).startswith(f"{path}:2: ")
 
 
 def test_triples_of_all_datasets_come_into_one_file(corpora, mined, tmp_path):
