@@ -73,7 +73,6 @@ REFUSALS = {
     "text for a number": ({"align/global_batch_size": "many"}, "align.global_batch_size: "),
     "text for a list": ({"languages": "de"}, "languages: "),
     "a value for a section": ({"model": "e5"}, "model: "),
-    "Norwegian without quotation marks": ({"languages": ["de", False]}, "languages.1: "),
     "rate of zero": ({"align/learning_rate": 0}, "align.learning_rate: "),
     "share above one": ({"corpora/held_out": 1.5}, "corpora.held_out: "),
     "negative seed": ({"seed": -1}, "seed: "),
@@ -358,9 +357,25 @@ def test_first_round_on_a_collection_is_mined_by_the_model_that_it_starts_from()
     assert first == config.parse(demo(NEW_CORPUS))
 
 
-@pytest.mark.parametrize("uri, path", [("file:data/de.tsv", Path("data/de.tsv")), ("file:/data", Path("/data"))])
-def test_user_s_own_file_is_used_where_it_lies(uri, path):
+@pytest.mark.parametrize(
+    "uri, path",
+    [
+        ("file:data/de.tsv", Path("data/de.tsv")),
+        ("file:/data", Path("/data")),
+        ("file:///data/", Path("/data")),
+        ("file: data/de.tsv", Path("data/de.tsv")),
+        ("file:~/de.tsv", Path("/home/me/de.tsv")),
+        ("file:$HOME/de.tsv", Path("/home/me/de.tsv")),
+    ],
+)
+def test_user_s_own_file_is_used_where_it_lies(uri, path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
     assert config.Source(uri=uri, format="pairs").local_path == path
+
+
+def test_a_file_of_another_host_is_refused():
+    uri = "file://data/de.tsv"
+    assert f"{uri} names a host; write file:PATH" in refusal({"sources/web": {**USER_FILES["pairs"], "uri": uri}})
 
 
 def test_languages_have_one_code_whatever_the_file_says():
@@ -383,3 +398,41 @@ def test_ccmatrix_is_read_by_language_since_it_has_no_table_of_all():
     source = config.load(ROOT / "config" / "milco.yaml").sources["ccmatrix"]
     assert len(source.subsets) == 75 and all(name.startswith("en-") for name in source.subsets)
     assert {"en-zh": "zh", "en-no": "no", "en-ceb": "ceb"}.items() <= source.subsets.items()
+
+
+TWICE = {
+    "a source": (
+        "sources:\n  a: {uri: 'file:x'}\n  a: {uri: 'file:y'}\n",
+        "a stands twice in one section (lines 2 and 3)",
+    ),
+    "a section": ("corpora: {}\nseed: 1\ncorpora: {}\n", "corpora stands twice in one section (lines 1 and 3)"),
+    "an octal number": ("seed: 010\n", "line 1: 010 is 8 to YAML; write that, or put it in quotes"),
+    "a sexagesimal number": ("global_batch_size: 22:30\n", "line 1: 22:30 is 1350 to YAML; write that"),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_what_yaml_allows_and_nobody_means_is_refused(tmp_path, case):
+    text, words = TWICE[case]
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(MilcoError) as error:
+        config.load(tmp_path / "my.yaml")
+    assert str(error.value).startswith(f"{tmp_path}/my.yaml: {words}")
+
+
+def test_a_byte_order_mark_and_a_merged_section_are_yaml(tmp_path):
+    (tmp_path / "my.yaml").write_text("\ufeffa: &a {x: 0}\nb: {<<: *a, y: 7}\n", encoding="utf-8")
+    assert config.read_yaml(tmp_path / "my.yaml") == {"a": {"x": 0}, "b": {"x": 0, "y": 7}}
+
+
+def test_values_that_yaml_reads_otherwise_are_what_was_meant():
+    text = "{languages: [no, de], eval_languages: [], experiment: 2024-01-02, max_pairs: 1e6, examples: {no: ja}}"
+    said = yaml.safe_load(text)
+    sources = {"sources/web": {**USER_FILES["pairs"], "max_pairs": said.pop("max_pairs")}}
+    found = config.parse(demo({"evaluate/examples": said.pop("examples"), **said, **sources}))
+    assert (found.languages, found.experiment, found.sources["web"].max_pairs) == (["no", "de"], "2024-01-02", 10**6)
+    assert found.evaluate.examples == {"no": "ja"} and config.parse(demo({"experiment": 2024})).experiment == "2024"
+    assert "max_pairs: Input should be a valid integer" in refusal(
+        {"sources/web": {**USER_FILES["pairs"], "max_pairs": "1.5"}}
+    )
+    assert "experiment: Input should be a valid string (got True)" in refusal({"experiment": True})

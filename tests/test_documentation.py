@@ -77,6 +77,8 @@ def test_layout_keys_and_no_others_are_marked():
     )
     assert marked == [
         "tracking",
+        "sources.NAME.missing_judged",
+        "sources.NAME.max_broken",
         "sources.NAME.examples",
         "sources.NAME.licence",
         "model.attn_implementation",

@@ -11,7 +11,7 @@ job starts, and every program reads the same resolved file.
 """
 
 from milco.config.experiment import Config
-from milco.config.reading import load, parse, parse_all
+from milco.config.reading import load, parse, parse_all, read_yaml
 from milco.config.sections import (
     Align,
     Corpora,
@@ -40,4 +40,5 @@ __all__ = [
     "load",
     "parse",
     "parse_all",
+    "read_yaml",
 ]

@@ -3,14 +3,29 @@
 from collections.abc import Set
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from milco.languages import normal
 
+
+def _number(value: Any) -> Any:
+    """1e6 is text to YAML 1.1, which wants 1.0e+6."""
+    try:
+        return int(float(value)) if isinstance(value, str) and float(value).is_integer() else value
+    except ValueError:
+        return value
+
+
+def norwegian(value: Any) -> Any:
+    """no is false to YAML 1.1."""
+    return "no" if value is False else value
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Whole = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Rate = Annotated[float, Field(gt=0)]
-Language = Annotated[str, Field(min_length=1), AfterValidator(normal)]
+Language = Annotated[str, Field(min_length=1), AfterValidator(normal), BeforeValidator(norwegian)]
 Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
 
 

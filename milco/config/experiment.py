@@ -1,12 +1,13 @@
 """One experiment: all its sections, and whether they go together."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from milco.config.base import Language, Layout, Strict
+from milco.config.base import Language, Layout, Strict, Whole
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
 from milco.config.source import PAIR_FORMATS, Source
 from milco.errors import MilcoError
@@ -14,11 +15,18 @@ from milco.files import finished_file
 from milco.languages import SEVERAL
 
 
+def _as_written(value: Any) -> Any:
+    """2024 and 2024-01-02 are a number and a date to YAML."""
+    return str(value) if type(value) in (int, date) else value
+
+
 class Config(Strict):
     """One experiment."""
 
-    experiment: str = Field(pattern=r"^[\w.-]+$", description="Name of the folder under results/.")
-    seed: Annotated[int, Field(ge=0)] = Field(42, description="Seed of splits, order and new weights.")
+    experiment: Annotated[str, BeforeValidator(_as_written)] = Field(
+        pattern=r"^[\w.-]+$", description="Name of the folder under results/."
+    )
+    seed: Whole = Field(42, description="Seed of splits, order and new weights.")
     tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none",
         description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "

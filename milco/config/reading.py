@@ -1,6 +1,7 @@
 """From YAML to settings, and from a mistake to one line that names the key."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,48 @@ def _meant(wrong: tuple[str | int, ...]) -> str:
 
 def load(path: Path) -> Config:
     """Read a configuration from a YAML file."""
+    return parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, if no key stands there twice and no number reads otherwise than it looks.
+
+    Raises:
+        MilcoError: one does, or it is no YAML.
+    """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except FileNotFoundError:
         raise MilcoError(f"{path}: no such configuration") from None
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        if isinstance(error, _Misleading):
+            raise MilcoError(f"{path}: {error.problem}") from None
         raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(values, str(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _Misleading(yaml.MarkedYAMLError):
+    """What YAML allows, and nobody means."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as `safe_load` does."""
+
+    def construct_mapping(self, node, deep=False):
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                raise _Misleading(problem=f"{name} stands twice in one section (lines {lines[name]} and {line})")
+            lines[name] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node):
+        if re.fullmatch(r"[-+]?0[0-9_]+|[^:]+:.+", node.value):  # octal, sexagesimal
+            line, value = node.start_mark.line + 1, super().construct_yaml_int(node)
+            raise _Misleading(problem=f"line {line}: {node.value} is {value} to YAML; write that, or put it in quotes")
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from milco.config.base import Count, Layout, Rate, Share, Strict
+from milco.config.base import Count, Layout, Rate, Share, Strict, Whole, norwegian
 from milco.config.source import a_measure
 
 Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
@@ -88,7 +88,7 @@ class Training(Strict):
         description="Keep no layer's states, compute them again: less memory, a third more time.",
         json_schema_extra=Layout,
     )
-    dataloader_num_workers: Annotated[int, Field(ge=0)] = Field(
+    dataloader_num_workers: Whole = Field(
         0, description="Processes beside each training process that prepare its batches.", json_schema_extra=Layout
     )
     learning_rate: Rate = Field(2e-5, description="Peak rate of pretrained weights.")
@@ -109,7 +109,7 @@ class Align(Training):
     """Stage 1: sparse alignment on parallel text."""
 
     max_length: Count = Field(256, description="Tokens at which a text is cut.")
-    warm_start_texts: Annotated[int, Field(ge=0)] = Field(
+    warm_start_texts: Whole = Field(
         0, description="English texts for the closed-form start of the connector; 0: a random connector."
     )
     pairs_per_text: Count = Field(1, description="Pairs of one English text in a row, for which it is encoded once.")
@@ -177,7 +177,7 @@ class Distill(Training):
         "English side; else a source with a cross-encoder (a sequence classifier of one label).",
     )
     hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
-    random_negatives: Annotated[int, Field(ge=0)] = Field(4, description="Random negatives per query.")
+    random_negatives: Whole = Field(4, description="Random negatives per query.")
 
     @model_validator(mode="after")
     def _learns_something(self):
@@ -230,7 +230,7 @@ class Evaluate(Strict):
     mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="Budgets of mass pruning, share that is kept.")
     query_top_k: list[Count] = Field([3, 5, 10, 20, 50], description="The same for queries, terms per query.")
     query_mass: list[Share] = Field([0.5, 0.7, 0.8, 0.9, 0.95], description="The same for queries.")
-    examples: dict[str, str] = Field(
+    examples: dict[Annotated[str, BeforeValidator(norwegian)], str] = Field(
         {},
         description="Texts by language, which looks show as weighted words; a finished training shows those it had.",
         json_schema_extra=Layout,

@@ -1,12 +1,14 @@
 """Where text and weights come from, and which of the keys of a source go together."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import ir_measures
 from pydantic import Field, field_validator, model_validator
 
-from milco.config.base import Count, Language, Layout, Share, Strict
+from milco.config.base import Count, Language, Layout, Share, Strict, Whole
 
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
 
@@ -127,7 +129,7 @@ class Source(Strict):
         description="For transformers checkpoints: the Python files of this one repository or folder are fetched, and "
         "run to load it. Without it, a model that cannot be loaded without running them is refused.",
     )
-    examples: Annotated[int, Field(ge=0)] | None = Field(
+    examples: Whole | None = Field(
         None,
         description="Pairs, queries or texts that it holds, as its publisher says: for `plan`, before it is fetched. "
         "0: they are counted with another source.",
@@ -136,6 +138,13 @@ class Source(Strict):
     licence: str | None = Field(
         None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
     )
+
+    @field_validator("uri")
+    @classmethod
+    def _has_no_host(cls, uri):
+        if re.match(r"file:\s*//[^/]", uri):
+            raise ValueError(f"{uri} names a host; write file:PATH, or file:///PATH for a path from the root")
+        return uri
 
     @model_validator(mode="after")
     def _belongs_together(self):
@@ -196,5 +205,9 @@ class Source(Strict):
 
     @property
     def local_path(self) -> Path | None:
-        """Where a `file:` source lies; None for every other kind."""
-        return Path(self.uri.removeprefix("file:")) if self.uri.startswith("file:") else None
+        """Where a `file:` source lies; None for every other kind. ~ and $VARIABLES are those of the shell."""
+        if not self.uri.startswith("file:"):
+            return None
+        place = self.uri.removeprefix("file:").strip()
+        place = place.removeprefix("//") if place.startswith("///") else place
+        return Path(os.path.expandvars(place)).expanduser()

@@ -73,7 +73,8 @@ def _part(
 ) -> Iterator[tuple]:
     """The rows of a file or folder, as tuples."""
     pairs = columns == PAIR_COLUMNS
-    files, left = [], [part] if part.exists() else []
+    files: list[Path] = []
+    left = [part] if part.exists() else []
     if part.is_dir():
         files, left = reading.files_of(part, is_table)
     elif is_table(part):

@@ -8,13 +8,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
-from milco.config import parse_all
+from milco.config import parse_all, read_yaml
 from milco.errors import MilcoError
 from milco.experiments import Experiment, compared
 
 if not config:
     raise WorkflowError("no configuration: add --configfile config/demo.yaml or your own")
 try:
+    for path in workflow.configfiles:  # Snakemake takes the last one of two equal keys
+        read_yaml(Path(path))
     EXPERIMENTS = {settings.experiment: Experiment(settings) for settings in parse_all(config)}
     for experiment in EXPERIMENTS.values():
         experiment.check_lengths()
