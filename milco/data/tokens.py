@@ -27,6 +27,7 @@ from milco.environment import made_with
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.modeling.checkpoints import load
+from milco.modeling.texts import token_ids
 
 IDS = pa.list_(pa.uint32())
 
@@ -57,8 +58,7 @@ def tokenizer_of(checkpoint: Path, trust: bool, max_length: int, workers: int) -
     tokenizer = load(AutoTokenizer, checkpoint, trust)
 
     def ids(texts: pa.Array) -> pa.Array:
-        how = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-        return pa.array(tokenizer(texts.to_pylist(), **how)["input_ids"], IDS)
+        return pa.array(token_ids(tokenizer, texts.to_pylist(), max_length), IDS)
 
     return ids
 

@@ -40,8 +40,9 @@ from milco.files import finished_folder, write_json
 from milco.languages import SEVERAL
 from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
-from milco.modeling.rows import in_text_order, padded_batches, token_ids
+from milco.modeling.rows import in_text_order, padded_batches
 from milco.modeling.teacher import Teacher
+from milco.modeling.texts import ids_and_cut
 
 WINDOW = 16_384
 
@@ -144,7 +145,7 @@ class SparseEncoder:
 
     def longer(self, side: str, texts: list[str]) -> list[int]:
         """Places of the texts that `encode` cuts."""
-        return token_ids(self.tokenizer, texts, length_of(self.config, side))[1]
+        return ids_and_cut(self.tokenizer, texts, length_of(self.config, side))[1]
 
     def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:
         save_vectors(path, rows, ids, self.pivot_columns)
@@ -179,7 +180,7 @@ class DenseEncoder:
 
     def longer(self, side: str, texts: list[str]) -> list[int]:
         """Places of the texts that `encode` cuts."""
-        return token_ids(self.tokenizer, [self._prefix(side) + text for text in texts], length_of(self.config, side))[1]
+        return ids_and_cut(self.tokenizer, [self._prefix(side) + text for text in texts], length_of(self.config, side))[1]
 
     def _prefix(self, side: str) -> str:
         evaluate = self.config.evaluate

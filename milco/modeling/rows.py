@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .texts import ids_and_cut
+
 
 def pivot_cells(pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """B×V_e raw pooled logits → text, term and weight of each cell of the pivot view that is not 0, text by text."""
@@ -40,26 +42,20 @@ def padded_batches(
     Args:
         cut: gets the places of the texts that are longer than `max_length` tokens.
     """
-    ids, longer = token_ids(tokenizer, texts, max_length)
+    ids, longer = ids_and_cut(tokenizer, texts, max_length)
     if cut is not None:
         cut += longer
     order = sorted(range(len(texts)), key=lambda place: len(ids[place]))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
-        batch = tokenizer.pad({"input_ids": [ids[place] for place in places]}, return_tensors="pt")
-        yield places, {name: batch[name] for name in ("input_ids", "attention_mask")}
+        yield places, padded(tokenizer, [ids[place] for place in places])
 
 
-def token_ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
-) -> tuple[list[list[int]], list[int]]:
-    """Ids of texts, cut at `max_length` tokens, and the places of those texts of which something was cut off."""
-    if not texts:
-        return [], []
-    found = tokenizer(texts, truncation=True, max_length=max_length)
-    ids, read = found["input_ids"], found.encodings  # None: a tokenizer in Python does not say what it left
-    full = [place for place, row in enumerate(ids) if len(row) == max_length]
-    return ids, [place for place in full if read is None or read[place].overflowing]
+def padded(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> dict[str, Tensor]:
+    """Ids of some texts as a batch, with pads on the right whatever the tokenizer's own side: on the left they would
+    move the places of the tokens, and with them the vectors."""
+    batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
 
 def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:

@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .model import MilcoModel
 from .pruning import budget_of, prune
+from .rows import padded
+from .texts import token_ids
 
 
 class MilcoEncoder(InputModule):
@@ -50,8 +52,8 @@ class MilcoEncoder(InputModule):
         if task == "query":
             longest = min(longest, self.model.config.query_max_length)
         texts = [(prompt or "") + text for text in inputs]
-        batch = self.model.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+        tokenizer = self.model.tokenizer
+        return padded(tokenizer, token_ids(tokenizer, texts, longest))
 
     def forward(self, features: dict[str, Tensor], task: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """Ids and mask → the same with `sentence_embedding`, B×(V_e+V_m), pruned to the model's budget outside of

@@ -73,7 +73,13 @@ def _states(
 ) -> tuple[list[dict[int, int]], Tensor]:
     """Per text {letter at which a piece ends: its position}, and the B×L×d states of all pieces."""
     batch = tokenizer(
-        texts, truncation=True, max_length=max_length, padding=True, return_offsets_mapping=True, return_tensors="pt"
+        texts,
+        truncation=True,
+        max_length=max_length,
+        padding=True,
+        padding_side="right",
+        return_offsets_mapping=True,
+        return_tensors="pt",
     )
     states = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     ends = [

@@ -37,7 +37,7 @@ from milco.tools.inspection import load_model
 MODELING = Path(model_module.__file__).parent
 MODULES = [
     "authors_layout", "checkpoints", "errors", "head", "kernels", "milco_config", "model", "pivot_head", "pruning",
-    "rows", "sparse_encoder",
+    "rows", "sparse_encoder", "texts",
 ]  # fmt: skip
 LICENCE = "# SPDX-License-Identifier: Apache-2.0; a module of milco\n"
 ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs

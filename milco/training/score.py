@@ -61,7 +61,7 @@ class CrossEncoder:
         for start in range(0, len(order), self.batch_size):
             places = order[start : start + self.batch_size]
             batch = {name: [values[place] for place in places] for name, values in inputs.items()}
-            batch = self.tokenizer.pad(batch, return_tensors="pt").to(self.device)
+            batch = self.tokenizer.pad(batch, padding_side="right", return_tensors="pt").to(self.device)
             with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
                 logits = self.model(**batch).logits
             yield places, logits.float().squeeze(1).cpu().numpy()

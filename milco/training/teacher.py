@@ -31,6 +31,7 @@ from milco.files import draft_of, finished_folder, write_json
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.rows import in_text_order
 from milco.modeling.teacher import Teacher
+from milco.modeling.texts import token_ids
 from milco.training.recovery import PATIENCE
 
 
@@ -100,8 +101,7 @@ def _encoder(
         found = to_batch(rows)
         if not tokens:
             return found
-        ids = teacher.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-        return found.append_column("input_ids", pa.array(ids, IDS))
+        return found.append_column("input_ids", pa.array(token_ids(teacher.tokenizer, texts, max_length), IDS))
 
     return convert
 

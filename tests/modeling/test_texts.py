@@ -1,0 +1,58 @@
+"""Texts on their way to the model: how much is read of them, and what of it is text."""
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from milco.modeling.rows import padded_batches
+from milco.modeling.texts import LETTERS, token_ids
+
+LONG = {
+    "words": "the cat in the old house " * 9999,
+    "much white space": "the cat" + " " * 50_000 + "in the old house" + "\n" * 50_000 + " the river" * 99,
+    "no blank": "猫" * 100_000,
+    "one long word": "cat" * 50_000,
+    "short": "the cat",
+    "nothing": "",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(encoder_checkpoint, teacher_checkpoint):
+    return [AutoTokenizer.from_pretrained(folder) for folder in (encoder_checkpoint, teacher_checkpoint)]
+
+
+def test_ids_of_long_texts_are_those_of_the_whole_texts(tokenizers):
+    texts = list(LONG.values())
+    for tokenizer in tokenizers:
+        for length in (4, 16):
+            assert (
+                token_ids(tokenizer, texts, length) == tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+            )
+
+
+def test_no_more_of_a_long_text_is_tokenised_than_is_kept_of_it(tokenizers, monkeypatch):
+    read: list[str] = []
+    for tokenizer in tokenizers:
+        call = type(tokenizer).__call__
+
+        def counting(self, texts, call=call, **how):
+            read.extend(texts)
+            return call(self, texts, **how)
+
+        monkeypatch.setattr(type(tokenizer), "__call__", counting)
+        token_ids(tokenizer, [LONG["words"]], 16)
+        monkeypatch.undo()
+    assert len(read) == 2 and max(map(len, read)) <= LETTERS * 16
+
+
+def test_vectors_do_not_hang_on_the_side_on_which_a_tokenizer_pads(model, monkeypatch):
+    texts = ["the cat in the old house", "river", "the red door"]
+    alone = np.vstack([model.encode_document([text]).toarray() for text in texts])
+    monkeypatch.setattr(model.tokenizer, "padding_side", "left")
+    for side in ("left", "right"):
+        monkeypatch.setattr(model.tokenizer, "padding_side", side)
+        together = model.encode_document(texts).toarray()
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+        _, batch = next(padded_batches(model.tokenizer, texts, 16, 8))
+        assert batch["attention_mask"][:, 0].tolist() == [1, 1, 1]
