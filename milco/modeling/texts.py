@@ -1,17 +1,26 @@
 """From texts to token ids: the one way of queries and documents, in training and encoding, for encoder and teacher."""
 
-from transformers import PreTrainedTokenizerBase
+import re
+from typing import TYPE_CHECKING
+from unicodedata import normalize
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Controls that are no white space, soft hyphen, zero-width space, word joiner, byte order mark, and marks that choose
+# how a sign is drawn. Joiners and direction marks stay: words of some languages are spelt with them.
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufe0e\ufe0f\ufeff]")
+WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
 LETTERS = 30  # that are read of a text for each token that is kept of it; more, if they were too few
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+def token_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> list[list[int]]:
     """Ids of each text, cut at `max_length` tokens, special tokens included."""
     return ids_and_cut(tokenizer, texts, max_length)[0]
 
 
 def ids_and_cut(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
+    tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
 ) -> tuple[list[list[int]], list[int]]:
     """The same, and the places of those texts of which something was cut off.
 
@@ -34,10 +43,48 @@ def ids_and_cut(
     return ids, [place for place, text in enumerate(texts) if cut[place] or len(read[place]) < len(text)]
 
 
+def composed(text: str) -> str:
+    """A text in one form, whichever keyboard, file name or page it comes from: composed letters (NFC) of ordinary
+    width, without characters that nobody sees."""
+    if text.isascii() and text.isprintable():
+        return text
+    return normalize("NFC", WIDTHS.sub(lambda found: normalize("NFKC", found[0]), INVISIBLE.sub("", text)))
+
+
+def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:
+    """Texts in which nothing is a special token: of <mask>, a word on a page about SVG, become <, mask and >. A blank
+    text is empty, for tokenizers that make a piece of white space.
+
+    A blank parts the first letter from the others. `split_special_tokens` would not do: a tokenizer without it finds
+    the same string among the pieces of its vocabulary, under the same id.
+    """
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = {name for name in (*tokenizer.all_special_tokens, *added) if len(name) > 1}
+    special = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
+
+    def parted(text: str) -> str:
+        if not text.isascii() and special.search(plain := normalize("NFKC", text)):  # as tokenizers read ＜s＞
+            text = plain
+        return special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) if text.strip() else ""
+
+    return [parted(text) for text in texts]
+
+
+def blank_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Pieces of nothing but white space, such as the bare word boundary ▁: no words, though nearly every Chinese or
+    Japanese text has one."""
+    return [
+        piece
+        for piece, text in enumerate(tokenizer.batch_decode([[n] for n in range(len(tokenizer))]))
+        if not text.strip()
+    ]
+
+
 def _ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
+    tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
 ) -> tuple[list[list[int]], list[bool]]:
     """Ids, and whether something is left of each text; of one that fills all tokens, where a tokenizer does not say."""
+    texts = as_text(tokenizer, [composed(text) for text in texts])
     found = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
     ids, read = found["input_ids"], found.encodings  # none: a tokenizer in Python does not say what it left
     return ids, [len(row) == max_length and (read is None or bool(read[n].overflowing)) for n, row in enumerate(ids)]

@@ -5,7 +5,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from milco.modeling.rows import padded_batches
-from milco.modeling.texts import LETTERS, token_ids
+from milco.modeling.texts import LETTERS, as_text, token_ids
 
 LONG = {
     "words": "the cat in the old house " * 9999,
@@ -56,3 +56,21 @@ def test_vectors_do_not_hang_on_the_side_on_which_a_tokenizer_pads(model, monkey
         np.testing.assert_allclose(together, alone, atol=1e-5)
         _, batch = next(padded_batches(model.tokenizer, texts, 16, 8))
         assert batch["attention_mask"][:, 0].tolist() == [1, 1, 1]
+
+
+def test_special_tokens_of_a_text_are_text(tokenizers):
+    for tokenizer in tokenizers:
+        specials = tokenizer.all_special_tokens
+        texts = [f"the {name} cat{name}" for name in specials] + ["the ＜s＞ cat", "the <b> cat [x]"]
+        for text, ids in zip(texts, token_ids(tokenizer, texts, 64), strict=True):
+            inside = set(ids[1:-1]) & {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+            assert not inside, text
+        plain = ["the <b> cat [x]", "ÄÖÜ ½", "家"]
+        assert as_text(tokenizer, plain) == plain  # what has none stays to the letter
+
+
+def test_a_page_that_has_the_word_of_a_special_token_is_found_by_it(model):
+    name = model.tokenizer.mask_token
+    rows = model.encode_document([f"the {name} cat", "the cat"])
+    asked = model.encode_query([name])
+    assert asked.nnz and (rows @ asked.T).toarray()[0] > (rows @ asked.T).toarray()[1]
