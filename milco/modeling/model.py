@@ -262,15 +262,17 @@ class MilcoModel(PreTrainedModel):
     def _views(self, input_ids: Tensor, attention_mask: Tensor) -> Views:
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.bool()
+        words = mask
+        for special in self.config.special_token_ids:
+            words = words & (input_ids != special)
         connected = states if self.connector is None else nn.functional.gelu(self.connector(states))
-        pooled = self.pivot_head(connected, mask)
+        # A text without a word is not represented by its start and end marks alone.
+        pooled = self.pivot_head(connected, mask & words.any(dim=1, keepdim=True))
         if self.echo is None:
             return Views(pooled, None)
         scale = self.config.echo_scale if self.echo_scale is None else self.echo_scale
         weights = scale * torch.relu(self.echo(states).squeeze(-1).float())
-        for special in self.config.special_token_ids:
-            mask = mask & (input_ids != special)
-        return Views(pooled, torch.where(mask, weights, 0.0))
+        return Views(pooled, torch.where(words, weights, 0.0))
 
     encode = forward
 

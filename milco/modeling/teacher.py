@@ -27,12 +27,16 @@ class Teacher:
         self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         self.encoder = load(AutoModelForMaskedLM, checkpoint, trust).base_model.eval().to(device)
         self.head = PivotHead.from_teacher(checkpoint, trust).eval().to(device)
+        # Special tokens that no word becomes: a text of these alone says nothing.
+        self.marks = torch.tensor(sorted({*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}))
 
     @torch.no_grad()
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """B×L ids and mask of its own tokenizer → B×V_e raw pooled logits, negative ones included."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.head(states, attention_mask.bool())
+        mask = attention_mask.bool()
+        words = mask & ~torch.isin(input_ids, self.marks.to(input_ids.device))
+        return self.head(states, mask & words.any(dim=1, keepdim=True))
 
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from milco.modeling.rows import padded_batches
+from milco.modeling.rows import in_text_order, padded_batches
+from milco.modeling.teacher import Teacher
 from milco.modeling.texts import LETTERS, as_text, token_ids
 
 LONG = {
@@ -74,3 +75,13 @@ def test_a_page_that_has_the_word_of_a_special_token_is_found_by_it(model):
     rows = model.encode_document([f"the {name} cat", "the cat"])
     asked = model.encode_query([name])
     assert asked.nnz and (rows @ asked.T).toarray()[0] > (rows @ asked.T).toarray()[1]
+
+
+def test_a_text_without_a_word_finds_nothing(model, teacher_checkpoint):
+    blank = ["", " ", "\t \u3000\n"]
+    rows = model.encode_document([*blank, "the cat"])
+    assert [rows[[row]].nnz > 0 for row in range(4)] == [False] * 3 + [True]
+    assert model.encode_query(blank).nnz == 0
+    teacher = Teacher(teacher_checkpoint)
+    found = in_text_order(teacher.iter_rows([*blank, "the cat"], 16, 8), teacher.head.decoder.out_features)
+    assert [found[[row]].nnz > 0 for row in range(4)] == [False] * 3 + [True]
