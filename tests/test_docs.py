@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["inspect.md", "index.md"])
+@pytest.mark.parametrize("name", ["inspect.md", "index.md", "files.md"])
 def test_the_commands_of_a_page_work(name, tmp_path, model_folder):
     blocks = re.findall(
         r"^```(sh|python)\n(.*?)^```", (ROOT / "docs" / name).read_text("utf-8"), re.DOTALL | re.MULTILINE

@@ -88,7 +88,7 @@ def inspect(
 
 @app.command()
 def encode(
-    texts: Annotated[Path, typer.Argument(help="TXT, TSV, JSONL or Parquet; - is the standard input.")],
+    texts: Annotated[Path, typer.Argument(help="TXT, TSV, CSV, JSONL, Parquet, or a folder; - is the standard input.")],
     model: ModelFolder,
     output: Annotated[Path, typer.Option(help="NAME.jsonl, or a folder for safetensors; - prints lines.")],
     query: AsQuery = False,
@@ -109,7 +109,8 @@ def encode(
     \b
     milco encode corpus.jsonl --model results/demo/model --output vectors
     milco encode corpus.parquet --id-key url --text-key body --output vectors.jsonl
-    zcat corpus.jsonl.gz | milco encode - --format jsonl --output vectors.jsonl
+    milco encode corpus.jsonl.gz --output vectors.jsonl
+    some-program | milco encode - --format jsonl --output vectors.jsonl
     milco encode queries.tsv --query --output queries.jsonl
     """
     from tqdm import tqdm
