@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from milco.languages import SEVERAL, letters
+from milco.modeling.texts import composed
 
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|%\([^)]*\)[sd]|%[sd]|<\w[^>]*>|</\w+>")
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
@@ -11,9 +12,6 @@ REFERENCE = re.compile(r"\[%key:|^\w+(::[\w-]+)+$")
 PLURAL = re.compile(r"\{\s*\w+\s*,\s*(?:plural|select|selectordinal)\s*,")
 LEFTOVERS = re.compile(r"""["'`“”„«»(\[（「『【]\s*["'`“”„«»)\]）」』】]|[*`]""")
 
-# Controls that are no white space, soft hyphen, zero-width space, word joiner, byte order mark. Joiners and direction
-# marks stay: words of some languages are spelt with them.
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
 ANY = letters(SEVERAL)
 
 
@@ -30,8 +28,9 @@ def clean(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Prose as it is, in composed letters and single spaces, without characters that nobody sees."""
-    return " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", text)).split())
+    """Prose as it is encoded, in composed letters of ordinary width, without characters that nobody sees; and in single
+    spaces."""
+    return " ".join(composed(text).split())
 
 
 def comparable(text: str) -> str:

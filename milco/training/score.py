@@ -14,7 +14,7 @@ from milco.config import Config
 from milco.errors import MilcoError
 from milco.evaluation.encode import WINDOW
 from milco.modeling.checkpoints import load
-from milco.modeling.texts import as_text
+from milco.modeling.texts import as_text, composed
 
 
 class CrossEncoder:
@@ -57,7 +57,7 @@ class CrossEncoder:
     def _window(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places and scores of some pairs, from short to long, batch by batch."""
         queries, documents = map(list, zip(*pairs, strict=True))
-        queries, documents = as_text(self.tokenizer, queries), as_text(self.tokenizer, documents)
+        queries, documents = (as_text(self.tokenizer, list(map(composed, side))) for side in (queries, documents))
         inputs = self.tokenizer(queries, documents, truncation=True, max_length=self.max_length)
         order = np.argsort([len(ids) for ids in inputs["input_ids"]], kind="stable")
         for start in range(0, len(order), self.batch_size):

@@ -1,12 +1,14 @@
 """Texts on their way to the model: how much is read of them, and what of it is text."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from milco.modeling.rows import in_text_order, padded_batches
 from milco.modeling.teacher import Teacher
-from milco.modeling.texts import LETTERS, as_text, token_ids
+from milco.modeling.texts import LETTERS, as_text, composed, token_ids
 
 LONG = {
     "words": "the cat in the old house " * 9999,
@@ -85,3 +87,26 @@ def test_a_text_without_a_word_finds_nothing(model, teacher_checkpoint):
     teacher = Teacher(teacher_checkpoint)
     found = in_text_order(teacher.iter_rows([*blank, "the cat"], 16, 8), teacher.head.decoder.out_features)
     assert [found[[row]].nnz > 0 for row in range(4)] == [False] * 3 + [True]
+
+
+SAME = {
+    "composition": (
+        unicodedata.normalize("NFD", "비밀번호 재설정 Mật khẩu パスワード Zürich"),
+        "비밀번호 재설정 Mật khẩu パスワード Zürich",
+    ),
+    "half width": ("ﾊﾟｽﾜｰﾄﾞ", "パスワード"),
+    "full width": ("Ｗｉ－Ｆｉ", "Wi-Fi"),
+    "zero-width space": ("pass\u200bword", "password"),
+    "soft hyphen": ("Pass\u00adwort", "Passwort"),
+    "byte order mark": ("\ufeffTür", "Tür"),
+    "how a sign is drawn": ("\u2744\ufe0f", "\u2744"),
+    "nothing to do": ("می\u200cخواهم ½ \u00a0 …", "می\u200cخواهم ½ \u00a0 …"),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_word_is_the_same_however_it_is_written(case, tokenizers):
+    text, plain = SAME[case]
+    assert composed(text) == composed(plain) == plain
+    for tokenizer in tokenizers:
+        assert token_ids(tokenizer, [text], 16) == token_ids(tokenizer, [plain], 16)
