@@ -18,7 +18,8 @@ from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
 
-ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens"}  # keys of model that Stage 1 has no part in
+# Keys of model that Stage 1 has no part in.
+ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_blank_pieces"}
 MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {

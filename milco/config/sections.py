@@ -67,6 +67,12 @@ class Model(Strict):
         description="Leave special tokens in the source view, as the authors' code does: their ids match in every pair "
         "of texts. A model that was trained so, and that Stage 2 starts from, keeps them anyway.",
     )
+    echo_blank_pieces: bool = Field(
+        False,
+        description="Leave pieces of nothing but white space in the source view, such as the bare word boundary ▁ that "
+        "nearly every Chinese or Japanese text has. A model that Stage 2 starts from and that has them keeps them "
+        "anyway; with echo_special_tokens they stay, too.",
+    )
     query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
     passage_max_length: Count = Field(256, description="Tokens at which a document is cut.")
 

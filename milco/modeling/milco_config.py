@@ -23,8 +23,8 @@ class MilcoConfig(PretrainedConfig):
         echo_scale: the constant `scale` of the source weights.
         echo_scale_trained: whether that is only where a trained scale starts, a weight of the model.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
-        special_token_ids: source ids that carry no content and so never enter the source view; none for a model that
-            was trained with all of them in it.
+        special_token_ids: source ids that carry no content and so never enter the source view: those of special tokens
+            and of blank pieces; none for a model that was trained with all of them in it.
         document_budgets, query_budgets: language → budget to which `encode_document` and `encode_query` prune, as
             `pruning.prune` reads it; `all`: the budget of other languages, and of texts whose language is not said.
     """

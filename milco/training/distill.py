@@ -21,7 +21,7 @@ from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
-from milco.training.initial import freeze, new_model, source_view
+from milco.training.initial import echo_blank_pieces, freeze, new_model, source_view
 from milco.training.trainer import Loss, train
 
 
@@ -155,6 +155,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             **source_view(config),
         )
         freeze(model, config)
+    if config.model.echo_blank_pieces:
+        echo_blank_pieces(model)
     packed = Triples(triples)
     groups = Groups(packed, model.tokenizer.pad_token_id, config)
     steps = Steps(

@@ -7,6 +7,7 @@ from transformers import set_seed
 
 from milco.config import Config
 from milco.modeling.model import MilcoModel
+from milco.modeling.texts import blank_pieces
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
@@ -37,6 +38,12 @@ def source_view(config: Config) -> dict[str, Any]:
     if settings.echo_special_tokens:
         found["special_token_ids"] = []
     return found
+
+
+def echo_blank_pieces(model: MilcoModel) -> None:
+    """Let blank pieces into the source view."""
+    blank = blank_pieces(model.tokenizer)
+    model.config.special_token_ids = [piece for piece in model.config.special_token_ids if piece not in blank]
 
 
 def freeze(model: MilcoModel, config: Config) -> None:

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from milco.modeling.rows import in_text_order, padded_batches
 from milco.modeling.teacher import Teacher
-from milco.modeling.texts import LETTERS, as_text, composed, token_ids
+from milco.modeling.texts import LETTERS, as_text, blank_pieces, composed, token_ids
 
 LONG = {
     "words": "the cat in the old house " * 9999,
@@ -110,3 +110,12 @@ def test_a_word_is_the_same_however_it_is_written(case, tokenizers):
     assert composed(text) == composed(plain) == plain
     for tokenizer in tokenizers:
         assert token_ids(tokenizer, [text], 16) == token_ids(tokenizer, [plain], 16)
+
+
+def test_a_bare_word_boundary_is_no_word(model, tokenizers):
+    assert [tokenizer.convert_ids_to_tokens(blank_pieces(tokenizer)) for tokenizer in tokenizers] == [["▁"], []]
+    assert "▁" in model.tokenizer.tokenize("夜 , 水")
+    rows = model.encode_document(["夜 , 水"])
+    assert "m_▁" not in model.decode(rows)[0]
+    model.config.special_token_ids = sorted(model.tokenizer.all_special_ids)  # as it was, and as the option has it
+    assert model.decode(model.encode_document(["夜 , 水"]))[0].keys() - model.decode(rows)[0].keys() == {"m_▁"}
