@@ -180,7 +180,8 @@ class DenseEncoder:
 
     def longer(self, side: str, texts: list[str]) -> list[int]:
         """Places of the texts that `encode` cuts."""
-        return ids_and_cut(self.tokenizer, [self._prefix(side) + text for text in texts], length_of(self.config, side))[1]
+        read = [self._prefix(side) + text for text in texts]
+        return ids_and_cut(self.tokenizer, read, length_of(self.config, side))[1]
 
     def _prefix(self, side: str) -> str:
         evaluate = self.config.evaluate

@@ -38,8 +38,9 @@ def ids_and_cut(
         letters *= 8
         for place in short:
             read[place] = _beginning(texts[place], letters)
-        for place, *found in zip(short, *_ids(tokenizer, [read[place] for place in short], max_length), strict=True):
-            ids[place], cut[place] = found
+        found = _ids(tokenizer, [read[place] for place in short], max_length)
+        for place, row, more in zip(short, *found, strict=True):
+            ids[place], cut[place] = row, more
     return ids, [place for place, text in enumerate(texts) if cut[place] or len(read[place]) < len(text)]
 
 
@@ -80,9 +81,7 @@ def blank_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     ]
 
 
-def _ids(
-    tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
-) -> tuple[list[list[int]], list[bool]]:
+def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
     """Ids, and whether something is left of each text; of one that fills all tokens, where a tokenizer does not say."""
     texts = as_text(tokenizer, [composed(text) for text in texts])
     found = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)

@@ -107,7 +107,7 @@ def _cut(config: Config) -> str:
     from transformers import AutoTokenizer  # takes seconds
 
     from milco.modeling.checkpoints import load
-    from milco.modeling.rows import token_ids
+    from milco.modeling.texts import ids_and_cut
 
     tokenizer, said = load(AutoTokenizer, encoder, config.trusts("dense")), []
     for side, length in lengths.items():
@@ -116,7 +116,7 @@ def _cut(config: Config) -> str:
             texts = read_queries(folder)[0].items() if side == "queries" else iter_documents(folder)
             some = [text for _, text in islice(texts, SAMPLE)]
             language = about["query_language" if side == "queries" else "document_language"]
-            cuts.count([language] * len(some), token_ids(tokenizer, some, length)[1])
+            cuts.count([language] * len(some), ids_and_cut(tokenizer, some, length)[1])
         said.append(cuts.sentence(side, length) or f"no {side} at {length} tokens, of {cuts.texts.total():,}")
     return "; ".join(said)
 

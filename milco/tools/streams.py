@@ -18,7 +18,8 @@ from milco.evaluation.encode import refuse_broken
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import budget_of, prune_mass, prune_top_k
 from milco.modeling.pruning import prune as prune_to
-from milco.modeling.rows import in_text_order, token_ids
+from milco.modeling.rows import in_text_order
+from milco.modeling.texts import ids_and_cut
 from milco.tools.text_files import windows
 from milco.tools.vector_files import Draft, come_as_lines, read_vectors, vocabulary_of
 
@@ -56,7 +57,7 @@ def encode(
         ids, strings = (list(column) for column in zip(*part, strict=True))
         cut: list[int] = []
         if draft.has(digest):
-            cut = token_ids(model.tokenizer, strings, length)[1]
+            cut = ids_and_cut(model.tokenizer, strings, length)[1]
         else:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
                 rows = in_text_order(model.iter_rows(strings, length, batch_size, cut), model.width)
