@@ -29,6 +29,11 @@ def environment() -> dict:
     }
 
 
+def has_gpu() -> bool:
+    """Whether this machine has a GPU, told without torch, whose import takes seconds."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
 def made_with() -> dict:
     """What of the software decides a result: versions of packages, and the project's code."""
     return {"packages": {name: _version(name) for name in ["milco-lsr", *PACKAGES]}, "code": _code()}

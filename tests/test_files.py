@@ -124,7 +124,7 @@ def test_a_file_system_without_locks_is_told_and_written(tmp_path, monkeypatch, 
     with finished_folder(tmp_path / "out", made_by="x") as folder:
         (folder / "a").write_text("1")
     assert contents(tmp_path / "out") == {"a": "1"}
-    assert "no lock" in (said := capsys.readouterr().err) and "take care that nothing else writes here" in said
+    assert "no lock" in (said := capsys.readouterr().err) and "take care that nothing else writes there" in said
 
 
 def test_the_folder_before_stays_until_the_new_one_is_there(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 from milco.config import parse_all, read_yaml
+from milco.environment import has_gpu
 from milco.errors import MilcoError
 from milco.experiments import Experiment, compared
 

@@ -4,7 +4,7 @@
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
 # On one machine its GPU serves one job at a time: the profile for it lends one `device`. (Not `gpu`: of that word the
 # plugin for SLURM makes an option.)
-DEVICE = int(any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())
+DEVICE = int(has_gpu())
 ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 
 
