@@ -6,7 +6,6 @@ from pathlib import Path
 # Types of transformers with a table of learned positions; that of the second kind begins behind the padding id.
 FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
 BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
-MODEL = "milco"  # our own; the encoder's configuration lies in its
 
 
 def positions(checkpoint: Path) -> int | None:
@@ -15,8 +14,7 @@ def positions(checkpoint: Path) -> int | None:
     if not path.is_file():
         return None
     said = json.loads(path.read_text(encoding="utf-8"))
-    if said.get("model_type") == MODEL:
-        said = said["encoder"]
+    said = said.get("encoder", said)  # of a MILCO model
     kind, rows = said.get("model_type"), said.get("max_position_embeddings")
     if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
         return None

@@ -241,9 +241,9 @@ def test_a_query_that_is_a_document(call, tmp_path, teacher_checkpoint, encoder_
         COLLECTION
         | {"p.tsv": LINES, "collection/corpus.jsonl": '{"_id": "q1", "text": "Fluss"}\n{"_id": "d1", "text": "x"}\n'},
     )
-    code, out, _ = corpora(call, tmp_path, (teacher_checkpoint, encoder_checkpoint), "p.tsv")
+    corpora(call, tmp_path, (teacher_checkpoint, encoder_checkpoint), "p.tsv")
+    arguments = ["--config", tmp_path / "own.yaml", "--source", f"mine={tmp_path / 'collection'}"]
+    code, out, _ = call(lambda: run(stages.app), "collections", *arguments, "--output", tmp_path / "tests")
     assert code == 0 and "1 queries have the id of a document, such as 'q1'" in out
-    assert any(
-        "ignore_identical_ids of the source" in line
-        for line in json.loads((tmp_path / "out/statistics.json").read_text())["warnings"]
-    )
+    (line,) = json.loads((tmp_path / "tests/warnings.json").read_text())
+    assert "ignore_identical_ids of the source" in line

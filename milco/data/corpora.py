@@ -235,7 +235,8 @@ def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]
             match source.format:
                 case "beir":
                     which = config.corpora.decontaminate
-                    yield from held_out.strings_of(sources[name], split, which, source.broken_share())
+                    with about_source(name, sources[name]):
+                        yield from held_out.strings_of(sources[name], split, which, source.broken_share())
                 case "mteb":
                     for folder in mteb_tasks.folders(sources[name]):
                         yield from held_out.strings_of(folder, "test", config.corpora.decontaminate)

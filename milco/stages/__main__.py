@@ -245,7 +245,7 @@ def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
     """Build the Seismic indexes and hold them against exact search."""
     from milco.evaluation.index import build_all
 
-    build_all(configuration.load(config), corpora / "collections" / "test", vectors, output)
+    build_all(_settings(config, output), corpora / "collections" / "test", vectors, output)
 
 
 @app.command()

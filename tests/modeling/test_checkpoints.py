@@ -158,7 +158,7 @@ def test_programs_run_the_code_of_the_source_that_says_so(prepared, values, own,
     trusted = {**bare, "sources": {**values["sources"], "encoder": {**source, "trust_remote_code": True}}}
     data, triples = prepared
     test, model = data / "collections" / "test", tmp_path / "run" / "trained"
-    distill.run(parse(trusted), data, triples, own, teacher_checkpoint, model)
+    distill.run(parse(trusted), data, triples, own, teacher_checkpoint, data, model)
     for system, folder in (("dense", own), ("distill", model)):
         with pytest.raises(MilcoError, match=UNTRUSTED):
             encode.encode(parse(bare), system, folder, test, tmp_path / system)
@@ -169,4 +169,4 @@ def test_programs_run_the_code_of_the_source_that_says_so(prepared, values, own,
     one, other = (MilcoModel.from_pretrained(at, trust_remote_code=True) for at in (model, tmp_path / "exported"))
     np.testing.assert_array_equal(one.encode_query(TEXTS).toarray(), other.encode_query(TEXTS).toarray())
     with pytest.raises(MilcoError, match=UNTRUSTED):
-        distill.run(parse(bare), data, triples, own, teacher_checkpoint, tmp_path / "other" / "model")
+        distill.run(parse(bare), data, triples, own, teacher_checkpoint, data, tmp_path / "other" / "model")

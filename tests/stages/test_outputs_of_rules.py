@@ -12,7 +12,9 @@ PROGRAMS = {
     "corpora": ["--config", "none", "--source", "a=b"],
     "mine": ["--config", "none", "--corpora", "none", "--teacher", "none", "--source", "a=b"],
     "align": [
-        word for name in ("config", "corpora", "tokens", "targets", "encoder", "lsr") for word in (f"--{name}", "x")
+        word
+        for name in ("config", "corpora", "tokens", "targets", "encoder", "lsr", "development")
+        for word in (f"--{name}", "x")
     ],
 }
 

@@ -51,9 +51,9 @@ def stage_1(values, prepared, encoder_checkpoint, teacher_checkpoint, tmp_path_f
     folder, config, corpora = tmp_path_factory.mktemp("stage-1"), settings(values), prepared[0]
     length = config.align.max_length
     tokens.build(corpora, encoder_checkpoint, length, 1, folder / "tokens")
-    write_targets(corpora, teacher_checkpoint, length, 4, 1, folder / "targets", tokens=True)
+    write_targets(corpora, teacher_checkpoint, length, 4, folder / "targets", tokens=True)
     inputs = folder / "tokens", folder / "targets", encoder_checkpoint, teacher_checkpoint
-    align.run(config, corpora, *inputs, folder / "run" / "model")
+    align.run(config, corpora, *inputs, corpora, folder / "run" / "model")
     return folder
 
 
@@ -135,7 +135,7 @@ def test_stage_2_has_special_tokens_and_a_trained_scale_in_the_source_view(
 ):
     corpora, triples = prepared
     config, start = settings(values), stage_1 / "run" / "model"
-    distill.run(config, corpora, triples, start, teacher_checkpoint, tmp_path / "model")
+    distill.run(config, corpora, triples, start, teacher_checkpoint, corpora, tmp_path / "model")
     model = MilcoModel.from_pretrained(tmp_path / "model").eval()
     assert model.config.echo_scale_trained and model.config.special_token_ids == []
     assert load_file(tmp_path / "model" / "model.safetensors")["echo_scale"].tolist() == pytest.approx([0.5])
@@ -175,7 +175,7 @@ def test_stage_2_has_special_tokens_and_a_trained_scale_in_the_source_view(
 def test_the_scale_learns_as_fast_as_the_other_new_layers(stage_1, values, prepared, teacher_checkpoint, tmp_path):
     corpora, triples = prepared
     config = settings(values, new_layer_learning_rate=0.05)
-    distill.run(config, corpora, triples, stage_1 / "run" / "model", teacher_checkpoint, tmp_path / "model")
+    distill.run(config, corpora, triples, stage_1 / "run" / "model", teacher_checkpoint, corpora, tmp_path / "model")
     model = MilcoModel.from_pretrained(tmp_path / "model")
     assert abs(model.echo_scale.item() - 0.5) > 0.01
 
@@ -190,6 +190,6 @@ def test_a_trained_scale_is_kept_by_those_who_train_on(stage_1, values, prepared
     plain = {"echo_scale_trained": False, "echo_special_tokens": False}
     config = settings(values).model_dump()
     config = parse({**config, "model": {**config["model"], **plain}})
-    distill.run(config, corpora, triples, tmp_path / "start", teacher_checkpoint, tmp_path / "run" / "model")
+    distill.run(config, corpora, triples, tmp_path / "start", teacher_checkpoint, corpora, tmp_path / "run" / "model")
     found = MilcoModel.from_pretrained(tmp_path / "run" / "model")
     assert found.echo_scale.item() == pytest.approx(1.75) and found.config.special_token_ids == []

@@ -163,7 +163,7 @@ def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its
     learning = {"pretrained_alignment_checkpoint": "none", "num_train_epochs": 6, "lambda_d": 1e-3}
     config = parse({**values, "model": bare, "distill": {**values["distill"], **learning}})
     data, triples = prepared
-    distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, tmp_path / "model")
+    distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, data, tmp_path / "model")
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_distillation"] for row in rows if "loss_distillation" in row]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -189,7 +189,9 @@ def test_stage_2_starts_from_a_model_in_the_authors_layout(prepared, values, tmp
     lengths = {**values["model"], "query_max_length": 20, "passage_max_length": 30}
     config = parse({**values, "sources": sources, "model": lengths, "distill": {**values["distill"], **learning}})
     pack(config, prepared[1].with_name("triples.parquet"), LAYOUT / "released", 1, tmp_path / "packed")
-    distill.run(config, prepared[0], tmp_path / "packed", LAYOUT / "released", PARTS["teacher"], tmp_path / "model")
+    distill.run(
+        config, prepared[0], tmp_path / "packed", LAYOUT / "released", PARTS["teacher"], prepared[0], tmp_path / "model"
+    )
     model = MilcoModel.from_pretrained(tmp_path / "model")
     assert model.echo_scale.item() == pytest.approx(1.7, abs=0.1) and model.config.special_token_ids == []
     assert model.config.query_max_length == config.model.query_max_length

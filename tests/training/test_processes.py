@@ -28,7 +28,7 @@ def rows(config, prepared, encoder_checkpoint, teacher_checkpoint, tmp_path_fact
 
     def train(processes: int) -> list[dict]:
         folder = tmp_path_factory.mktemp(f"processes-{processes}")
-        start = encoder_checkpoint, teacher_checkpoint, folder / "model"
+        start = encoder_checkpoint, teacher_checkpoint, prepared[0], folder / "model"
         in_processes(processes, lambda: distill.run(config, *prepared, *start))
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -49,7 +49,7 @@ def test_the_connector_is_fitted_once_for_all_processes_and_not_at_a_resume(
 ):
     corpora, length = prepared[0], values["align"]["max_length"]
     tokens.build(corpora, encoder_checkpoint, length, 1, tmp_path / "tokens")
-    write_targets(corpora, teacher_checkpoint, length, 4, 1, tmp_path / "targets")
+    write_targets(corpora, teacher_checkpoint, length, 4, tmp_path / "targets")
     stage = {**values["align"], **RUN, "num_train_epochs": 0.3}
     config = parse({**values, "model": {**values["model"], "dropout": 0.0}, "align": stage})
     fit = align.fit_connector
@@ -64,7 +64,7 @@ def test_the_connector_is_fitted_once_for_all_processes_and_not_at_a_resume(
     def train(processes: int) -> list[dict]:
         folder = tmp_path / f"processes-{processes}"
         inputs = tmp_path / "tokens", tmp_path / "targets", encoder_checkpoint, teacher_checkpoint
-        in_processes(processes, lambda: align.run(config, corpora, *inputs, folder / "model"))
+        in_processes(processes, lambda: align.run(config, corpora, *inputs, corpora, folder / "model"))
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     monkeypatch.setenv("MILCO_DEADLINE", str(time.time()))

@@ -26,7 +26,7 @@ def environment(monkeypatch):
 def test_tensorboard_has_all_numbers_of_the_metrics(prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path):
     stage = {"pretrained_alignment_checkpoint": "none", "logging_steps": 3, "eval_steps": 4}
     config = parse({**values, "tracking": "tensorboard", "distill": {**values["distill"], **stage}})
-    distill.run(config, *prepared, encoder_checkpoint, teacher_checkpoint, tmp_path / "model")
+    distill.run(config, *prepared, encoder_checkpoint, teacher_checkpoint, prepared[0], tmp_path / "model")
 
     shown = EventAccumulator(str(tmp_path / "tracking"))
     shown.Reload()

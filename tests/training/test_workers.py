@@ -24,7 +24,7 @@ from milco.training.trainer import Shares, _share_of_a_step
 def shares(prepared, values, teacher_checkpoint, encoder_checkpoint, tmp_path_factory) -> Shares:
     """What the processes of Stage 1 do."""
     corpora, folder = prepared[0], tmp_path_factory.mktemp("stage-1")
-    write_targets(corpora, teacher_checkpoint, 16, 8, 1, folder / "targets")
+    write_targets(corpora, teacher_checkpoint, 16, 8, folder / "targets")
     tokens.build(corpora, encoder_checkpoint, 16, 1, folder / "tokens")
     cache = tokens.TokenCache(folder / "tokens")
     pairs = Pairs(cache, Targets(folder / "targets"), 1, parse(values).align)
