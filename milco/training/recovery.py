@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import IO
 
@@ -196,9 +196,11 @@ def _end_when_told(training: int | None) -> None:
 
 
 def shield_forkserver() -> None:
-    """Start what workers are forked from since Python 3.14, out of reach of SIGTERM: without it they would end, too."""
+    """Start what workers are forked from since Python 3.14, out of reach of the signals that ask a training to stop:
+    without it they would end, too."""
     if multiprocessing.get_start_method() == "forkserver":
-        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        resource_tracker.ensure_running()  # the server starts it, and it unblocks both signals
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 

@@ -3,7 +3,9 @@
 import multiprocessing
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import psutil
@@ -38,6 +40,13 @@ def loader(shares: Shares, method: str, workers: int = 2) -> DataLoader:
     )  # fmt: skip
 
 
+def begun(shares: Shares) -> Iterator:
+    """Batches, of which each worker has made the first: both have prepared for signals."""
+    batches = iter(loader(shares, "fork"))
+    next(batches), next(batches)
+    return batches
+
+
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers_make_the_same_batches_however_they_are_started(shares, method):
     for made, expected in zip(loader(shares, method), loader(shares, method, workers=0), strict=True):
@@ -45,20 +54,18 @@ def test_workers_make_the_same_batches_however_they_are_started(shares, method):
 
 
 def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_training(shares):
-    batches = iter(loader(shares, "fork"))
-    next(batches)
+    batches = begun(shares)
     workers = [psutil.Process(process.pid) for process in multiprocessing.active_children()]
     for number in (signal.SIGTERM, signal.SIGINT):
         for worker in workers:  # not from this process: it may end them
             subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
     time.sleep(0.5)
-    assert len(list(batches)) == len(shares) - 1
+    assert len(list(batches)) == len(shares) - 2
     assert not psutil.wait_procs(workers, timeout=20)[1]
 
 
 def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
-    batches = iter(loader(shares, "fork"))
-    next(batches)
+    batches = begun(shares)
     workers = multiprocessing.active_children()
     torch.utils.data._utils.signal_handling._remove_worker_pids(id(batches))  # else their end is an error here
     batches._worker_pids_set = False
@@ -66,3 +73,24 @@ def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
         worker.terminate()  # as multiprocessing does when the process exits
         worker.join(timeout=20)
     assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+SERVER = """
+import multiprocessing, os, signal
+from multiprocessing import forkserver
+from milco.training.recovery import shield_forkserver
+multiprocessing.set_start_method("forkserver")
+shield_forkserver()
+for number in (signal.SIGTERM, signal.SIGINT):
+    os.kill(forkserver._forkserver._forkserver_pid, number)
+connection, other = multiprocessing.Pipe(duplex=False)
+multiprocessing.Process(target=other.send, args=["alive"]).start()
+other.close()
+print(connection.recv(), os.waitpid(forkserver._forkserver._forkserver_pid, os.WNOHANG))
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+
+
+def test_the_server_that_forks_workers_outlives_the_signals_that_ask_a_training_to_stop():
+    done = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "alive (0, 0)\n", done.stderr
