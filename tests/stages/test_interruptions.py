@@ -1,12 +1,13 @@
 """Jobs of every rule, cut off at random, and what is left and comes of it.
 
-A whole miniature is made once. Each round takes one of its nodes away, makes it again, and cuts that off at a random
-moment in a random way, up to three times. Nothing half done ever has a final name, everything else stays as it was, and
-in the end the node is what it was. A hundred rounds, all printed, with another seed:
+A miniature is made once. Each round takes one of its nodes away, makes it again, and cuts that off at a random moment
+in a random way, up to three times. Nothing half done ever has a final name, everything else stays as it was, no
+finished file of the node is made again, and in the end the node is what it was. A hundred interruptions of the whole
+experiment, all printed, with another seed:
 
-    MILCO_TEST_SEED=1 MILCO_INTERRUPTIONS=100 python -m pytest -s tests/stages/test_interruptions.py
+    MILCO_TARGET=all MILCO_TEST_SEED=1 MILCO_INTERRUPTIONS=100 python -m pytest -s tests/stages/test_interruptions.py
 
-MILCO_TARGET=align makes, and interrupts, no more than Stage 1 wants.
+Without MILCO_TARGET no more is made, and interrupted, than Stage 1 wants.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from miniature import OFFLINE, Project
 
 from milco.config import parse
 from milco.experiments import Experiment, Node
+from milco.files import draft_of
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +39,8 @@ TIMES = int(os.environ.get("MILCO_INTERRUPTIONS", "4"))
 TARGET = os.environ.get("MILCO_TARGET", "align")
 TRAININGS = ("align", "distill")
 MEASURED = ("seconds", "milliseconds", "bytes_per_second")  # columns of time, never twice the same
+PARTS = ("*.arrow", "*.safetensors", ".staged/*/*.parquet")  # what a job that goes on takes over
+TAKING_OVER = ("corpora", "tokenize", "teacher", "pack", "encode")
 PASSING = {".snakemake_timestamp", "metrics.jsonl", "environment.json", "inputs.json", ".lock"}
 
 
@@ -65,7 +69,12 @@ def fill_the_disk(jobs: list[psutil.Process], chance: random.Random) -> None:
         job.rlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
+def at_deadline(jobs: list[psutil.Process], chance: random.Random) -> None:
+    """Nothing: a training looks at the clock itself."""
+
+
 WAYS: list[Callable] = [kill_all, kill_one, terminate, interrupt, fill_the_disk]
+SAVING = (terminate, interrupt, at_deadline)  # a training that is asked to stop loses no step
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,8 @@ class Round:
     def cut_off(self, way: Callable, chance: random.Random) -> bool:
         """Whether the job was still at work when it was cut off."""
         variables = {**os.environ, **OFFLINE}
+        if way is at_deadline:
+            variables["MILCO_DEADLINE"] = str(time.time() + chance.uniform(4, 4 + self.seconds))
         started = subprocess.Popen(
             self.project.command("--nolock", "--", self.node.path), env=variables, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -129,7 +140,12 @@ class Round:
         snakemake = psutil.Process(started.pid)
         while not at_work(snakemake, self.node.rule) and started.poll() is None:
             time.sleep(0.02)
-        time.sleep(chance.uniform(0, self.seconds))
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, self.seconds))
+        else:  # most of the time goes by before anything is written
+            while not self.writes and started.poll() is None:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.5))
         everyone = family(snakemake)
         jobs = [process for process in everyone if process != snakemake and process.is_running()]
         alive = at_work(snakemake, self.node.rule)
@@ -138,9 +154,27 @@ class Round:
             if alive and for_all:
                 way(for_all, chance)
         started.wait(timeout=600)
+        if way is at_deadline:
+            alive = not self.path.exists()
         for process in psutil.wait_procs(everyone, timeout=60)[1]:
             process.kill()
         return alive
+
+    @property
+    def writes(self) -> bool:
+        return self.step > 0 if self.node.rule in TRAININGS else draft_of(self.path).exists()
+
+    def parts(self, place: Path) -> dict[str, tuple[int, int]]:
+        """Finished files of a draft, or of the node: which file each name is."""
+        files = [path for pattern in PARTS for path in place.glob(pattern)] if self.node.rule in TAKING_OVER else []
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+    def take_over(self, parts: dict[str, tuple[int, int]]) -> None:
+        """Check that what was finished before was not made again."""
+        draft = draft_of(self.path)
+        if draft.exists() or self.node.rule != "corpora":  # which puts its parts together in the end
+            now = self.parts(draft if draft.exists() else self.path)
+            assert parts.items() <= now.items(), (parts, now)
 
     @property
     def checkpoint(self) -> int:
@@ -166,17 +200,22 @@ def test_whatever_is_cut_off_ends_as_if_nothing_had_happened(reference, tmp_path
         turns += 1
         made = Round(reference, folder, node)
         for _ in range(chance.randint(1, 3)):
-            way = chance.choice(WAYS)
+            way = chance.choice([*WAYS, at_deadline] if node.rule in TRAININGS else WAYS)
+            parts = made.parts(draft_of(made.path))
             alive = made.cut_off(way, chance)
             cut += alive
-            print(f"{cut}/{TIMES} {node.label}: {way.__name__}{'' if alive else ' came too late'}", flush=True)
+            words = f"{'' if alive else ' came too late'}{f', {len(parts)} files were there' if parts else ''}"
+            print(f"{cut}/{TIMES} {node.label}: {way.__name__}{words}", flush=True)
+            made.take_over(parts)
             for other in nodes:  # nothing under a final name is half done, and nothing else is lost
                 path = folder / other.path
                 assert (other == node and not path.exists()) or content(path) == wanted[other.path], other.path
-            if node.rule in TRAININGS and way in (terminate, interrupt) and alive and made.step:
+            if node.rule in TRAININGS and way in SAVING and alive and made.step:
                 assert made.path.exists() or made.checkpoint >= made.step, (made.checkpoint, made.step)
             elif node.rule in TRAININGS and not made.path.exists():
                 assert made.step - made.checkpoint <= reference.values[node.rule]["save_steps"]
+        parts = made.parts(draft_of(made.path))
         output = made.project.snakemake("--nolock", "--", node.path)
+        made.take_over(parts)
         assert content(made.path) == wanted[node.path], output[-3000:]
         shutil.rmtree(folder)

@@ -101,6 +101,11 @@ TRAINED = {"development", "align", "distill"}
 RERUNS = {
     "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | TRAINED - {"align"}),
     "a key under align": ({"align": {"learning_rate": 0.5}}, EVALUATED | TRAINED),
+    "negatives": ({"distill": {"hard_negatives": 8}}, EVALUATED | TRAINED - {"align"} | {"mine", "pack", "overlap"}),
+    "precision of the teacher": (
+        {"align": {"teacher_precision": "bf16"}},
+        EVALUATED | TRAINED | {"teacher", "mine", "pack", "overlap"},
+    ),
     "layers": ({"model": {"encoder_layers": 1}}, EVALUATED | TRAINED),
     "encoder": (
         {"model": {"multilingual_encoder_checkpoint": "encoder-2"}},
