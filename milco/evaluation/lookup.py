@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,12 @@ from milco.data.cuts import CUT, Cuts
 from milco.data.vectors import load_ids, load_vectors, pivot_columns
 from milco.errors import MilcoError
 from milco.evaluation.search import Block, Ranking
+from milco.evaluation.sorting import PARTS, Sorted
 from milco.files import finished_folder, write_json
 
 SIDES = ("queries", "documents")
+DIGEST_EDGES = np.arange(1, PARTS, dtype=np.uint64) * np.uint64(2**64 // PARTS)
+TEXTS = 16_384  # whose digests are taken at a time
 
 
 def text_id(text: str) -> str:
@@ -68,25 +73,32 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 class Places:
-    """The places of texts in a list of them, by the digests that name them in vector files: 12 bytes for each text."""
+    """The places of texts in a list of them, by the digests that name them in vector files; a file holds both."""
 
     def __init__(self, texts: Iterable[str]):
-        digests = np.fromiter((int(text_id(text), 16) for text in texts), np.uint64)
-        self.fingerprint = hashlib.sha256(digests.data).hexdigest()  # the same for the same texts in the same order
-        order = np.argsort(digests)
-        self.digests, self.places = digests[order], order.astype(np.int32)
+        self._digest = hashlib.sha256()
+        self.sorted = Sorted(self._portions(map(text_id, texts)), DIGEST_EDGES)
+        self.fingerprint = self._digest.hexdigest()  # the same for the same texts in the same order
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.sorted)
 
-    def find(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some ids name texts of the list, by number, and their places; once for each of equal texts."""
-        digests = np.array([int(identifier, 16) for identifier in ids], np.uint64)
-        first = np.searchsorted(self.digests, digests, side="left")
-        counts = np.searchsorted(self.digests, digests, side="right") - first
-        numbers = np.repeat(np.arange(len(ids)), counts)
-        ends = np.cumsum(counts)
-        return numbers, self.places[np.arange(len(numbers)) + np.repeat(first - ends + counts, counts)]
+    def _portions(self, ids: Iterator[str]) -> Iterator[np.ndarray]:
+        start = 0
+        while len(digests := _digests(islice(ids, TEXTS))):
+            self._digest.update(digests.data)
+            yield _numbered(digests, start)
+            start += len(digests)
+
+
+def _digests(ids: Iterable[str]) -> np.ndarray:
+    """The numbers that `text_id` writes in hexadecimal form."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64)
+
+
+def _numbered(digests: np.ndarray, start: int) -> np.ndarray:
+    """Digests, and numbers from `start` on."""
+    return np.column_stack([digests, np.arange(start, start + len(digests), dtype=np.uint64)])
 
 
 class Vectors:
@@ -96,6 +108,7 @@ class Vectors:
         self.folder = folder
         self.paths = {side: sorted(folder.glob(f"{side}-*.safetensors")) for side in SIDES}
         self.pivot_columns = pivot_columns(self.paths["queries"][0])
+        self.named: dict[str, tuple[np.ndarray, Sorted]] = {}
 
     def of(self, side: str, texts: Iterable[str]):
         """Rows of some texts, in their order."""
@@ -112,27 +125,49 @@ class Vectors:
         Raises:
             MilcoError: the folder does not have each of the texts once.
         """
+        starts, names = self._named(side)
+        found = Sorted(names.joined(places.sorted), starts[1 : -1 : ceil(len(starts) / PARTS)].astype(np.uint64))
+        if len(found) != len(places):
+            raise MilcoError(
+                f"{self.folder}: vectors of {len(found)} {side} for {len(places)}; delete it and encode again"
+            )
         waiting: list[Block] = []
-        total = free = 0
-        for path in self.paths[side]:
-            numbers, at = places.find(load_ids(path))
-            if not len(numbers):
-                continue
-            rows, total = load_vectors(path)[0], total + len(numbers)
-            while len(numbers):
-                free = free or size
-                waiting.append((at[:free], rows[numbers[:free]]))
-                numbers, at, free = numbers[free:], at[free:], max(0, free - len(numbers))
-                if not free:
-                    yield _together(waiting)
-                    waiting = []
+        free = size
+        for part in found.parts():
+            numbers, at = part.astype(np.int64).T
+            files = np.searchsorted(starts, numbers, side="right") - 1
+            for file in np.unique(files):
+                rows, mine = load_vectors(self.paths[side][file])[0], np.flatnonzero(files == file)
+                while len(mine):
+                    taken, mine = mine[:free], mine[free:]
+                    waiting.append((at[taken], rows[numbers[taken] - starts[file]]))
+                    free -= len(taken)
+                    if not free:
+                        yield _together(waiting)
+                        free = size
         if waiting:
             yield _together(waiting)
-        if total != len(places):
-            raise MilcoError(f"{self.folder}: vectors of {total} {side} for {len(places)}; delete it and encode again")
+
+    def _named(self, side: str) -> tuple[np.ndarray, Sorted]:
+        """Where the rows of each file start among all, and where they end; the rows by the digests of their texts."""
+        if side not in self.named:
+            starts = [0]
+
+            def portions() -> Iterator[np.ndarray]:
+                for path in self.paths[side]:
+                    digests = _digests(load_ids(path))
+                    yield _numbered(digests, starts[-1])
+                    starts.append(starts[-1] + len(digests))
+
+            names = Sorted(portions(), DIGEST_EDGES)
+            self.named[side] = np.array(starts), names
+        return self.named[side]
 
 
-def _together(blocks: list[Block]) -> Block:
+def _together(waiting: list[Block]) -> Block:
+    """One block of several, which are let go, so that memory has them once while the block is searched."""
+    blocks = waiting.copy()
+    waiting.clear()
     if len(blocks) == 1:
         return blocks[0]
     rows = [rows for _, rows in blocks]

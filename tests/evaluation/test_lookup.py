@@ -7,6 +7,7 @@ import pytest
 from miniature import write_lines
 from scipy.sparse import csr_array
 
+import milco.evaluation.lookup
 from milco.data.beir import read_collection
 from milco.data.vectors import save_dense, save_vectors
 from milco.errors import MilcoError
@@ -43,6 +44,18 @@ def test_blocks_hold_every_document_once_whatever_files_they_come_from(tmp_path,
     np.testing.assert_array_equal(
         csr_array(vectors.of("documents", [TEXTS[row] for row in asked])).toarray(), ROWS[asked].toarray()
     )
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 50])
+def test_the_rows_of_a_file_are_read_once_whatever_parts_they_are_sorted_in(tmp_path, monkeypatch, files):
+    monkeypatch.setattr(milco.evaluation.lookup, "PARTS", 2)
+    vectors = write(tmp_path / "vectors", np.array_split(np.arange(50), files))
+    read = []
+    load = milco.evaluation.lookup.load_vectors
+    monkeypatch.setattr(milco.evaluation.lookup, "load_vectors", lambda path: read.append(path) or load(path))
+    ((places, rows),) = vectors.blocks("documents", Places(TEXTS), 50)
+    assert read == vectors.paths["documents"]
+    assert (rows != ROWS[places]).nnz == 0 and len(places) == 50
 
 
 @pytest.mark.parametrize("parts", [[range(40)], [range(50), range(5)]])

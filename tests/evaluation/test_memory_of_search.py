@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+import milco.evaluation.lookup
+import milco.evaluation.sorting
 from milco.data.vectors import save_vectors
 from milco.evaluation.lookup import Places, Vectors, text_id
 from milco.evaluation.search import rank_blocks
@@ -30,7 +32,9 @@ def vectors(tmp_path_factory):
     return Vectors(folder)
 
 
-def test_the_memory_of_search_is_that_of_a_block(vectors):
+def test_the_memory_of_search_is_that_of_a_block(vectors, monkeypatch):
+    monkeypatch.setattr(milco.evaluation.lookup, "TEXTS", 2000)
+    monkeypatch.setattr(milco.evaluation.sorting, "RUN", 2000)
     peaks = []
     for documents in (6000, 24_000):
         queries = vectors.of("queries", [f"query {row}" for row in range(20)])
@@ -41,4 +45,4 @@ def test_the_memory_of_search_is_that_of_a_block(vectors):
         peaks.append(tracemalloc.get_traced_memory()[1] / MB)
         tracemalloc.stop()
         assert {len(ranking) for ranking in found} == {50}
-    assert peaks[1] < 6 and peaks[1] - peaks[0] < 18_000 * 30 / MB  # its digests and places grow, and nothing else
+    assert peaks[1] < 6 and peaks[1] < 1.1 * peaks[0]

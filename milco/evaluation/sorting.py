@@ -1,0 +1,76 @@
+"""Pairs of whole numbers, sorted and joined on disk: memory holds a few of them, however many there are.
+
+DuckDB does the same, but its memory grows up to a limit, below which it gives up.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import numpy as np
+
+PARTS = 256
+RUN = 65_536  # pairs that are sorted at a time
+
+
+class Sorted:
+    """Pairs of a key and a value by key, in a file for temporary data, 16 bytes each.
+
+    Args:
+        portions: arrays of n×2, uint64, of any lengths.
+        edges: ascending keys, each of which begins another part; a part is in memory at a time.
+    """
+
+    def __init__(self, portions: Iterable[np.ndarray], edges: np.ndarray):
+        self.file, self.bounds = tempfile.TemporaryFile(), [0]  # noqa: SIM115 (it lives as long as this)
+        with tempfile.TemporaryFile() as runs:
+            written, bounds = 0, list[np.ndarray]()  # of the parts of each run
+            for pairs in _runs(portions):
+                run = _by_key(pairs)
+                inner = np.searchsorted(np.ascontiguousarray(run[:, 0]), edges)
+                bounds.append(written + np.concatenate([[0], inner, [len(run)]]))
+                run.tofile(runs)
+                written += len(run)
+            for part in range(len(edges) + 1):
+                found = [_read(runs, run[part], run[part + 1]) for run in bounds]
+                _by_key(np.concatenate([np.empty((0, 2), np.uint64), *found])).tofile(self.file)
+                self.bounds.append(self.bounds[-1] + sum(map(len, found)))
+
+    def __len__(self) -> int:
+        return self.bounds[-1]
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """All pairs in order, those between two edges at a time."""
+        return (_read(self.file, start, end) for start, end in pairwise(self.bounds))
+
+    def joined(self, others: "Sorted") -> Iterator[np.ndarray]:
+        """(value here, value there) of all pairs with the same key; `others` have the same edges."""
+        for here, there in zip(self.parts(), others.parts(), strict=True):
+            keys, wanted = np.ascontiguousarray(here[:, 0]), np.ascontiguousarray(there[:, 0])
+            first = np.searchsorted(keys, wanted)
+            counts = np.searchsorted(keys, wanted, side="right") - first
+            ends = np.cumsum(counts)
+            at = np.arange(counts.sum()) + np.repeat(first - ends + counts, counts)
+            yield np.column_stack([here[at, 1], np.repeat(there[:, 1], counts)])
+
+
+def _runs(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Portions put together until they have `RUN` pairs."""
+    waiting, held = list[np.ndarray](), 0
+    for pairs in portions:
+        waiting.append(pairs)
+        held += len(pairs)
+        if held >= RUN:
+            yield np.concatenate(waiting)
+            waiting, held = [], 0
+    if held:
+        yield np.concatenate(waiting)
+
+
+def _by_key(pairs: np.ndarray) -> np.ndarray:
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+def _read(file, start: int, end: int) -> np.ndarray:
+    file.seek(16 * start)
+    return np.fromfile(file, np.uint64, 2 * int(end - start)).reshape(-1, 2)
