@@ -50,8 +50,8 @@ def load_vectors(path: Path) -> tuple[scipy.sparse.csr_array | np.ndarray, list[
     if "vectors" in found:
         return found["vectors"], ids
     small = max(columns[0], len(found["values"])) <= np.iinfo(np.int32).max  # half the memory, and quicker
-    kind = np.int32 if small else np.int64
-    cells = (found["values"], found["indices"].astype(kind), found["indptr"].astype(kind))
+    indices = found["indices"].view(np.int32) if small else found["indices"].astype(np.int64)
+    cells = (found["values"], indices, found["indptr"].astype(indices.dtype))
     return scipy.sparse.csr_array(cells, shape=(rows, columns[0])), ids
 
 

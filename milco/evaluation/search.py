@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse
@@ -10,7 +11,6 @@ Ranking = list[tuple[int, float]]
 Block = tuple[np.ndarray, scipy.sparse.csr_array | np.ndarray]  # places of documents in their collection, their rows
 Scorer = Callable[..., Iterator[np.ndarray]]
 DOCUMENTS_AT_A_TIME = 65_536
-CELLS = 2**20  # scores of one sparse product
 TILE = 256, 1024  # queries and documents of one dense product
 
 
@@ -91,10 +91,10 @@ def scorer(rows) -> Scorer:
 
 
 def _sparse_scores(postings: scipy.sparse.csr_array, queries: scipy.sparse.csr_array) -> Iterator[np.ndarray]:
-    """From products of a few queries at a time, since nearly every document shares a term with a query."""
-    height = max(1, CELLS // max(1, postings.shape[1]))
-    for top in range(0, queries.shape[0], height):
-        yield from (queries[top : top + height] @ postings).toarray()
+    """From the postings of one query at a time: a product of sparse matrices would hold, and order, nearly as many
+    scores, since nearly every document shares a term with a query."""
+    for start, end in pairwise(queries.indptr.tolist()):
+        yield postings[queries.indices[start:end]].T @ queries.data[start:end]
 
 
 def _dense_scores(rows: np.ndarray, queries: np.ndarray) -> Iterator[np.ndarray]:
