@@ -37,8 +37,9 @@ they are the same.
 - `teacher`, 8 GPUs, 64 GB and 12 h. If a GPU reads 3,000 to 5,000 texts a second in float32, one of them takes 8 to 14
   h for 150 million. A process has .8 GB, and some for CUDA.
 - `encode`, a GPU, 64 GB and 8 h. 5 million texts in each of 32 shards, 7 h at 200 a second; 100 bytes for each of them.
-- `evaluate`, `index`, `prune`, 8 processors, 128 GB and 12 h. Vectors take 24 bytes a term while they are put together:
-  50 million texts of 100 terms.
+- `evaluate`, `index`, `prune`, one core, 32 GB and 24 h. A block of documents at a time is in memory; what a collection
+  and its vectors have in common is sorted in the folder for temporary files, some 32 bytes for each text of either.
+  `index` builds parts of a million documents, 3.3 GB each.
 
 ## Measured
 
@@ -63,8 +64,8 @@ Synthetic documents as milco makes them (columns of 280,000, the n-th most frequ
 queries of 30 terms, the 100 best. *Blocks* is search as rules `evaluate`, `index` and `prune` do it, vectors read from
 disk, 65,536 documents at a time; *whole* is a product of all queries with all documents, which are in memory before, as
 it was done before. Rankings are the same to the last bit. Times, speedup and spread are those of a query, in seconds of
-the processor, on one thread of a machine with much other work; those of blocks hold a share of the reading. Beside a
-block, memory has the digest and the place of each document's text, some 25 bytes in all.
+the processor, on one thread of a machine with much other work; those of blocks hold a share of the reading. Memory
+has a block and nothing that grows with the collection: which vector belongs to which document is sorted on disk.
 Written by `python benchmarks/exact.py`.
 """
 # What each part should gain, written down before it was built.
