@@ -157,8 +157,9 @@ class Project:
         self.configure()
 
     def configure(self, **changes) -> None:
-        values = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
+        merged = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
                   for key, value in self.values.items()}  # fmt: skip
+        values = {**changes, **merged}  # sections that the miniature leaves out, too
         (self.folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def command(self, *arguments: str) -> list[str]:
