@@ -1,7 +1,8 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
 #              cluster of two nodes
-# make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch
+# make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
+#                   make rehearsal-slurm: the same on the private cluster
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
 #              (TSV=FOLDER: the pads of your own parallel text too)
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
@@ -18,7 +19,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-fast rehearsal test-slurm bench doctor dry-run dag clean
+.PHONY: demo install test test-fast rehearsal test-slurm rehearsal-slurm bench doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -62,6 +63,9 @@ rehearsal: $(VENV)/installed-for-tests
 
 test-slurm: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/slurm/run.sh
+
+rehearsal-slurm: $(VENV)/installed-for-tests
+	$(ACTIVE) tests/slurm/run.sh whole
 
 clean:
 	rm -rf artifacts logs resources results dag.svg

@@ -25,18 +25,19 @@ def paired_difference(one: pd.Series, other: pd.Series, seed: int = 0) -> dict[s
     """
     gaps = (one - other).groupby(level="query")
     totals, sizes = gaps.sum().to_numpy(float), gaps.size().to_numpy(float)
-    if len(totals) < 2:
-        nan = float("nan")
-        if not len(totals):
-            return dict.fromkeys(KEYS, nan)
-        return {"difference": totals[0] / sizes[0], "low": nan, "high": nan, "p": 1.0}
-    if not (one - other).any():
+    nan = float("nan")
+    if not len(totals):
+        return dict.fromkeys(KEYS, nan)
+    difference = totals.sum() / sizes.sum()
+    if len(totals) == 1:
+        return {"difference": difference, "low": nan, "high": nan, "p": 1.0}
+    if not totals.any():
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     random = np.random.default_rng(seed)
     how = {"n_resamples": DRAWS, "vectorized": True, "batch": 200, "rng": random}
     interval = bootstrap((totals, sizes), _mean, paired=True, method="percentile", **how).confidence_interval
     test = permutation_test((totals, np.zeros_like(totals)), _mean_gap, permutation_type="samples", **how)
-    return {"difference": totals.sum() / sizes.sum(), "low": interval.low, "high": interval.high, "p": test.pvalue}
+    return {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
 
 
 def _mean(totals: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:

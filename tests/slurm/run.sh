@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Tests on a real SLURM: install it where it is missing, start a private cluster of two nodes, test, stop the cluster.
+#     run.sh [MARKER [OPTION of pytest …]]
 # Without root or Debian's packages they are skipped, loudly; with SLURM=required that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,4 +23,4 @@ tests/slurm/cluster.sh sweep
 folder=$(mktemp -d)
 trap 'tests/slurm/cluster.sh stop "$folder"' EXIT
 tests/slurm/cluster.sh start "$folder"
-SLURM_CLUSTER=$folder python -m pytest -m slurm --durations=0 tests/slurm "$@"
+SLURM_CLUSTER=$folder python -m pytest -m "${1:-slurm and not whole}" --durations=0 tests/slurm "${@:2}"

@@ -380,7 +380,7 @@ def test_the_paper_s_experiment_trains_on_two_nodes_with_workers_beside_each_pro
         assert papers.one(f"artifacts/{stage}/*/model/model.safetensors").stat().st_size > 0
 
 
-@pytest.mark.skipif("WHOLE" not in os.environ, reason="162 jobs take most of an hour: make test-slurm WHOLE=1")
+@pytest.mark.whole
 def test_the_paper_s_experiment_runs_to_its_last_page(papers):
     run_to_its_end(papers, *rehearsal.TARGETS, seconds=7200)
     checks = [sys.executable, "-m", "pytest", "-s", "-m", "rehearsal", "-k", "not authors", "tests/rehearsal"]
