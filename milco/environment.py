@@ -1,24 +1,63 @@
-"""Where a result was made: packages, commit, machine."""
+"""Where a result was made: packages, commit, machine.
+
+Each stage writes it down beside its result: `environment.json` in a folder, `NAME.environment.json` beside a file.
+"""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from milco.files import write_json
 
 PACKAGES = [
     "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "scipy", "pandas", "pyarrow",
     "snakemake", "bm25s", "pyseismic-lsr", "ir-measures",
 ]  # fmt: skip
+EARLIER = "earlier"  # environments in which parts were made before
 
 
-def environment() -> dict:
+def record(made: Path, parts: Iterable[dict[str, Any]] = ()) -> None:
+    """Write down where `made` is made: here, after those parts of it that were made in `parts`."""
+    now = environment()
+    _write(made, [now, *(part for part in parts if part != now)])
+
+
+def record_as_parts(made: Path, parts: Iterable[Path]) -> None:
+    """Write down that `made` is no more than its parts."""
+    found = [environment for part in parts for environment in recorded(part)]
+    if found:
+        _write(made, [one for number, one in enumerate(found) if one not in found[:number]])
+
+
+def recorded(made: Path) -> list[dict[str, Any]]:
+    """Environments in which `made` was made, the last one first; none, if nobody wrote them down."""
+    path = _place(made)
+    if not path.exists():
+        return []
+    last = json.loads(path.read_text(encoding="utf-8"))
+    return [{key: value for key, value in last.items() if key != EARLIER}, *last.get(EARLIER, [])]
+
+
+def _place(made: Path) -> Path:
+    return made / "environment.json" if made.is_dir() else made.with_suffix(".environment.json")
+
+
+def _write(made: Path, environments: list[dict[str, Any]]) -> None:
+    last, *earlier = environments
+    write_json(_place(made), {**last, EARLIER: earlier} if earlier else last)
+
+
+def environment() -> dict[str, Any]:
     """Versions of the packages that decide a result, the project's code and commit, and the machine."""
-    import torch
-
-    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    torch = sys.modules.get("torch")  # a program that has not loaded it uses no device
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch else []
     return {
         "python": platform.python_version(),
         **made_with(),

@@ -15,9 +15,9 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from milco.config import Config
-from milco.environment import environment
 from milco.evaluation.comparison import Comparison
-from milco.evaluation.report import beside_published, markdown_table, template
+from milco.evaluation.provenance import Provenance
+from milco.evaluation.report import beside_published, made_how, markdown_table, template
 from milco.evaluation.significance import paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
@@ -143,6 +143,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
     comparison = Comparison.of(base.config, Path(base.collections.path) / "collections" / "test")
     rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
     collections, marks = by_collection(rows, comparison)
+    provenance = Provenance.of(experiments)
     means = pd.concat([row.measures.assign(system=row.name) for row in rows])
     means = means.groupby(["system", "collection", "measure"], sort=False).value.mean().reset_index()
     told = compare(rows, comparison).assign(
@@ -152,7 +153,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
     with finished_file(table) as draft:
         told.to_csv(draft, index_label="experiment")
     with finished_file(summary) as draft:
-        draft.write_text(_summary(told, collections, marks, comparison), encoding="utf-8")
+        draft.write_text(f"{_summary(told, collections, marks, comparison)}\n{made_how(provenance)}", encoding="utf-8")
     with finished_file(page) as draft:
         text = template("ablations.html.jinja").render(
             base=base.name,
@@ -162,7 +163,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
             marks=marks,
             published=beside_published(published, means),
             level=LEVEL,
-            environment=environment(),
+            provenance=provenance,
         )
         draft.write_text(text, encoding="utf-8")
 

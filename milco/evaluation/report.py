@@ -15,12 +15,12 @@ import yaml
 
 from milco.config import Config
 from milco.data.cuts import CUT
-from milco.environment import environment
 from milco.evaluation import budgets
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
+from milco.evaluation.provenance import Provenance
 from milco.evaluation.significance import paired_difference
-from milco.experiments import SYSTEM_NAMES, system_names
+from milco.experiments import SYSTEM_NAMES, Experiment, system_names
 from milco.files import finished_file
 
 CEILING = "en-en"  # collection of the English queries, which measures the ceiling
@@ -230,6 +230,7 @@ def summary_of(
     results: Results,
     comparison: Comparison,
     names: dict[str, str],
+    provenance: Provenance,
 ) -> str:
     """The main tables as Markdown, with what they were measured on.
 
@@ -238,12 +239,8 @@ def summary_of(
         averages, others: as `averages_of` and `others_of` give them.
         names: as `system_names` gives them.
     """
-    made = environment()
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
-    made_by = (
-        f"commit {made['commit']}, {made['processor']}, {made['cores']} cores; "
-        f"{seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
-    )
+    made_by = f"{provenance}; {seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
     if main.empty:
         parts = [f"Nothing is compared: {comparison}; {made_by}"]
     else:
@@ -263,7 +260,12 @@ def summary_of(
             for row in others.to_dict("records")
         ]
         parts.append(markdown_table(rows))
-    return "\n".join(parts)
+    return "\n".join([*parts, made_how(provenance)])
+
+
+def made_how(provenance: Provenance) -> str:
+    """Where the stages were made, as Markdown."""
+    return f"{markdown_table(provenance.rows)}\nVersions: {provenance.versions}.\n"
 
 
 def _cell(value: float, form: str) -> str:
@@ -294,7 +296,7 @@ def write(
     """Write report.html, metrics.csv and summary.md; `published` is a file like config/published.yaml."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
-    means, names = results.means(), system_names(config)
+    means, names, provenance = results.means(), system_names(config), Provenance.of([Experiment(config)])
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
@@ -326,10 +328,10 @@ def write(
         examples=examples,
         cuts=results.cuts,
         settings=config.to_yaml(),
-        environment=environment(),
+        provenance=provenance,
     )
     with finished_file(summary) as draft:
-        text = summary_of(main, averages, others, results, comparison, names)
+        text = summary_of(main, averages, others, results, comparison, names, provenance)
         draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")

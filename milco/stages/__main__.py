@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from milco import config as configuration
+from milco.environment import record, record_as_parts
 from milco.errors import MilcoError
 from milco.experiments import Experiment
 from milco.outputs import check_output
@@ -99,6 +100,7 @@ def corpora(config: ConfigFile, source: Named, output: Output) -> None:
     from milco.data.corpora import build
 
     build(_load(config, output), _named(source), output)
+    record(output)
 
 
 @app.command()
@@ -107,6 +109,7 @@ def collections(config: ConfigFile, output: Output, source: Named, encoder: Cutt
     from milco.data.corpora import build_collections
 
     build_collections(_load(config, output), _named(source), "test", output, encoder)
+    record(output)
 
 
 @app.command()
@@ -115,6 +118,7 @@ def development(config: ConfigFile, output: Output, source: NamedOrNone = None, 
     from milco.data.corpora import build_collections
 
     build_collections(_load(config, output), _named(source or []), "dev", output, encoder)
+    record(output)
 
 
 @app.command()
@@ -125,6 +129,7 @@ def overlap(
     from milco.data.overlap import write
 
     write(_settings(config, output), corpora, triples, tests, output, workers)
+    record(output)
 
 
 @app.command()
@@ -134,6 +139,7 @@ def tokenize(config: ConfigFile, corpora: Corpora, encoder: Input, output: Outpu
 
     settings = _load(config, output)
     build(corpora, encoder, settings.align.max_length, workers, output, settings.trusts("dense"))
+    record(output)
 
 
 @app.command()
@@ -147,6 +153,8 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
     write_targets(
         corpora, teacher, align.max_length, settings.evaluate.batch_size, output, trust, tokens=raw, precision=precision
     )
+    if int(os.environ.get("RANK", 0)) == 0:
+        record(output)
 
 
 @app.command()
@@ -163,6 +171,7 @@ def mine(
     from milco.training.mine import mine
 
     mine(_settings(config, output), corpora, teacher, _named(source), output, miner, scorer)
+    record(output)
 
 
 @app.command()
@@ -171,6 +180,7 @@ def pack(config: ConfigFile, triples: Input, tokenizer: Input, output: Output, w
     from milco.data.triples import pack
 
     pack(_settings(config, output), triples, tokenizer, workers, output)
+    record(output)
 
 
 @app.command()
@@ -215,6 +225,7 @@ def encode(
     number, shards = map(int, shard.split("-of-"))
     texts = corpora / "collections" / "test"
     encode(_settings(config, output), system, model, texts, output, number - 1, shards)
+    record(output)
 
 
 @app.command()
@@ -223,6 +234,7 @@ def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")
     from milco.evaluation.lookup import merge
 
     merge(shard, output)
+    record_as_parts(output, shard)
 
 
 @app.command()
@@ -238,6 +250,7 @@ def evaluate(
     from milco.evaluation.evaluate import evaluate
 
     evaluate(_settings(config, output), system, corpora / "collections" / "test", vectors, encoder, output)
+    record(output)
 
 
 @app.command()
@@ -246,6 +259,7 @@ def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
     from milco.evaluation.index import build_all
 
     build_all(_settings(config, output), corpora / "collections" / "test", vectors, output)
+    record(output)
 
 
 @app.command()
@@ -254,6 +268,7 @@ def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
     from milco.evaluation.budgets import sweep
 
     sweep(_settings(config, output), corpora / "collections" / "test", vectors, output)
+    record(output)
 
 
 @app.command()

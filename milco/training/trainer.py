@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from milco.config import Config, Training
-from milco.environment import environment
+from milco.environment import record, recorded
 from milco.errors import MilcoError
-from milco.files import write_json
 from milco.modeling.embedding import add_gradients_in_place
 from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps
@@ -260,7 +259,7 @@ def train(
             for change in made_elsewise(folder):
                 print(f"{stage}: note that {last.name} was made with another version: {change}")
         config.save(folder / "config.yaml")
-        write_json(folder / "environment.json", environment())
+        record(folder, recorded(folder) if last else ())
         shutil.rmtree(draft_of(folder), ignore_errors=True)
     if settings.dataloader_num_workers:
         shield_forkserver()

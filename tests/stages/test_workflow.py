@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from scipy.sparse import csr_array, vstack
 
 from milco.data.vectors import load_vectors
+from milco.environment import environment
 from milco.evaluation.budgets import choices
 from milco.modeling.model import MilcoModel
 
@@ -80,6 +81,9 @@ def test_every_run_folder_explains_itself(finished):
         assert {"config.yaml", "environment.json", "metrics.jsonl", "model"} <= {p.name for p in folder.iterdir()}
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert any("dev_nDCG@10" in row for row in rows) and any("loss" in row for row in rows)
+    for name in ("report.html", "summary.md"):  # every stage said where it was made
+        page = finished.one(f"results/miniature/{name}").read_text(encoding="utf-8")
+        assert "not recorded" not in page and f"commit {environment()['commit']}" in page
 
 
 def test_a_second_run_does_nothing(finished):

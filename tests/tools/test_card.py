@@ -90,7 +90,7 @@ def test_the_card_says_what_a_user_must_know(written):
         "The smallest budget for documents that loses less than 1 % of nDCG@10: top-k 20, 20.0 of 90.0 terms",
         "No budget that was tried for queries saves terms and loses less than 1 %",
         "nDCG@10 by exact search, over 1 collection;",
-        "nDCG@10, collection home-assistant-de-en; commit",
+        "nDCG@10, collection home-assistant-de-en; nothing says where and by which commit it was made",
         "| queries | top-k 3 | 3.0 | 0.100 | 1 | 1.00 |",
         "derived from the data's own alignment",
         "- Trained on, but not measured: ja.",

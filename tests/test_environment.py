@@ -1,0 +1,48 @@
+"""What a stage writes down of where it was made."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from milco.environment import environment, record, record_as_parts, recorded
+
+
+@pytest.fixture
+def elsewhere() -> dict:
+    return {**environment(), "commit": "abc1234", "devices": ["NVIDIA H200"]}
+
+
+def test_a_folder_has_it_inside_and_a_file_beside_it(tmp_path):
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key.parquet").touch()
+    for made, place in (("key", "key/environment.json"), ("key.parquet", "key.environment.json")):
+        assert recorded(tmp_path / made) == []
+        record(tmp_path / made)
+        assert recorded(tmp_path / made) == [json.loads((tmp_path / place).read_text())] == [environment()]
+
+
+def test_what_was_made_before_in_another_place_is_not_forgotten(tmp_path, elsewhere):
+    (tmp_path / "environment.json").write_text(json.dumps(elsewhere))
+    for _ in range(3):  # a training that is resumed again and again
+        record(tmp_path, recorded(tmp_path))
+        assert recorded(tmp_path) == [environment(), elsewhere]
+    record(tmp_path)
+    assert recorded(tmp_path) == [environment()]
+
+
+def test_what_is_put_together_was_made_where_its_parts_were(tmp_path, elsewhere):
+    for name in ("one", "two", "three", "whole"):
+        (tmp_path / name).mkdir()
+    record(tmp_path / "one")
+    (tmp_path / "two" / "environment.json").write_text(json.dumps(elsewhere))
+    record(tmp_path / "three")
+    record_as_parts(tmp_path / "whole", [tmp_path / name for name in ("one", "two", "three")])
+    assert recorded(tmp_path / "whole") == [environment(), elsewhere]
+
+
+def test_a_program_without_torch_does_not_load_it_to_write_that_down():
+    program = "import sys; from milco.environment import environment; print(environment()['devices'], *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("['cpu']") and "torch" not in done.stdout.split()
