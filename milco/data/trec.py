@@ -27,10 +27,14 @@ GRADES = {"score", "grade", "relevance", "rel", "label", "judgement", "judgment"
 
 
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
-    """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME."""
+    """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME.
+
+    Of a score nine digits are written, which tell all float32 apart: fewer would make ties of scores that are none, and
+    who measures the file would find other values.
+    """
     for query, documents in run.items():
         for rank, (document, score) in enumerate(documents.items(), 1):
-            lines.write(f"{escaped(query)} Q0 {escaped(document)} {rank} {score:.6f} {name}\n")
+            lines.write(f"{escaped(query)} Q0 {escaped(document)} {rank} {score:.9g} {name}\n")
 
 
 def escaped(identifier: str) -> str:
@@ -118,6 +122,18 @@ def _judgement(number: int, line: str) -> tuple[int, str, str, int]:
     if len(words) == 4:
         query, document = _id(query), _id(document)
     return number, query, document, int(grade[1])
+
+
+def with_relevant(qrels: Qrels, path: Path) -> Qrels:
+    """The judgements of queries that have a relevant document, which alone have a value, as in a collection.
+
+    Raises:
+        MilcoError: the judgements at `path` have no such query.
+    """
+    found = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    if not found:
+        raise MilcoError(f"{path}: no grade above 0 in it; there is nothing to find")
+    return found
 
 
 def complete(run: Run, qrels: Qrels, path: Path) -> Run:

@@ -318,7 +318,8 @@ def evaluate(
     per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run by judgements; a judged query that the run does not have counts as 0.
+    """Measure a run by judgements; a judged query that the run does not have counts as 0, one without a relevant
+    document is left out.
 
     \b
     milco evaluate run.trec qrels/test.tsv
@@ -326,7 +327,7 @@ def evaluate(
     """
     import ir_measures
 
-    from milco.data.trec import complete, read_qrels, read_run
+    from milco.data.trec import complete, read_qrels, read_run, with_relevant
     from milco.evaluation.evaluate import depth_of
     from milco.evaluation.evaluate import measure as measured
 
@@ -334,7 +335,11 @@ def evaluate(
         wanted = [ir_measures.parse_measure(name) for name in measure or ["nDCG@10", "R@100", "RR@10"]]
     except (NameError, ValueError) as error:
         raise typer.BadParameter(f"--measure: {error}; names are such as nDCG@10, R@100, RR@10, AP") from error
-    grades = read_qrels(qrels)
+    judged = read_qrels(qrels)
+    grades = with_relevant(judged, qrels)
+    if left_out := len(judged) - len(grades):
+        said = f"{left_out} of {len(judged)} queries have no relevant document and are left out"
+        print(f"milco: warning: {qrels}: {said}", file=sys.stderr)
     found = complete(read_run(run), grades, run)
     longest = max(map(len, found.values()))
     deeper = [one for one in wanted if depth_of(one) > longest]
