@@ -23,6 +23,7 @@ from milco.evaluation.significance import paired_difference
 from milco.experiments import SYSTEM_NAMES, Experiment, system_names
 from milco.files import finished_file
 
+POINT = 0.01
 CEILING = "en-en"  # collection of the English queries, which measures the ceiling
 
 
@@ -230,6 +231,7 @@ def summary_of(
     results: Results,
     comparison: Comparison,
     names: dict[str, str],
+    worth: str,
     provenance: Provenance,
 ) -> str:
     """The main tables as Markdown, with what they were measured on.
@@ -237,7 +239,7 @@ def summary_of(
     Args:
         main: the compared collections, as `collection_table` has them.
         averages, others: as `averages_of` and `others_of` give them.
-        names: as `system_names` gives them.
+        names, worth: as `system_names` and `worth_of` give them.
     """
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     made_by = f"{provenance}; {seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
@@ -251,7 +253,8 @@ def summary_of(
             )
         means = [["system, mean", *averages.columns]]
         means += [[names[system], *(_cell(value, ".3f") for value in row)] for system, row in averages.iterrows()]
-        parts = [f"{comparison.measure}, {comparison}; {made_by}", markdown_table(rows), markdown_table(means)]
+        parts = [f"{comparison.measure}, {comparison}; {made_by}\n{worth}\n"]
+        parts += [markdown_table(rows), markdown_table(means)]
     if not others.empty:
         systems = [system for system in names if system in others]
         rows = [["other collections, mean", "measure", "collections", *(names[system] for system in systems)]]
@@ -261,6 +264,38 @@ def summary_of(
         ]
         parts.append(markdown_table(rows))
     return "\n".join([*parts, made_how(provenance)])
+
+
+def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame) -> str:
+    """What the figures of a comparison are worth, in plain words: whose labels they rest on, and what a difference of
+    one point means beside chance.
+
+    Args:
+        against: as `Results.against` gives it.
+    """
+    sources = list(dict.fromkeys(comparison.sources[name] for name in comparison.collections))
+    known_items = {name for name, source in config.sources.items() if source.format == "home-assistant"}
+    derived = [name for name in sources if name in known_items]
+    given = [name for name in sources if name not in derived]
+    said = []
+    if derived:
+        said.append(
+            f"The labels of {', '.join(derived)} are derived from the data (the title of a setting looks for its own "
+            "description), nobody judged them."
+        )
+    if given:
+        said.append(f"The labels of {', '.join(given)} are the judgements that came with the collections.")
+    tested = against.dropna() if len(against) else against
+    if len(tested):
+        reach = (tested.high - tested.low) / 2
+        low, high = reach.min(), reach.max()
+        verdict = "is more than chance" if high < POINT else "may be chance"
+        said.append(
+            f"The 95 % interval of a difference of systems reaches {low:.3f} to {high:.3f} to either side, over "
+            f"{tested.different.max()} different queries: a difference of one point ({POINT:g}) "
+            f"{'cannot be told from chance' if low > POINT else verdict}. Another seed may move it, too."
+        )
+    return " ".join(said)
 
 
 def made_how(provenance: Provenance) -> str:
@@ -300,7 +335,8 @@ def write(
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
-    others = others_of(results, comparison)
+    others, against = others_of(results, comparison), results.against("distill", comparison)
+    worth = worth_of(config, comparison, against)
     active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
     curve = results.curves["distill"]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
@@ -315,7 +351,8 @@ def write(
         others=others,
         active=active,
         published=beside_published(published, means),
-        against=results.against("distill", comparison),
+        against=against,
+        worth=worth,
         index=results.index,
         pruning=budgets.means(results.pruning),
         choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
@@ -331,7 +368,7 @@ def write(
         provenance=provenance,
     )
     with finished_file(summary) as draft:
-        text = summary_of(main, averages, others, results, comparison, names, provenance)
+        text = summary_of(main, averages, others, results, comparison, names, worth, provenance)
         draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")
