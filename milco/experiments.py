@@ -104,6 +104,7 @@ class Experiment:
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
+        tuning = [self.tuning_collections, self.development_vectors, self.tuning]
         return [
             *self.downloads.values(),
             *self.converted.values(),
@@ -120,6 +121,7 @@ class Experiment:
             *(self.runs[system] for system in self.config.systems()),
             self.index,
             self.pruning,
+            *(tuning if self.config.chooses_budgets() else []),
         ]
 
     def check_key(self, output: Path) -> None:
@@ -233,6 +235,11 @@ class Experiment:
         path = f"artifacts/development/{training.rule}-{{}}"
         return _node("development", path, training.key, *looks, name=training.rule)
 
+    @property
+    def tuning_collections(self) -> Node:
+        """The same for rule `tune`: if it asked for those of a training, others would be a reason to train again."""
+        return self.development(Node("tune", "", ""))
+
     @cached_property
     def overlap(self) -> Node:
         """How many queries of the test collections stand in the training text."""
@@ -325,6 +332,12 @@ class Experiment:
         return found | dict.fromkeys(self.config.mixes(), found["distill"])
 
     @cached_property
+    def development_vectors(self) -> Node:
+        """Vectors of the development collections, of Stage 2."""
+        decided = [self.distill.key, self.tuning_collections.key, self._lengths, self.config.evaluate.bf16]
+        return _node("encode", "artifacts/vectors/development-{}", *decided, name="development")
+
+    @cached_property
     def runs(self) -> dict[str, Node]:
         """System → its runs on the test collections, and their measures."""
         tests = self.config.evaluate.test_collections
@@ -345,11 +358,19 @@ class Experiment:
     @cached_property
     def pruning(self) -> Node:
         """What each pruning budget costs and saves."""
+        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, *self._budgets("test"))
+
+    @cached_property
+    def tuning(self) -> Node:
+        """The same on the development collections, by which the budgets are chosen."""
+        return _node("tune", "artifacts/tune/{}.parquet", self.development_vectors.key, *self._budgets("dev"))
+
+    def _budgets(self, split: str) -> list:
+        """What is tried, on what."""
         settings = self.config.evaluate
         budgets = [settings.top_k, settings.mass, settings.query_top_k, settings.query_mass]
         named = bool(settings.compared_collections)  # else the cross-lingual of them may be enough
-        compared = [named, self.config.compared_sources(), settings.compared_measure]
-        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, budgets, compared)
+        return [budgets, [named, self.config.compared_sources(split), settings.compared_measure]]
 
     @cached_property
     def first_round(self) -> "Experiment | None":
@@ -385,7 +406,11 @@ class Experiment:
     def model(self, system: str) -> str:
         """The model that encodes for a system."""
         models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
-        return models[system]
+        return models.get(system, self.distill.path)
+
+    def encoded_collections(self, system: str) -> Node:
+        """The collections that a system encodes."""
+        return self.tuning_collections if system == "development" else self.collections
 
     @property
     def _start_named(self) -> str | None:

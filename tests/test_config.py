@@ -135,6 +135,11 @@ REFUSALS = {
         {"evaluate/compared_measure": "nDCG@20", "export": {"prune_queries": "auto"}},
         "export.prune_queries: auto, but no test collection is measured with nDCG@20; set evaluate.compared_measure",
     ),
+    "nothing to choose a budget on": (
+        {"evaluate/development_collections": [], "export": {"prune_documents": "auto"}},
+        "export.prune_documents: auto, but no development collection is measured with nDCG@10; set "
+        "evaluate.compared_measure or development_collections",
+    ),
     "no measure": ({"sources/mine": {**USER_FILES["beir"], "measures": []}}, "sources.mine.measures: "),
     "task of mteb as another format": (
         {"sources/mine": {**USER_FILES["beir"], "uri": "mteb:SciFact"}},

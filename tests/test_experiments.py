@@ -194,6 +194,15 @@ def test_change_runs_exactly_the_stages_again_that_it_decides(case):
     assert stages_that_change(changes) == stages
 
 
+def test_development_collections_are_encoded_where_a_budget_is_chosen_on_them():
+    def made(changes: dict) -> set[str]:
+        return {node.label for node in Experiment(parse(demo(changes))).nodes}
+
+    chosen = made({"export": {"prune_queries": "auto"}})
+    assert chosen - made({}) == {"development tune", "encode development", "tune"}
+    assert made({"export": {"prune_queries": "top-k 9"}}) == made({})
+
+
 def test_a_connector_is_part_of_stage_2_alone():
     bare = {"distill/pretrained_alignment_checkpoint": "none", "model/echo": False, "model/freeze_pivot_head": False}
     with_one, without = keys(bare), keys({**bare, "model/connector": False})

@@ -109,13 +109,14 @@ class Config(Strict):
                     f"evaluate.compared_collections: {name!r} is not measured with {evaluate.compared_measure}; set "
                     f"evaluate.compared_measure, or add it to sources.{name}.measures"
                 )
-        if not self.compared_sources():
-            for key in ("prune_documents", "prune_queries"):
-                if getattr(self.export, key) == "auto":
-                    raise ValueError(
-                        f"export.{key}: auto, but no test collection is measured with {evaluate.compared_measure}; "
-                        "set evaluate.compared_measure"
-                    )
+        for key in ("prune_documents", "prune_queries"):
+            if getattr(self.export, key) == "auto":
+                for kind, split in (("test", "test"), ("development", "dev")):
+                    if not self.compared_sources(split):
+                        raise ValueError(
+                            f"export.{key}: auto, but no {kind} collection is measured with "
+                            f"{evaluate.compared_measure}; set evaluate.compared_measure or {kind}_collections"
+                        )
         return self
 
     @model_validator(mode="after")
@@ -232,11 +233,18 @@ class Config(Strict):
         trained = [*self.align.train_datasets, *self.distill.train_datasets]
         return list(dict.fromkeys([*trained, *self.taken_out("test"), *self.taken_out("dev")]))
 
-    def compared_sources(self) -> list[str]:
-        """Test collections among which those are that systems and experiments are compared on."""
+    def compared_sources(self, split: str = "test") -> list[str]:
+        """Test collections among which those are that systems and experiments are compared on; of the split `dev` the
+        development collections on which budgets are chosen."""
         evaluate = self.evaluate
-        having = [n for n in evaluate.test_collections if self.sources[n].measured_with(evaluate.compared_measure)]
-        return evaluate.compared_collections or having
+        if split == "test" and evaluate.compared_collections:
+            return evaluate.compared_collections
+        names = evaluate.test_collections if split == "test" else evaluate.development_collections
+        return [name for name in names if self.sources[name].measured_with(evaluate.compared_measure)]
+
+    def chooses_budgets(self) -> bool:
+        """Whether the exported model shall have the smallest budgets that cost next to nothing."""
+        return "auto" in (self.export.prune_documents, self.export.prune_queries)
 
     def _collections_to_mine(self) -> list[str]:
         return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
@@ -280,6 +288,7 @@ class Config(Strict):
         encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
         start = encoder if start in ("align", "none") else start
         systems = {"dense": encoder, "align": encoder, "distill": start, "teacher": self.model.lsr_encoder_checkpoint}
+        systems["development"] = start
         return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
 
     def systems(self) -> list[str]:

@@ -249,8 +249,9 @@ class Export(Strict):
     prune_documents: Budget = Field(
         "none",
         description="Budget to which the exported model prunes documents by itself: `none`, `top-k 100`, `mass 0.9`, "
-        "or `auto`: the smallest of evaluate that loses less than 1 % of evaluate.compared_measure, over all compared "
-        "collections and for each language.",
+        "or `auto`: the smallest of evaluate that loses less than 1 % of evaluate.compared_measure on the development "
+        "collections that have it (cross-lingual ones, as for compared_collections). The report says what it does on "
+        "the test collections.",
     )
     prune_queries: Budget = Field("none", description="The same for queries.")
 

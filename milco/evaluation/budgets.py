@@ -1,6 +1,7 @@
 """What fewer terms per text cost and save, and the smallest budget that costs next to nothing.
 
-Run by rule `prune`:  python -m milco.stages prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
+Run by rule `prune` on the test collections, and by rule `tune`, where a budget is chosen, on those for development:
+    python -m milco.stages prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
 """
 
 import tempfile
@@ -21,7 +22,7 @@ from milco.evaluation.index import Index, parts
 from milco.evaluation.lookup import StoredCollection, Vectors, read_stored
 from milco.evaluation.search import Search, scorer
 from milco.files import finished_file
-from milco.modeling.pruning import ALL, prune
+from milco.modeling.pruning import prune
 
 LOSS = 0.01  # share of the measure that a budget may cost
 LANGUAGES = {"documents": "document_language", "queries": "query_language"}
@@ -29,17 +30,20 @@ FIGURES = ["active", "value", "bytes", "milliseconds"]
 COLUMNS = ["side", "budget", "collection", *LANGUAGES.values(), "measure", *FIGURES]
 
 
-def sweep(config: Config, collections: Path, vectors: Path, output: Path) -> None:
+def sweep(config: Config, collections: Path, vectors: Path, output: Path, split: str = "test") -> None:
     """Prune documents, and then queries, of the compared collections to every budget.
+
+    Args:
+        split: of the collections, `test` or `dev`.
 
     Writes a Parquet file, a row for each side, budget and collection: side (documents or queries: what is pruned),
     budget (as `pruning.prune` reads it), collection, query_language, document_language, measure (that of the
     comparison), active (mean terms of a text of that side), value (of the measure, by exact search), bytes (Seismic
     index on disk, per document), milliseconds (mean of a query in that index). It has no row if nothing is compared.
     """
-    found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections)
+    found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections, split)
     shared = defaultdict(list)  # collections over the same documents share an index
-    for collection in read_stored(collections / name for name in comparison.collections):
+    for collection in read_stored((collections / name for name in comparison.collections), split):
         shared[collection.places.fingerprint].append(collection)
     budgets = [("documents", budget) for budget in _named(settings.top_k, settings.mass)]
     budgets += [("queries", budget) for budget in _named(settings.query_top_k, settings.query_mass)]
@@ -133,12 +137,19 @@ def smallest(rows: pd.DataFrame) -> pd.Series:
     return pd.concat([good.sort_values("active", kind="stable").iloc[0], full[FIGURES].add_prefix("full ")])
 
 
-def choices(rows: pd.DataFrame, side: str) -> pd.DataFrame:
-    """The smallest budgets of a side: for all collections, and for each language of its texts if there are several.
-    None, if nothing was compared."""
-    rows = rows[rows.side == side]
-    languages = dict(list(rows.groupby(LANGUAGES[side])))
-    groups = {ALL: rows, **(languages if len(languages) > 1 else {})}
-    found = {name: smallest(group) for name, group in groups.items() if len(group)}
-    columns = ["side", "budget", *FIGURES, *(f"full {name}" for name in FIGURES)]
+def choices(tuned: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The smallest budget of each side on the development collections, and its figures on the test collections: a row
+    for each side.
+
+    Args:
+        tuned, measured: what `sweep` wrote of development and of test collections; without rows nothing is chosen.
+    """
+    table = means(measured).set_index(["side", "budget"])
+    found = {}
+    for side in tuned.side.unique() if len(tuned) and len(measured) else []:
+        rows = tuned[tuned.side == side]
+        budget = smallest(rows).budget
+        figures, full = table.loc[(side, budget)], table.loc[(side, "none")]
+        found[side] = pd.concat([pd.Series({"budget": budget}), figures, full.add_prefix("full ")])
+    columns = ["budget", *FIGURES, *(f"full {name}" for name in FIGURES)]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns)

@@ -27,11 +27,12 @@ class Comparison(NamedTuple):
     sources: dict[str, str]
 
     @classmethod
-    def of(cls, config: Config, collections: Path) -> "Comparison":
-        """That of a configuration, with the folder of its test collections."""
+    def of(cls, config: Config, collections: Path, split: str = "test") -> "Comparison":
+        """That of a configuration, with the folder of its test collections; of the split `dev` with that of its
+        development collections, on which budgets are chosen."""
         said = {folder.name: read_about(folder) for folder in sorted(collections.iterdir())}
         sources = {name: about["source"] for name, about in said.items()}
-        having = [name for name, source in sources.items() if source in config.compared_sources()]
+        having = [name for name, source in sources.items() if source in config.compared_sources(split)]
         across = [name for name in having if said[name]["query_language"] != said[name]["document_language"]]
         chosen = having if config.evaluate.compared_collections else across or having
         return cls(config.evaluate.compared_measure, chosen, bool(chosen) and chosen == across, sources)

@@ -48,10 +48,20 @@ WINDOW = 16_384
 
 
 def encode(
-    config: Config, system: str, model: Path, collections: Path, output: Path, shard: int = 0, shards: int = 1
+    config: Config,
+    system: str,
+    model: Path,
+    collections: Path,
+    output: Path,
+    shard: int = 0,
+    shards: int = 1,
+    split: str = "test",
 ) -> None:
-    """Encode queries and documents of the test collections into the folder `output`: every text, or those of one of
-    so many shards, to which their ids assign them. Parts that a run of the same left behind are taken over.
+    """Encode queries and documents of collections into the folder `output`: every text, or those of one of so many
+    shards, to which their ids assign them. Parts that a run of the same left behind are taken over.
+
+    Args:
+        split: whose queries, `test` or `dev`.
 
     Raises:
         MilcoError: a text has weights that are no numbers.
@@ -59,11 +69,13 @@ def encode(
     encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
     folders = folders_of(system, collections)
     counts: dict[str, dict] = {}
-    made_by = [Experiment(config).vectors[system].key, shard, shards, encoder.device, made_with()]
+    experiment = Experiment(config)
+    vectors = experiment.development_vectors if system == "development" else experiment.vectors[system]
+    made_by = [vectors.key, shard, shards, encoder.device, made_with()]
     with finished_folder(output, [*made_by, sample_of(model), sample_of(collections)]) as folder:
         for side in SIDES:
-            total, cuts = sum(1 for _ in texts_of_shard(folders, side, shard, shards)), Cuts()
-            mine = texts_of_shard(folders, side, shard, shards)
+            total, cuts = sum(1 for _ in texts_of_shard(folders, side, shard, shards, split)), Cuts()
+            mine = texts_of_shard(folders, side, shard, shards, split)
             with tqdm(total=total, desc=side, unit="text", mininterval=2) as bar:
                 for number in range(max(1, ceil(total / WINDOW))):
                     part = list(islice(mine, WINDOW))
@@ -87,12 +99,14 @@ def length_of(config: Config, side: str) -> int:
     return config.model.query_max_length if side == "queries" else config.model.passage_max_length
 
 
-def texts_of_shard(folders: list[Path], side: str, shard: int, shards: int) -> Iterator[tuple[str, str, str]]:
+def texts_of_shard(
+    folders: list[Path], side: str, shard: int, shards: int, split: str = "test"
+) -> Iterator[tuple[str, str, str]]:
     """(text_id, text, language) of the queries or documents that a shard has, read one at a time. Of the texts nothing
     is kept but the 8 bytes of their ids."""
     seen: set[int] = set()
     for folder in folders:
-        texts = read_queries(folder)[0].items() if side == "queries" else iter_documents(folder)
+        texts = read_queries(folder, split)[0].items() if side == "queries" else iter_documents(folder)
         language = read_about(folder).get("query_language" if side == "queries" else "document_language", SEVERAL)
         for _, text in texts:
             identifier = text_id(text)

@@ -182,9 +182,9 @@ class StoredCollection:
         places: those of the documents, if another collection over the same file has them.
     """
 
-    def __init__(self, folder: Path, places: Places | None = None):
+    def __init__(self, folder: Path, places: Places | None = None, split: str = "test"):
         self.folder, self.name, self.about = folder, folder.name, read_about(folder)
-        self.queries, self.qrels = read_queries(folder)
+        self.queries, self.qrels = read_queries(folder, split)
         self.places = places or Places(self.texts())
 
     def texts(self) -> Iterator[str]:
@@ -205,10 +205,10 @@ class StoredCollection:
         return (name.rpartition("#")[0] if chunked else name for name, _ in iter_documents(self.folder))
 
 
-def read_stored(folders: Iterable[Path]) -> Iterator[StoredCollection]:
+def read_stored(folders: Iterable[Path], split: str = "test") -> Iterator[StoredCollection]:
     """Collections, one after the other; neighbours over the same file share the places of its documents."""
     before: StoredCollection | None = None
     for folder in folders:
         same = before and (before.folder / "corpus.jsonl").samefile(folder / "corpus.jsonl")
-        before = StoredCollection(folder, before.places if before and same else None)
+        before = StoredCollection(folder, before.places if before and same else None, split)
         yield before

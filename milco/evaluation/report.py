@@ -39,6 +39,7 @@ class Results:
         corpora, triples: how much of each dataset there is, and what was lost.
         overlap: what `overlap` counted of each test collection.
         cuts: texts that were longer than a system reads: system, side, language, texts, cut.
+        tuned: as `pruning`, of the development collections, where budgets are chosen.
     """
 
     measures: pd.DataFrame
@@ -51,6 +52,7 @@ class Results:
     overlap: dict[str, Any]
     triples: dict[str, Any]
     cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tuned: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def read(
@@ -64,6 +66,7 @@ class Results:
         index: Path,
         prune: Path,
         triples: Path,
+        tuned: Path | None = None,
     ) -> "Results":
         """Read the results from where the stages wrote them."""
         measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
@@ -87,6 +90,7 @@ class Results:
             _json(overlap),
             json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
             pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),
+            pd.read_parquet(tuned) if tuned else pd.DataFrame(),
         )
 
     def means(self) -> pd.DataFrame:
@@ -355,7 +359,7 @@ def write(
         worth=worth,
         index=results.index,
         pruning=budgets.means(results.pruning),
-        choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
+        choices=budgets.choices(results.tuned, results.pruning),
         nodes=results.nodes.sort_values("s", ascending=False),
         corpora=results.corpora,
         overlap=results.overlap,

@@ -48,6 +48,7 @@ Output = Annotated[
     Path, typer.Option(help="New file or folder to write; it appears whole or not at all.", callback=_new)
 ]
 Trained = Annotated[Path, typer.Option(help="Folder for the model; it appears whole or not at all.", callback=_trained)]
+Tuned = Annotated[Path | None, typer.Option(help="What `tune` wrote, where a budget is chosen.")]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
@@ -223,8 +224,9 @@ def encode(
     from milco.evaluation.encode import encode
 
     number, shards = map(int, shard.split("-of-"))
-    texts = corpora / "collections" / "test"
-    encode(_settings(config, output), system, model, texts, output, number - 1, shards)
+    split = "dev" if system == "development" else "test"
+    texts = corpora / "collections" / split
+    encode(_settings(config, output), system, model, texts, output, number - 1, shards, split)
     record(output)
 
 
@@ -272,6 +274,15 @@ def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
 
 
 @app.command()
+def tune(config: ConfigFile, development: Looks, vectors: Input, output: Output) -> None:
+    """Measure every pruning budget on the development collections, by which one is chosen."""
+    from milco.evaluation.budgets import sweep
+
+    sweep(_settings(config, output), development / "collections" / "dev", vectors, output, "dev")
+    record(output)
+
+
+@app.command()
 def report(
     config: ConfigFile,
     corpora: Corpora,
@@ -287,13 +298,15 @@ def report(
     report: Output,
     metrics: Output,
     summary: Output,
+    tune: Tuned = None,
 ) -> None:
     """Write report.html, metrics.csv and summary.md from all results."""
     from milco.evaluation.comparison import Comparison
     from milco.evaluation.report import Results, write
 
     settings = _settings(config, report)
-    results = Results.read(corpora, tests, overlap, _named(runs), _named(stage), _named(node), index, prune, triples)
+    places = _named(runs), _named(stage), _named(node)
+    results = Results.read(corpora, tests, overlap, *places, index, prune, triples, tune)
     comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
 
@@ -323,11 +336,12 @@ def card(
     prune: Input,
     citation: Input,
     output: Output,
+    tune: Tuned = None,
 ) -> None:
     """Write the model card from what was measured."""
     from milco.tools.card import write
 
-    write(_settings(config, output), corpora, model, metrics, summary, prune, citation, output)
+    write(_settings(config, output), corpora, model, metrics, summary, prune, citation, output, tune)
 
 
 @app.command()

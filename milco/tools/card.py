@@ -125,11 +125,12 @@ def write(
     prune: Path,
     citation: Path,
     output: Path,
+    tune: Path | None = None,
 ) -> None:
     """Write the card.
 
     Args:
-        corpora, metrics, summary, prune: what these programs and `report` wrote.
+        corpora, metrics, summary, prune, tune: what these programs and `report` wrote.
         model: the exported model, whose budgets are told.
     """
     statistics = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ def write(
         summary=summary.read_text(encoding="utf-8"),
         pruning=pruning_table(measured),
         collections=measured.collection.unique(),
-        choices={side: budgets.choices(measured, side) for side in budgets.LANGUAGES},
+        choices=budgets.choices(pd.read_parquet(tune) if tune else pd.DataFrame(), measured),
         budgets={side: exported.get(key, {}) for side, key in IN_CONFIG.items()},
         known_items=any(config.sources[name].format == "home-assistant" for name in config.evaluate.test_collections),
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),

@@ -425,7 +425,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx too.")] = False,
     prune_documents: Budget = None,
     prune_queries: Budget = None,
-    measured: Annotated[Path | None, typer.Option(help="What `prune` wrote, for auto.")] = None,
+    measured: Annotated[Path | None, typer.Option(help="What `tune` wrote, for auto.")] = None,
     encoder: Annotated[
         Path | None, typer.Option(help="Of a model as MILCO's authors publish them: folder or name of its encoder.")
     ] = None,

@@ -47,19 +47,22 @@ def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
     """Budgets of documents or queries by language, as `MilcoConfig` has them.
 
     Args:
-        budget: one for all; `auto`: the smallest that lose next to nothing, of those in `measured`.
+        budget: one for all; `auto`: the smallest that loses next to nothing, of those in `measured`.
 
     Raises:
-        MilcoError: it is no budget, or `measured` is missing.
+        MilcoError: it is no budget, or `measured` is missing or has nothing to choose from.
     """
     if budget != "auto":
         prune(scipy.sparse.csr_array((0, 1)), budget)
         return {} if budget == "none" else {ALL: budget}
     if measured is None:
-        raise MilcoError(f"--prune-{side} auto: add --measured, the file that rule `prune` wrote")
-    from milco.evaluation.budgets import choices
+        raise MilcoError(f"--prune-{side} auto: add --measured, the file that rule `tune` wrote")
+    from milco.evaluation.budgets import smallest
 
-    return choices(pd.read_parquet(measured), side).budget.to_dict()
+    found = pd.read_parquet(measured)
+    if found.empty:
+        raise MilcoError(f"--prune-{side} auto: {measured} has no budget that was measured; name one instead")
+    return {ALL: smallest(found[found.side == side]).budget}
 
 
 def export(

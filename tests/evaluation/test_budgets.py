@@ -93,11 +93,31 @@ def test_budgets_are_measured_on_what_is_compared(values, collections, measured,
     assert 0 < pair[1] < pair[0]  # no rank below 3 counts
 
 
+def test_development_collections_are_encoded_and_measured_by_their_own_judgements(
+    settings, model_folder, values, tmp_path
+):
+    collection = read_collection(Path(values["sources"]["mine"]["uri"].removeprefix("file:")), "dev")
+    collection.about = {"query_language": "xx", "document_language": "en", "source": "mine"}
+    queries = dict(list(collection.queries.items())[:3])  # there are no judgements of a split `test`
+    collection.queries, collection.qrels = queries, {name: collection.qrels[name] for name in queries}
+    write_collection(collection, tmp_path / "dev" / "mine", "dev")
+    encode(settings, "development", model_folder, tmp_path / "dev", tmp_path / "vectors", split="dev")
+    budgets.sweep(settings, tmp_path / "dev", tmp_path / "vectors", tmp_path / "tune.parquet", "dev")
+    table = pd.read_parquet(tmp_path / "tune.parquet")
+    assert set(table.collection) == {"mine"} and table["value"].between(0, 1).all()
+    again = settings.model_copy(
+        update={"evaluate": settings.evaluate.model_copy(update={"development_collections": []})}
+    )
+    budgets.sweep(again, tmp_path / "dev", tmp_path / "vectors", tmp_path / "none.parquet", "dev")
+    assert pd.read_parquet(tmp_path / "none.parquet").empty  # the collection is none of these settings
+
+
 def test_where_nothing_is_compared_no_budget_is_measured_and_none_is_chosen(values, collections, measured, tmp_path):
     found = swept(values, tmp_path, collections, measured.parent / "vectors", ["R@2"])
     assert found.empty and budgets.means(found).empty
-    assert budgets.choices(found, "queries").budget.to_dict() == {}
-    assert budgets_to_export("auto", "documents", tmp_path / "prune.parquet") == {}
+    assert budgets.choices(found, found).empty
+    with pytest.raises(MilcoError, match=r"prune.parquet has no budget that was measured; name one instead"):
+        budgets_to_export("auto", "documents", tmp_path / "prune.parquet")
 
 
 def figures(side: str, language: str, **ndcg: float) -> list[dict]:
@@ -114,11 +134,17 @@ def figures(side: str, language: str, **ndcg: float) -> list[dict]:
 def test_the_smallest_budget_loses_less_than_one_percent_of_the_mean():
     rows = figures("queries", "de", none=0.5, k10=0.4, k20=0.49501, k50=0.51)
     rows += figures("queries", "fr", none=0.5, k10=0.5, k20=0.495, k50=0.499)
-    found = budgets.choices(pd.DataFrame(rows), "queries")
-    assert found.budget.to_dict() == {"all": "top-k 20", "de": "top-k 20", "fr": "top-k 10"}
-    assert found["full active"].tolist() == [90.0] * 3
-    alone = budgets.choices(pd.DataFrame(rows).assign(side="documents"), "documents")
-    assert alone.budget.to_dict() == {"all": "top-k 20"}  # all documents are in one language
+    assert budgets.smallest(pd.DataFrame(rows)).budget == "top-k 20"
+
+
+def test_a_budget_is_chosen_on_development_collections_and_told_with_its_figures_on_the_test_collections():
+    tuned = figures("documents", "de", none=0.5, k10=0.4, k20=0.499, k50=0.5)
+    measured = figures("documents", "de", none=0.6, k10=0.6, k20=0.4, k50=0.3)  # on which k10 would be the smallest
+    measured += figures("documents", "fr", none=0.6, k10=0.6, k20=0.2, k50=0.3)
+    found = budgets.choices(pd.DataFrame(tuned), pd.DataFrame(measured)).loc["documents"]
+    assert found.budget == "top-k 20" and (found.active, found["full active"]) == (20.0, 90.0)
+    assert (found["value"], found["full value"]) == (pytest.approx(0.3), 0.6)
+    assert budgets.choices(pd.DataFrame(), pd.DataFrame(measured)).empty
 
 
 @pytest.mark.parametrize("value", [0.5, 0.0])
@@ -149,9 +175,9 @@ def test_the_exported_model_prunes_by_itself_in_both_classes_and_for_each_langua
 
 
 def test_auto_is_what_the_report_names_and_needs_what_was_measured(measured):
-    wanted = budgets.choices(pd.read_parquet(measured), "queries").budget.to_dict()
-    assert budgets_to_export("auto", "queries", measured) == wanted
-    assert set(wanted) == {"all", "xx", "yy"}
+    tuned = pd.read_parquet(measured)
+    wanted = budgets.choices(tuned, tuned).budget["queries"]
+    assert budgets_to_export("auto", "queries", measured) == {"all": wanted}  # whatever the languages
     assert budgets_to_export("mass 0.8", "queries", None) == {"all": "mass 0.8"}
     assert budgets_to_export("none", "queries", None) == {}
     with pytest.raises(MilcoError, match="--prune-queries auto: add --measured"):

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from typer.testing import CliRunner
 
 from milco import config
-from milco.data.corpora import build
+from milco.data.corpora import build_collections
 from milco.data.trec import read_run, write_run
 from milco.data.vectors import save_vectors
 from milco.errors import MilcoError
@@ -40,9 +40,7 @@ def searched(values, tmp_path):
     write_lines(folder / "qrels" / "dev.tsv", lines)
     source = {**values["sources"]["mine"], "uri": f"file:{folder}", "measures": MEASURES}
     settings = config.parse({**values, "sources": {**values["sources"], "mine": source}})
-    build(
-        settings, {name: settings.sources[name].local_path for name in settings.used_datasets()}, tmp_path / "corpora"
-    )
+    build_collections(settings, {"mine": folder}, "test", tmp_path / "corpora")
     asked = [name for name in JUDGED if name != "nothing"]
     rows = {
         "queries": csr_array(np.ones((len(asked), 1), np.float32)),

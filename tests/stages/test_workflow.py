@@ -100,7 +100,7 @@ def test_a_forced_stage_trains_again(tmp_path, values, finished):
 
 EVALUATED = {"all", "encode", "merge", "evaluate", "index", "prune", "report", "export"}
 REPORTED = {"all", "report", "export"}
-TRAINED = {"development", "align", "distill"}
+TRAINED = {"development", "align", "distill", "tune"}
 # The README's table "I changed …", line by line.
 RERUNS = {
     "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | TRAINED - {"align"}),
@@ -123,18 +123,24 @@ RERUNS = {
         {"languages": ["xx", "yy"]},
         EVALUATED | TRAINED | {"corpora", "tokenize", "teacher", "mine", "pack", "overlap"},
     ),
-    "test collections": ({"evaluate": {"test_collections": ["mine", "more"]}}, EVALUATED | {"collections", "overlap"}),
+    "test collections": (
+        {"evaluate": {"test_collections": ["mine", "more"]}},
+        EVALUATED - {"export"} | {"collections", "overlap"},
+    ),
     "test collections, taken out": (
         {"evaluate": {"test_collections": ["mine", "more"]}, "corpora": {"decontaminate_for": "all"}},
         EVALUATED | TRAINED | {"corpora", "collections", "tokenize", "teacher", "mine", "pack", "overlap"},
     ),
-    "development collections": ({"evaluate": {"development_collections": ["more"]}}, {"all", "report"}),
+    "development collections": (
+        {"evaluate": {"development_collections": ["more"]}},
+        REPORTED | {"development", "encode", "merge", "tune"},
+    ),
     "development collections and a key under distill": (
         {"evaluate": {"development_collections": ["more"]}, "distill": {"lambda_d": 0.5}},
-        EVALUATED | {"development", "distill"},
+        EVALUATED | {"development", "distill", "tune"},
     ),
     "measures": ({"sources": {"mine": {"measures": ["nDCG@10", "P@5"]}}}, {"all", "evaluate", "report"}),
-    "pruning budgets": ({"evaluate": {"top_k": [3]}}, {"all", "prune", "report", "export"}),
+    "pruning budgets": ({"evaluate": {"top_k": [3]}}, REPORTED | {"prune", "tune"}),
     "budget of the exported model": ({"export": {"prune_documents": "top-k 3"}}, REPORTED),
     "layout": ({"align": {"max_tokens_per_device": 64}, "distill": {"logging_steps": 1}}, {"all", "report"}),
     "looks": (
@@ -213,16 +219,17 @@ def test_every_command_of_the_page_on_publishing_works(finished, tmp_path):
     assert {"README.md", "config.json", "model.safetensors", "vectors/queries-00000.safetensors"} <= files.keys()
     card = files["README.md"].decode()
     assert ModelCard(card).data.language == ["en", "xx"] and str(tmp_path) not in card and "file:/" not in card
-    measured = pd.read_parquet(project.one("artifacts/prune/*"))
-    wanted = choices(measured, "documents").budget.to_dict()
-    assert json.loads(files["config.json"])["document_budgets"] == wanted
+    tuned, measured = (pd.read_parquet(project.one(f"artifacts/{rule}/*.parquet")) for rule in ("tune", "prune"))
+    wanted = choices(tuned, measured).budget["documents"]
+    assert json.loads(files["config.json"])["document_budgets"] == {"all": wanted}
+    assert "On the development collections" in card
     logs = [path.read_text() for path in tmp_path.glob("logs/**/*") if path.is_file()]
     assert "hf_secret" not in done.stdout + done.stderr + "".join(logs)
 
 
 def test_until_stops_after_a_rule_and_forcerun_begins_with_one(finished, tmp_path, values):
     assert Project(tmp_path, values).planned("--until", "tokenize", "--", "all") == {"corpora", "tokenize"}
-    assert finished.planned("--forcerun", "distill", "--", "all") == EVALUATED | {"distill"}
+    assert finished.planned("--forcerun", "distill", "--", "all") == EVALUATED | {"distill", "tune"}
 
 
 VARIANTS = {

@@ -148,11 +148,9 @@ def sharing(experiments):
     return f"{len(paths)} nodes, of which {len(paths) - len(set(paths))} are shared"
 
 
-def measured(wildcards):
+def tuned(rule):
     """What the smallest budgets are chosen from, where the exported model is to have them."""
-    export = owner("export", wildcards).config.export
-    wanted = "auto" in (export.prune_documents, export.prune_queries)
-    return owner("export", wildcards).pruning.path if wanted else []
+    return needs(rule, lambda e: e.tuning.path if e.config.chooses_budgets() else None)
 
 
 def repository(wildcards):
@@ -185,7 +183,9 @@ TARGETS = {
 
 wildcard_constraints:
     experiment="|".join(map(re.escape, EXPERIMENTS)),
-    system="|".join({"align", *(re.escape(s) for e in EXPERIMENTS.values() for s in e.config.systems())}),
+    system="|".join(
+        {"align", "tune", "development", *(re.escape(s) for e in EXPERIMENTS.values() for s in e.config.systems())}
+    ),
     name="|".join({name for experiment in EXPERIMENTS.values() for name in experiment.config.sources}),
     key="[0-9a-f]{10}",
     shard="[0-9]+-of-[0-9]+",

@@ -3,7 +3,7 @@
 
 rule encode:
     input:
-        corpora=needs("encode", lambda e: e.collections.path),
+        corpora=lambda wildcards: owner("encode", wildcards).encoded_collections(wildcards.system).path,
         model=lambda wildcards: by_content(owner("encode", wildcards).model(wildcards.system)),
     output:
         temp(directory("artifacts/vectors/{system}-{key}.{shard}")),
@@ -108,3 +108,25 @@ rule prune:
     shell:
         "python -m milco.stages prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " --output {output} > {log} 2>&1"
+
+
+# Of all that is measured here on development collections, this alone decides something: the budget that `auto` means.
+rule tune:
+    input:
+        development=needs("tune", lambda e: e.tuning_collections.path),
+        vectors=needs("tune", lambda e: e.development_vectors.path),
+    output:
+        "artifacts/tune/{key}.parquet",
+    log:
+        "logs/tune/{key}.log",
+    benchmark:
+        "logs/tune/{key}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("tune"),
+    message:
+        "what fewer terms per text cost on the development collections"
+    shell:
+        "python -m milco.stages tune --config {params.config} --development {input.development}"
+        " --vectors {input.vectors} --output {output} > {log} 2>&1"

@@ -11,6 +11,7 @@ rule report:
         index=needs("report", lambda e: e.index.path),
         prune=needs("report", lambda e: e.pruning.path),
         triples=needs("report", lambda e: e.triples.path),
+        tune=tuned("report"),
     output:
         report="results/{experiment}/report.html",
         metrics="results/{experiment}/metrics.csv",
@@ -29,13 +30,14 @@ rule report:
         runs=named("runs", "report", runs),
         stages=named("stage", "report", trainings),
         nodes=named("node", "report", times),
+        tune=lambda wildcards, input: f"--tune {input.tune}" if input.tune else "",
     message:
         "report of {wildcards.experiment}"
     shell:
         "python -m milco.stages report --config {params.config} --corpora {input.corpora}"
         " --collections {input.collections} --overlap {input.overlap} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
-        " --triples {input.triples}"
+        " --triples {input.triples} {params.tune}"
         " --published {params.published:q}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"
@@ -71,7 +73,7 @@ rule ablations:
 rule export:
     input:
         model=needs("export", lambda e: e.distill.path),
-        measured=measured,
+        measured=tuned("export"),
     output:
         directory("results/{experiment}/model"),
     log:
@@ -99,6 +101,7 @@ rule card:
         metrics="results/{experiment}/metrics.csv",
         summary="results/{experiment}/summary.md",
         prune=needs("card", lambda e: e.pruning.path),
+        tune=tuned("card"),
     output:
         "results/{experiment}/card.md",
     log:
@@ -111,12 +114,13 @@ rule card:
         config=settings("card"),
         citation=own("CITATION.cff"),
         settings=lambda wildcards: owner("card", wildcards).config.to_yaml(),
+        tune=lambda wildcards, input: f"--tune {input.tune}" if input.tune else "",
     message:
         "model card of {wildcards.experiment}: {output}"
     shell:
         "python -m milco.stages card --config {params.config} --corpora {input.corpora} --model {input.model:q}"
         " --metrics {input.metrics} --summary {input.summary} --prune {input.prune} --citation {params.citation:q}"
-        " --output {output} 2>&1 | tee {log}"
+        " {params.tune} --output {output} 2>&1 | tee {log}"
 
 
 rule publish:
