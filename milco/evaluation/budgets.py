@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import ir_measures
+import numpy as np
 import pandas as pd
 import scipy.sparse
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from milco.config import Config
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.evaluate import depth_of, measure, run_of
-from milco.evaluation.index import Index, parts
+from milco.evaluation.index import PASSES, Index, median, parts
 from milco.evaluation.lookup import StoredCollection, Vectors, read_stored
 from milco.evaluation.search import Search, scorer
 from milco.files import finished_file
@@ -27,7 +28,7 @@ from milco.modeling.pruning import prune
 LOSS = 0.01  # share of the measure that a budget may cost
 LANGUAGES = {"documents": "document_language", "queries": "query_language"}
 FIGURES = ["active", "value", "bytes", "milliseconds"]
-COLUMNS = ["side", "budget", "collection", *LANGUAGES.values(), "measure", *FIGURES]
+COLUMNS = ["side", "budget", "collection", *LANGUAGES.values(), "measure", *FIGURES, "milliseconds_spread"]
 
 
 def sweep(config: Config, collections: Path, vectors: Path, output: Path, split: str = "test") -> None:
@@ -39,7 +40,8 @@ def sweep(config: Config, collections: Path, vectors: Path, output: Path, split:
     Writes a Parquet file, a row for each side, budget and collection: side (documents or queries: what is pruned),
     budget (as `pruning.prune` reads it), collection, query_language, document_language, measure (that of the
     comparison), active (mean terms of a text of that side), value (of the measure, by exact search), bytes (Seismic
-    index on disk, per document), milliseconds (mean of a query in that index). It has no row if nothing is compared.
+    index on disk, per document), milliseconds and milliseconds_spread (of a query in it, as `index.median` has them).
+    It has no row if nothing is compared.
     """
     found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections, split)
     shared = defaultdict(list)  # collections over the same documents share an index
@@ -59,7 +61,7 @@ class Trial:
 
     def __init__(self, collection: StoredCollection, queries: scipy.sparse.csr_array, depth: int):
         self.collection, self.depth = collection, depth
-        self.exact, self.milliseconds = Search(queries, depth), 0.0
+        self.exact, self.times = Search(queries, depth), np.zeros(PASSES)
 
 
 def _sweep(
@@ -99,7 +101,7 @@ def _sweep(
                 "active": queries.nnz / queries.shape[0] if side == "queries" else terms[pruned] / documents,
                 "value": float(measure(collection.qrels, run, [wanted]).value.mean()),
                 "bytes": sizes[pruned] / documents,
-                "milliseconds": trial.milliseconds,
+                **median(trial.times),
             }
 
 
@@ -115,7 +117,7 @@ def _ask_indexes(
             with tempfile.TemporaryDirectory() as folder:
                 sizes[budget] += index.save(Path(folder) / "pruned")
             for trial in chain(*asking.values()):
-                trial.milliseconds += index.search(trial.exact.queries, trial.depth)[1]
+                trial.times += index.times(trial.exact.queries, trial.depth)
     return sizes
 
 

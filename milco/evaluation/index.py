@@ -23,6 +23,7 @@ from milco.evaluation.search import Ranking, rank_blocks
 from milco.files import finished_folder
 
 QUERY_CUT = 64
+TIMED, PASSES = 80, 5  # queries of which times are taken, and how often
 HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to so deep, 0 of deeper ones; docs/index.md says what they find
 DOCUMENTS = 1_000_000  # of one part of an index
 
@@ -84,6 +85,12 @@ class Index:
         milliseconds = (time.perf_counter() - started) * 1000 / max(1, len(asked))
         return [[(int(row), float(score)) for _, score, row in hits] for hits in found], milliseconds
 
+    def times(self, queries: scipy.sparse.csr_array, k: int) -> np.ndarray:
+        """Mean milliseconds of a query in each of `PASSES` passes over the first `TIMED` queries. A pass before them
+        warms up."""
+        passes = [self.search(queries[:TIMED], k)[1] for _ in range(PASSES + 1)]
+        return np.array(passes[1:])
+
     def save(self, path: Path) -> int:
         """Write `path`.index.seismic and `path`.columns.npy; returns the size of the index in bytes."""
         self.seismic.save(str(path))
@@ -113,8 +120,9 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
 
     Collections over the same documents share an index, and one of more than `DOCUMENTS` has several parts, which are
     searched one after the other. Writes `{index}-{part}.index.seismic` and seismic.parquet: collection, index,
-    documents, parts, bytes, build_seconds, milliseconds (per query), recall (share of the exact 10 best that the index
-    finds; of chunks as many as hold the 10 best documents), nDCG@10 of both.
+    documents, parts, bytes, build_seconds, milliseconds and milliseconds_spread (of a query, as `median` has them),
+    recall (share of the exact 10 best that the index finds; of chunks as many as hold the 10 best documents), nDCG@10
+    of both.
     """
     found = Vectors(vectors)
     rows = []
@@ -126,8 +134,12 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
                 made[texts] = _build(parts(found, collection.places), folder / collection.name)
             queries, depth = found.of("queries", collection.queries.values()), collection.texts_to_find(DEPTH)
             paths = [folder / f"{made[texts]['index']}-{part:03}" for part in range(made[texts]["parts"])]
-            answers = [Index.load(path).search(queries, depth) for path in paths]
-            rankings = best_of([hits for hits, _ in answers], depth)
+            answers, times = [], np.zeros(PASSES)
+            for path in paths:
+                index = Index.load(path)
+                answers.append(index.search(queries, depth)[0])
+                times += index.times(queries, depth)
+            rankings = best_of(answers, depth)
             blocks = found.blocks("documents", collection.places, config.evaluate.documents_at_a_time)
             exact = rank_blocks(queries, blocks, depth)
             names = collection.judged_ids([*rankings, *exact])
@@ -136,7 +148,7 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
                     "collection": collection.name,
                     "documents": len(collection.places),
                     **made[texts],
-                    "milliseconds": sum(milliseconds for _, milliseconds in answers),
+                    **median(times),
                     "recall": recall(rankings, exact),
                     "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, names, DEPTH)),
                     "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, names, DEPTH)),
@@ -155,6 +167,11 @@ def _build(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path:
         made["bytes"] += index.save(path.with_name(f"{path.name}-{made['parts']:03}"))
         made["parts"] += 1
     return made
+
+
+def median(times: np.ndarray) -> dict[str, float]:
+    """The median of what some passes took, and how much longer the slowest took than the fastest."""
+    return {"milliseconds": float(np.median(times)), "milliseconds_spread": float(np.ptp(times))}
 
 
 def recall(found: list[Ranking], exact: list[Ranking]) -> float:

@@ -18,6 +18,7 @@ from milco.data.cuts import CUT
 from milco.evaluation import budgets
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
+from milco.evaluation.index import PASSES, TIMED
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.significance import paired_difference
 from milco.experiments import SYSTEM_NAMES, Experiment, system_names
@@ -359,6 +360,9 @@ def write(
         worth=worth,
         index=results.index,
         pruning=budgets.means(results.pruning),
+        spread=results.pruning.get("milliseconds_spread"),
+        passes=PASSES,
+        timed=TIMED,
         choices=budgets.choices(results.tuned, results.pruning),
         nodes=results.nodes.sort_values("s", ascending=False),
         corpora=results.corpora,

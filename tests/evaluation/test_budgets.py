@@ -63,6 +63,7 @@ def test_both_sides_are_pruned_to_every_budget_on_every_collection(measured, col
     assert documents.bytes["top-k 2"] < documents.bytes["mass 0.5"] < documents.bytes["none"]
     assert documents["value"]["top-k 500"] == documents["value"]["none"] > 0
     assert table[table.side == "queries"].bytes.nunique() == 1
+    assert (table.milliseconds > 0).all() and (table.milliseconds_spread > 0).all()
 
 
 def swept(

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from milco.evaluation.evaluate import mean_ndcg
-from milco.evaluation.index import Index, recall
+from milco.evaluation.index import PASSES, TIMED, Index, median, recall
 from milco.evaluation.search import rank_exactly
 
 COLUMNS = 151_000
@@ -150,3 +150,15 @@ def test_a_deeper_search_leaves_out_fewer_blocks():
     index, exact = Index.build(documents), rank_exactly(queries, documents, 300)
     shallow, deep = (recall(index.search(queries, 300, **how)[0], exact) for how in ({"heap_factor": 0.7}, {}))
     assert deep > 0.999 > shallow
+
+
+def test_times_are_those_of_warm_passes_over_some_queries(monkeypatch):
+    documents, queries = draw(60, 13), draw(TIMED + 20, 14)
+    index, asked = Index.build(documents), []
+    durations = iter([99.0, 3.0, 1.0, 2.0, 5.0, 4.0])  # the first pass is cold
+    monkeypatch.setattr(index, "search", lambda some, k: (asked.append((some.shape[0], k)), next(durations)))
+    assert median(index.times(queries, 7)) == {"milliseconds": 3.0, "milliseconds_spread": 4.0}
+    assert asked == [(TIMED, 7)] * (PASSES + 1)
+    monkeypatch.undo()
+    times = index.times(queries[:3], 7)
+    assert len(times) == PASSES and (times > 0).all()

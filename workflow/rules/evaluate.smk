@@ -79,6 +79,7 @@ rule index:
         "logs/index/{key}.tsv"
     conda:
         ENVIRONMENT
+    threads: ALONE  # it measures times; the work is that of one
     params:
         config=settings("index"),
     message:
@@ -98,9 +99,9 @@ rule prune:
         "logs/prune/{key}.log",
     benchmark:
         "logs/prune/{key}.tsv"
-    priority: 1  # the longest of the jobs on one core, beside which the others find their place
     conda:
         ENVIRONMENT
+    threads: ALONE
     params:
         config=settings("prune"),
     message:

@@ -12,6 +12,8 @@
 #   input       A training looks at collections that decide no weight, so that others are no reason to train again: neither
 #               newer ones (`ancient`) nor ones of another name. Rests on what Snakemake writes down of an input that
 #               it has taken from elsewhere: not its path, but where it is from (sourcecache_entry).
+#   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
+#               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
 #   force       --forcerun align is to train anew, and a training that finds what it made before hands that out. Rests
 #               on workflow.dag and workflow.dag_settings, when the jobs are known.
 
@@ -44,6 +46,7 @@ def said_by_profile():
     return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
 
+ALONE = workflow.resource_settings.cores or 1
 SAID = {name: dict(resources) for name, resources in said_by_profile().items()}
 for name, resources in workflow.resource_settings.overwrite_resources.items():
     SAID[name] = {**SAID.get(name, {}), **resources}
