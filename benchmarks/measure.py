@@ -57,6 +57,13 @@ def compare(
     }
 
 
+def over_draws(rows: list[dict]) -> dict:
+    """What `compare` found for several draws of the work, as one row: medians, and the spread of the draws' ratios."""
+    ratios = [row["speedup"] for row in rows]
+    found = {name: round(statistics.median(row[name] for row in rows), 4) for name in ("baseline_s", "milco_s")}
+    return {**found, "speedup": round(statistics.median(ratios), 2), "spread": [min(ratios), max(ratios)]}
+
+
 def additional_memory(work: Callable[[], object]) -> float:
     """MiB that one call adds to the peak of this process, which should have done nothing of the kind before."""
     import torch

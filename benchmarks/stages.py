@@ -2,8 +2,10 @@
 
 With forward and backward pass and optimizer, at a rate of 0, so that the losses of both can be compared. In Stage 2
 both take the same steps. In Stage 1 each makes steps of the same 3,200 pairs (a pool of `Steps`) in its own way, and
-takes some of them, evenly spread over their sizes: the plain recipe fewer, its time is scaled up. The losses are those
-of the plain recipe's steps in both. Read by `make bench`; run `make demo` first.
+takes some of them: the plain recipe fewer, its time is scaled up. Which steps are taken decides much, so they are drawn
+at random, several times, with the number of the draw as seed; the speedup is the median of the draws, the spread their
+smallest and largest. The losses are those of the plain recipe's steps in both. Read by `make bench`; run `make demo`
+first.
 
 python benchmarks/stages.py
 """
@@ -17,7 +19,7 @@ import pandas as pd
 import plain
 import torch
 from experiment import Experiment
-from measure import additional_memory, compare, in_own_process, save
+from measure import additional_memory, compare, in_own_process, over_draws, save
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from milco.data.tokens import TokenCache
@@ -55,17 +57,13 @@ class Recipe:
         self.losses.append(float(loss.detach()))
 
 
-def evenly(sizes, count: int) -> np.ndarray:
-    """Places of some sizes, evenly spread from smallest to largest: a few of them have nearly the mean of all."""
-    return np.argsort(sizes)[((np.arange(count) + 0.5) / count * len(sizes)).astype(int)]
-
-
 Work = list[Callable[[], None]]  # a call for each optimizer step
 Works = tuple[Work, Work, Callable[[], None], Recipe]
 
 
-def stage_1(experiment: Experiment, bf16: bool) -> Works:
+def stage_1(experiment: Experiment, bf16: bool, draw: int) -> Works:
     """The plain recipe's steps, ours, one of ours on all pairs of the plain ones, and the model that they train."""
+    random = np.random.default_rng(draw)
     config, settings = experiment.config, experiment.config.align
     recipe = Recipe(experiment, experiment.at(experiment.align.path), bf16)
     lsr = experiment.at(experiment.lsr)
@@ -79,16 +77,8 @@ def stage_1(experiment: Experiment, bf16: bool) -> Works:
         cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
     )
     pool = np.stack([steps[step] for step in range(POOL)])
-    drawn = np.random.default_rng(0).permutation(pool.ravel()).reshape(pool.shape)
-
-    def sides(batches: np.ndarray) -> np.ndarray:
-        """Tokens of both texts of each pair."""
-        flat = batches.ravel()
-        rows = (cache.pairs, flat), (cache.english, cache.english_ids(flat))
-        return np.stack([table.lengths("input_ids", found).reshape(batches.shape) for table, found in rows])
-
-    chosen = evenly(sides(pool).sum(axis=(0, 2)), STEPS["Stage 1"])
-    batches = drawn[evenly(sides(drawn).max(axis=2).sum(axis=0), PLAIN_STEPS)]
+    chosen = random.choice(POOL, STEPS["Stage 1"], replace=False)
+    batches = random.permutation(pool.ravel()).reshape(pool.shape)[:PLAIN_STEPS]
     loss = align.loss(config)
 
     def plain_loss(model: MilcoModel, batch: np.ndarray) -> torch.Tensor:
@@ -135,14 +125,14 @@ def summed(terms: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(value for name, value in terms.items() if name.startswith("loss_"))
 
 
-def stage_2(experiment: Experiment, bf16: bool) -> Works:
+def stage_2(experiment: Experiment, bf16: bool, draw: int) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
     recipe = Recipe(experiment, experiment.at(experiment.distill.path), bf16, echo=config.model.echo)
     packed = Triples(experiment.at(experiment.packed.path))
     groups = distill.Groups(packed, recipe.model.tokenizer.pad_token_id, config)
     steps = Steps(packed.longest, [(1, len(packed))], settings.global_batch_size, 1, config.seed)
-    chosen = evenly([packed.longest(steps[step]).sum() for step in range(len(steps))], STEPS["Stage 2"])
+    chosen = np.random.default_rng(draw).choice(len(steps), STEPS["Stage 2"], replace=False)
     loss = distill.loss(config)
     lengths = config.model.query_max_length, config.model.passage_max_length
     shares = Shares(steps, 1, groups)
@@ -181,41 +171,48 @@ STAGES = {"Stage 1": stage_1, "Stage 2": stage_2}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2, help="pairs of runs for each case")
+    parser.add_argument("--draws", type=int, default=5, help="draws of steps for each case")
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)  # stage, bf16, which
     options = parser.parse_args()
     experiment = Experiment()
     if options.memory:
         stage, bf16, which = options.memory
-        plainly, ours, *_ = STAGES[stage](experiment, bf16 == "True")
+        plainly, ours, *_ = STAGES[stage](experiment, bf16 == "True", 0)
         print(additional_memory(partial(run, plainly if which == "plain" else ours)))
         return
-    rows = [measure(experiment, stage, bf16, options.repeats) for stage in STAGES for bf16 in (True, False)]
+    rows = [measure(experiment, stage, bf16, options.draws) for stage in STAGES for bf16 in (True, False)]
     save("stages", rows)
 
 
-def measure(experiment: Experiment, stage: str, bf16: bool, repeats: int) -> dict:
+def measure(experiment: Experiment, stage: str, bf16: bool, draws: int) -> dict:
     """One row."""
-    plainly, ours, ours_again, recipe = STAGES[stage](experiment, bf16)
+    found = [measure_draw(experiment, stage, bf16, draw) for draw in range(draws)]
+    settings, unit = (
+        (experiment.config.align, "pairs") if stage == "Stage 1" else (experiment.config.distill, "queries")
+    )
+    examples = STEPS[stage] * settings.global_batch_size
+    case = f"{stage}, {'bfloat16' if bf16 else 'float32'}, {draws} draws of {examples} {unit}"
+    row = {"benchmark": "stages", "case": case, **over_draws(found)}
+    if bf16:  # what experiments train in; more processes would cost more time than they tell
+        for column, which in (("baseline_mb", "plain"), ("milco_mb", "milco")):
+            row[column] = round(in_own_process(__file__, "--memory", stage, str(bf16), which))
+    row["examples_per_second"] = round(examples / row["milco_s"], 1)
+    return row | {name: round(float(np.mean([one[name] for one in found])), 4) for name in ("loss_plain", "loss_milco")}
+
+
+def measure_draw(experiment: Experiment, stage: str, bf16: bool, draw: int) -> dict:
+    """Times and losses of one draw of steps."""
+    plainly, ours, ours_again, recipe = STAGES[stage](experiment, bf16, draw)
     losses = {}
 
     def tell(name: str, work: Callable[[], None]) -> None:
         recipe.losses = []
         work()
-        losses[name] = round(float(np.mean(recipe.losses)), 4)
+        losses[name] = float(np.mean(recipe.losses))
 
-    settings, unit = (
-        (experiment.config.align, "pairs") if stage == "Stage 1" else (experiment.config.distill, "queries")
-    )
-    examples = STEPS[stage] * settings.global_batch_size
-    row = {"benchmark": "stages", "case": f"{stage}, {'bfloat16' if bf16 else 'float32'}, {examples} {unit}"}
     share = PLAIN_STEPS / STEPS[stage] if stage == "Stage 1" else 1.0
     warm_up = partial(run, [work[len(work) // 2] for work in (plainly, ours)])
-    row |= compare(partial(tell, "loss_plain", partial(run, plainly)), partial(run, ours), repeats, share, warm_up)
-    if bf16:  # what experiments train in; more processes would cost more time than they tell
-        for column, which in (("baseline_mb", "plain"), ("milco_mb", "milco")):
-            row[column] = round(in_own_process(__file__, "--memory", stage, str(bf16), which))
-    row["examples_per_second"] = round(examples / row["milco_s"], 1)
+    row = compare(partial(tell, "loss_plain", partial(run, plainly)), partial(run, ours), 1, share, warm_up)
     tell("loss_milco", ours_again)
     return row | losses
 

@@ -53,6 +53,11 @@ def test_what_is_dear_warms_up_in_a_way_of_its_own():
     assert calls == ["warm", "plain", "milco"]
 
 
+def test_of_several_draws_the_median_counts_and_the_spread_is_theirs():
+    rows = [{"baseline_s": 10.0 * n, "milco_s": 2.0, "speedup": 5.0 * n, "spread": [0.0, 99.0]} for n in (3, 1, 2)]
+    assert measure.over_draws(rows) == {"baseline_s": 20.0, "milco_s": 2.0, "speedup": 10.0, "spread": [5.0, 15.0]}
+
+
 def test_saved_rows_become_a_table(tmp_path, monkeypatch):
     row = {"benchmark": "b", "case": "c", "baseline_s": 2.0, "milco_s": 1.0, "speedup": 2.0, "spread": [1.5, 2.5]}
     measure.save("b", [row | {"baseline_mb": 10, "milco_mb": 1}])
