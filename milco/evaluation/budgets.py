@@ -34,14 +34,14 @@ COLUMNS = ["side", "budget", "collection", *LANGUAGES.values(), "measure", *FIGU
 def sweep(config: Config, collections: Path, vectors: Path, output: Path, split: str = "test") -> None:
     """Prune documents, and then queries, of the compared collections to every budget.
 
-    Args:
-        split: of the collections, `test` or `dev`.
-
     Writes a Parquet file, a row for each side, budget and collection: side (documents or queries: what is pruned),
     budget (as `pruning.prune` reads it), collection, query_language, document_language, measure (that of the
     comparison), active (mean terms of a text of that side), value (of the measure, by exact search), bytes (Seismic
     index on disk, per document), milliseconds and milliseconds_spread (of a query in it, as `index.median` has them).
     It has no row if nothing is compared.
+
+    Args:
+        split: of the collections, `test` or `dev`.
     """
     found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections, split)
     shared = defaultdict(list)  # collections over the same documents share an index
