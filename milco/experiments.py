@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from milco.config import Config
+from milco.config.experiment import BASELINES
 from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
@@ -35,7 +36,9 @@ SYSTEM_NAMES = {
 def system_names(config: Config) -> dict[str, str]:
     """System → what a reader calls it, in the reader's order."""
     mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
-    return SYSTEM_NAMES | mixes
+    named = {name: name for name in config.named_baselines()}
+    fixed = {name: SYSTEM_NAMES[name] for name in BASELINES}
+    return fixed | named | SYSTEM_NAMES | mixes
 
 
 class Node(NamedTuple):
@@ -86,6 +89,7 @@ class Experiment:
             (settings.multilingual_encoder_checkpoint, texts | stage_1),
             (settings.lsr_encoder_checkpoint, stage_1 | (texts if "teacher" in config.evaluate.baselines else {})),
             *((name, texts) for name in (self._start_named, config.distill.miner) if name in config.sources),
+            *((name, texts) for name in config.named_baselines() if config.sources[name].format == "transformers"),
         ]
         for name, lengths in read:
             most = positions(Path(self.checkpoint(name)))
@@ -162,7 +166,7 @@ class Experiment:
         config = self.config
         models, stage_2 = config.model, config.distill
         named = [*config.used_datasets(), models.multilingual_encoder_checkpoint, models.lsr_encoder_checkpoint]
-        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer]
+        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer, *config.named_baselines()]
         for name in [name for name in named if name in config.sources]:  # some of them may be words, such as none
             for source in filter(None, (name, config.sources[name].tokenizer)):
                 place = config.sources[source].local_path
@@ -317,6 +321,7 @@ class Experiment:
             "dense": [self._encoder, [evaluate.dense_query_prefix, evaluate.dense_passage_prefix]],
             "align": [self.align.key],
             "distill": [self.distill.key],
+            **{name: [self._made_of(name)] for name in self.config.named_baselines()},
         }
         found = {
             system: _node("encode", f"artifacts/vectors/{system}-{{}}", self._how, *parts, name=system)
@@ -384,6 +389,8 @@ class Experiment:
 
     def model(self, system: str) -> str:
         """The model that encodes for a system."""
+        if system in self.config.named_baselines():
+            return self.checkpoint(system)
         models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
         return models[system]
 

@@ -9,10 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from milco.config.base import Language, Layout, Strict, Whole
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
-from milco.config.source import PAIR_FORMATS, Source
+from milco.config.source import MODEL_FORMATS, PAIR_FORMATS, Source
 from milco.errors import MilcoError
 from milco.files import finished_file
 from milco.languages import SEVERAL
+
+BASELINES = ("bm25", "teacher", "dense")  # what is no name of a source in evaluate.baselines
 
 
 def _as_written(value: Any) -> Any:
@@ -82,17 +84,28 @@ class Config(Strict):
             for key, words in stage_2.items()
             if getattr(self.distill, key) not in words
         ]
+        wanted += [("evaluate.baselines", name, MODEL_FORMATS) for name in self.named_baselines()]
         wanted += [
             (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
         ]
         for key, name, formats in wanted:
             if name not in self.sources:
-                raise ValueError(f"{key}: no source {name!r} (there are: {', '.join(self.sources)})")
+                words = f"neither {', '.join(BASELINES)} nor a source" if key == "evaluate.baselines" else "no source"
+                raise ValueError(f"{key}: {words} {name!r} (there are: {', '.join(self.sources)})")
             if self.sources[name].format not in formats:
                 raise ValueError(
                     f"{key}: source {name!r} has format {self.sources[name].format}, "
                     f"expected {' or '.join(sorted(formats))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _systems_differ(self):
+        stages, said = {"align", "distill", *self.mixes()}, self.evaluate.baselines
+        for name in said:
+            if name in stages or said.count(name) > 1:
+                why = "is the name of a stage's own model" if name in stages else "stands there twice"
+                raise ValueError(f"evaluate.baselines: {name!r} {why}; leave it out, or give the source another name")
         return self
 
     @model_validator(mode="after")
@@ -286,6 +299,10 @@ class Config(Strict):
         """Systems that are measured, in the order in which a reader wants them."""
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
         return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    def named_baselines(self) -> list[str]:
+        """Sources whose models are measured as they are."""
+        return [name for name in self.evaluate.baselines if name not in BASELINES]
 
     def mixes(self) -> dict[str, float]:
         """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""

@@ -213,8 +213,11 @@ class Evaluate(Strict):
         "and others drawn at random up to so many.",
         json_schema_extra=Layout,
     )
-    baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
-        ["bm25", "teacher", "dense"], description="Systems to compare with."
+    baselines: list[str] = Field(
+        ["bm25", "teacher", "dense"],
+        description="Systems to compare with: bm25, teacher (the English retriever), dense (the untrained encoder), "
+        "and sources with finished models: MILCO models of any origin, and models of sentence-transformers, dense or "
+        "sparse, as their authors meant them. A text is cut where ours is, or earlier where such a model reads less.",
     )
     batch_size: Count = Field(64, description="Texts that the encoder takes at a time.", json_schema_extra=Layout)
     encode_shards: Count = Field(

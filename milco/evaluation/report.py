@@ -4,7 +4,7 @@ Run by rule `report`; see `python -m milco.stages report --help`.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Results:
         corpora, triples: how much of each dataset there is, and what was lost.
         overlap: what `overlap` counted of each test collection.
         cuts: texts that were longer than a system reads: system, side, language, texts, cut.
+        systems: those that stand in the tables, in the reader's order.
     """
 
     measures: pd.DataFrame
@@ -50,6 +51,7 @@ class Results:
     overlap: dict[str, Any]
     triples: dict[str, Any]
     cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    systems: list[str] = field(default_factory=lambda: [*SYSTEM_NAMES])
 
     @classmethod
     def read(
@@ -98,7 +100,7 @@ class Results:
         rows = comparison.rows(self.measures)
         values = rows.pivot(index=["collection", "query"], columns="system", values="value")
         found = {}
-        for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
+        for other in [name for name in self.systems if name in values and name != system]:
             both = values[[system, other]].dropna()
             if len(both):
                 counts = {"queries": len(both), "different": both.index.get_level_values("query").nunique()}
@@ -174,7 +176,7 @@ def collection_table(results: Results, rows: pd.DataFrame, ceiling: bool) -> pd.
     """Rows of one measure, by collection and system, with the ceiling where all collections have one and it is asked
     for. `means_of` them comes last, if they are several."""
     table = rows.pivot(index="collection", columns="system", values="value")
-    table = table[[system for system in SYSTEM_NAMES if system in table]]
+    table = table[[system for system in results.systems if system in table]]
     if table.empty:
         return table
     reached = results.ceiling(rows.measure.iloc[0]).reindex(table.index)
@@ -295,11 +297,14 @@ def write(
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
     means, names = results.means(), system_names(config)
+    results = replace(results, systems=[system for system in names if not config.mixes().get(system)])
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
     others = others_of(results, comparison)
-    active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
+    figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
+    active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
+    costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
     curve = results.curves["distill"]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
@@ -312,6 +317,7 @@ def write(
         averages=averages,
         others=others,
         active=active,
+        costs=costs.reindex([system for system in names if system in costs.index]),
         published=beside_published(published, means),
         against=results.against("distill", comparison),
         index=results.index,
