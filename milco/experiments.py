@@ -36,7 +36,7 @@ SYSTEM_NAMES = {
 def system_names(config: Config) -> dict[str, str]:
     """System → what a reader calls it, in the reader's order."""
     mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
-    named = {name: name for name in config.named_baselines()}
+    named = {name: name for name in config.finished_models()}
     fixed = {name: SYSTEM_NAMES[name] for name in BASELINES}
     return fixed | named | SYSTEM_NAMES | mixes
 
@@ -84,12 +84,12 @@ class Experiment:
         """
         config, settings = self.config, self.config.model
         texts = {f"model.{key}": length for key, length in self._lengths.items()}
-        stage_1 = {"align.max_length": config.align.max_length}
+        stage_1 = {"align.max_length": config.align.max_length} if not config.evaluate.model else {}
         read = [
             (settings.multilingual_encoder_checkpoint, texts | stage_1),
             (settings.lsr_encoder_checkpoint, stage_1 | (texts if "teacher" in config.evaluate.baselines else {})),
             *((name, texts) for name in (self._start_named, config.distill.miner) if name in config.sources),
-            *((name, texts) for name in config.named_baselines() if config.sources[name].format == "transformers"),
+            *((name, texts) for name in config.finished_models() if config.sources[name].format == "transformers"),
         ]
         for name, lengths in read:
             most = positions(Path(self.checkpoint(name)))
@@ -108,18 +108,15 @@ class Experiment:
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
+        before = [self.corpora, self.tokens, self.targets, self.triples, self.packed]
         return [
             *self.downloads.values(),
             *self.converted.values(),
-            self.corpora,
-            self.tokens,
-            self.targets,
-            self.triples,
-            self.packed,
+            *(before if self.stages else []),
             *(self.development(trainings[stage]) for stage in self.stages),
             *(trainings[stage] for stage in self.stages),
             self.collections,
-            self.overlap,
+            *([self.overlap] if self.stages else []),
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
             self.index,
@@ -166,7 +163,7 @@ class Experiment:
         config = self.config
         models, stage_2 = config.model, config.distill
         named = [*config.used_datasets(), models.multilingual_encoder_checkpoint, models.lsr_encoder_checkpoint]
-        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer, *config.named_baselines()]
+        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer, *config.finished_models()]
         for name in [name for name in named if name in config.sources]:  # some of them may be words, such as none
             for source in filter(None, (name, config.sources[name].tokenizer)):
                 place = config.sources[source].local_path
@@ -321,7 +318,7 @@ class Experiment:
             "dense": [self._encoder, [evaluate.dense_query_prefix, evaluate.dense_passage_prefix]],
             "align": [self.align.key],
             "distill": [self.distill.key],
-            **{name: [self._made_of(name)] for name in self.config.named_baselines()},
+            **{name: [self._made_of(name)] for name in self.config.finished_models()},
         }
         found = {
             system: _node("encode", f"artifacts/vectors/{system}-{{}}", self._how, *parts, name=system)
@@ -344,7 +341,7 @@ class Experiment:
     @property
     def index(self) -> Node:
         """Seismic indexes of the documents of Stage 2."""
-        key = self.vectors["distill"].key
+        key = self.vectors[self.config.main].key
         return Node("index", key, f"artifacts/index/{key}")
 
     @cached_property
@@ -354,7 +351,7 @@ class Experiment:
         budgets = [settings.top_k, settings.mass, settings.query_top_k, settings.query_mass]
         named = bool(settings.compared_collections)  # else the cross-lingual of them may be enough
         compared = [named, self.config.compared_sources(), settings.compared_measure]
-        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, budgets, compared)
+        return _node("prune", "artifacts/prune/{}.parquet", self.vectors[self.config.main].key, budgets, compared)
 
     @cached_property
     def first_round(self) -> "Experiment | None":
@@ -389,7 +386,7 @@ class Experiment:
 
     def model(self, system: str) -> str:
         """The model that encodes for a system."""
-        if system in self.config.named_baselines():
+        if system in self.config.finished_models():
             return self.checkpoint(system)
         models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
         return models[system]
@@ -466,10 +463,10 @@ def compared(experiments: list[Experiment]) -> dict[str, tuple[Experiment, str]]
     """
     base, *variants = experiments
     names = system_names(base.config)
-    lines = {names[system]: (base, system) for system in ("distill", *base.config.systems())}
+    lines = {names[system]: (base, system) for system in (base.config.main, *base.config.systems())}
     for variant in variants:
         name = variant.name.removeprefix(f"{base.name}-")
-        lines[name] = (variant, "distill")
+        lines[name] = (variant, variant.config.main)
         if "align" in variant.config.systems() and variant.align != base.align:
             lines[f"{name}: Stage 1"] = (variant, "align")
     return lines

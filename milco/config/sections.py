@@ -196,6 +196,12 @@ class Evaluate(Strict):
     """Encoding, search and what is measured."""
 
     test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
+    model: str | None = Field(
+        None,
+        description="Source of a finished sparse model that is measured in the place of one that is trained here: then "
+        "align, distill and languages are left out. Pruning, index and tests of significance are its own, and BM25 has "
+        "its tokenizer, unless model.multilingual_encoder_checkpoint names another.",
+    )
     development_collections: list[str] = Field([], description="Sources looked at during training.")
     development_queries: Count = Field(20, description="Queries per development collection.", json_schema_extra=Layout)
     compared_collections: list[str] = Field(

@@ -96,11 +96,17 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
     """
     if system == "dense":
         return DenseEncoder(config, system, model)
-    if system in config.named_baselines():
+    if system in config.finished_models():
         if config.sources[system].format == "sentence-transformers":
             from milco.evaluation.sentence_models import SentenceModel  # its package takes seconds
 
-            return SentenceModel(config, system, model)
+            found = SentenceModel(config, system, model)
+            if system == config.main and not found.sparse:
+                raise MilcoError(
+                    f"evaluate.model: {system} is a dense model, and index and budgets of pruning are for sparse ones; "
+                    "name it in evaluate.baselines, and a sparse one here"
+                )
+            return found
         settings = PretrainedConfig.get_config_dict(model)[0]
         if not is_milco(settings):
             raise MilcoError(
@@ -144,7 +150,8 @@ class SparseEncoder:
             self.iter_rows, self.tokenizer = teacher.iter_rows, teacher.tokenizer
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            encoder = config.sources[config.model.multilingual_encoder_checkpoint].local_path
+            named = config.model.multilingual_encoder_checkpoint
+            encoder = config.sources[named].local_path if named != config.evaluate.model else None
             milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=encoder).to(self.device)
             self.iter_rows, self.tokenizer = milco.iter_rows, milco.tokenizer
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size

@@ -39,6 +39,7 @@ class Results:
         overlap: what `overlap` counted of each test collection.
         cuts: texts that were longer than a system reads: system, side, language, texts, cut.
         systems: those that stand in the tables, in the reader's order.
+        main: the one that the others are held against.
     """
 
     measures: pd.DataFrame
@@ -52,21 +53,22 @@ class Results:
     triples: dict[str, Any]
     cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     systems: list[str] = field(default_factory=lambda: [*SYSTEM_NAMES])
+    main: str = "distill"
 
     @classmethod
     def read(
         cls,
-        corpora: Path,
+        corpora: Path | None,
         tests: Path,
-        overlap: Path,
+        overlap: Path | None,
         runs: dict[str, Path],
         stages: dict[str, Path],
         nodes: dict[str, Path],
         index: Path,
         prune: Path,
-        triples: Path,
+        triples: Path | None,
     ) -> "Results":
-        """Read the results from where the stages wrote them."""
+        """Read the results from where the stages wrote them; without a training there is no text of one."""
         measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
         statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
         timed = [
@@ -75,7 +77,7 @@ class Results:
             for path in sorted(pattern.parent.glob(pattern.name))
             if path.exists()
         ]
-        text = _json(corpora / "statistics.json")
+        text = _json(corpora / "statistics.json") if corpora else {"warnings": []}
         text["warnings"] += _json(tests / "warnings.json")
         return cls(
             pd.concat(measures, ignore_index=True),
@@ -85,8 +87,8 @@ class Results:
             pd.read_parquet(prune),
             pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
             text,
-            _json(overlap),
-            json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
+            _json(overlap) if overlap else {},
+            json.loads(pq.read_metadata(triples).metadata[b"statistics"]) if triples else {"warnings": []},
             pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),
         )
 
@@ -182,7 +184,7 @@ def collection_table(results: Results, rows: pd.DataFrame, ceiling: bool) -> pd.
     reached = results.ceiling(rows.measure.iloc[0]).reindex(table.index)
     if ceiling and reached.notna().all():
         table["ceiling"] = reached
-        table["share"] = table.distill / reached
+        table["share"] = table[results.main] / reached
     return pd.concat([table, means_of(table)]) if len(table) > 1 else table
 
 
@@ -297,7 +299,8 @@ def write(
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
     means, names = results.means(), system_names(config)
-    results = replace(results, systems=[system for system in names if not config.mixes().get(system)])
+    shown = [system for system in names if not config.mixes().get(system)]
+    results = replace(results, systems=shown, main=config.main)
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
@@ -305,7 +308,7 @@ def write(
     figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
     active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
     costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
-    curve = results.curves["distill"]
+    curve = results.curves.get("distill", pd.DataFrame())
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
         config=config,
@@ -319,7 +322,7 @@ def write(
         active=active,
         costs=costs.reindex([system for system in names if system in costs.index]),
         published=beside_published(published, means),
-        against=results.against("distill", comparison),
+        against=results.against(config.main, comparison),
         index=results.index,
         pruning=budgets.means(results.pruning),
         choices={side: budgets.choices(results.pruning, side) for side in budgets.LANGUAGES},
@@ -327,7 +330,7 @@ def write(
         corpora=results.corpora,
         overlap=results.overlap,
         triples=results.triples,
-        curves=draw_curves(results.curves),
+        curves=draw_curves(results.curves) if results.curves else "",
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
         cuts=results.cuts,

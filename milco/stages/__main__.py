@@ -259,26 +259,28 @@ def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) 
 @app.command()
 def report(
     config: ConfigFile,
-    corpora: Corpora,
     tests: Tests,
-    overlap: Input,
     runs: Named,
-    stage: Named,
     node: Named,
     index: Input,
     prune: Input,
-    triples: Input,
     published: Input,
     report: Output,
     metrics: Output,
     summary: Output,
+    corpora: Annotated[Path | None, typer.Option(help="What `corpora` wrote; these four are of a training.")] = None,
+    overlap: Annotated[Path | None, typer.Option()] = None,
+    triples: Annotated[Path | None, typer.Option()] = None,
+    stage: NamedOrNone = None,
 ) -> None:
     """Write report.html, metrics.csv and summary.md from all results."""
     from milco.evaluation.comparison import Comparison
     from milco.evaluation.report import Results, write
 
     settings = _settings(config, report)
-    results = Results.read(corpora, tests, overlap, _named(runs), _named(stage), _named(node), index, prune, triples)
+    results = Results.read(
+        corpora, tests, overlap, _named(runs), _named(stage or []), _named(node), index, prune, triples
+    )
     comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
 
