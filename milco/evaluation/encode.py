@@ -5,6 +5,10 @@
                      where there are any
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
                      only, where there are any
+    NAME             a source of evaluate.baselines: a MILCO model as above, or a model of sentence-transformers
+
+What encodes for a system is chosen in `encoder_of`, by the format of its source. It has `device`, `limit(side)`,
+`encode(side, texts, done, cut)`, `longer(side, texts)` and `save(path, rows, ids)`.
 
 A text that stands in several collections is encoded once: vectors hang on `text_id`. `cut.json` beside them counts, by
 language, the texts that are longer than the model reads. They are written in parts of
@@ -16,21 +20,22 @@ Run by rules `encode`, one job for each shard of the texts, and `merge`:
     python -m milco.stages merge --shard FOLDER --shard FOLDER … --output FOLDER
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.beir import iter_documents, read_about, read_queries
-from milco.data.cuts import CUT, Cuts
+from milco.data.cuts import CUT, Cuts, length_of
 from milco.data.vectors import save_dense, save_vectors
 from milco.environment import made_with
 from milco.errors import MilcoError
@@ -39,8 +44,9 @@ from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 from milco.languages import SEVERAL
 from milco.modeling.checkpoints import load
+from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
-from milco.modeling.rows import in_text_order, padded_batches
+from milco.modeling.rows import in_text_order, padded_batches, refuse_broken
 from milco.modeling.teacher import Teacher
 from milco.modeling.texts import ids_and_cut
 
@@ -66,7 +72,7 @@ def encode(
     Raises:
         MilcoError: a text has weights that are no numbers.
     """
-    encoder = (DenseEncoder if system == "dense" else SparseEncoder)(config, system, model)
+    encoder = encoder_of(config, system, model)
     folders = folders_of(system, collections)
     counts: dict[str, dict] = {}
     experiment = Experiment(config)
@@ -89,14 +95,37 @@ def encode(
                         encoder.save(path, rows, [identifier for identifier, _, _ in part])
                     cuts.count([language for _, _, language in part], cut)
             counts[side] = cuts.as_dict()
-            if said := cuts.sentence(side, length_of(config, side)):
+            if said := cuts.sentence(side, encoder.limit(side)):
                 print(said)
         write_json(folder / CUT, counts)
 
 
-def length_of(config: Config, side: str) -> int:
-    """Tokens at which a text of that side is cut."""
-    return config.model.query_max_length if side == "queries" else config.model.passage_max_length
+def encoder_of(config: Config, system: str, model: Path) -> Any:
+    """What encodes for a system.
+
+    Raises:
+        MilcoError: the source that it is holds another kind of model than its format says.
+    """
+    if system == "dense":
+        return DenseEncoder(config, system, model)
+    if system in config.finished_models():
+        if config.sources[system].format == "sentence-transformers":
+            from milco.evaluation.sentence_models import SentenceModel  # its package takes seconds
+
+            found = SentenceModel(config, system, model)
+            if system == config.main and not found.sparse:
+                raise MilcoError(
+                    f"evaluate.model: {system} is a dense model, and index and budgets of pruning are for sparse ones; "
+                    "name it in evaluate.baselines, and a sparse one here"
+                )
+            return found
+        settings = PretrainedConfig.get_config_dict(model)[0]
+        if not is_milco(settings):
+            raise MilcoError(
+                f"sources.{system}: {model} holds a model of kind {settings.get('model_type')}, not a MILCO model; one "
+                "that sentence-transformers loads wants format: sentence-transformers"
+            )
+    return SparseEncoder(config, system, model)
 
 
 def texts_of_shard(
@@ -123,13 +152,6 @@ def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterato
         yield places, rows
 
 
-def refuse_broken(rows: scipy.sparse.csr_array, texts: Sequence[str]) -> None:
-    """Raise MilcoError if the row of a text has weights that are no numbers."""
-    if not np.isfinite(rows.data).all():
-        row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
-        raise MilcoError(f"the weights of {texts[row]!r} are no numbers; the model has diverged")
-
-
 class SparseEncoder:
     """MILCO models and the English teacher."""
 
@@ -142,10 +164,15 @@ class SparseEncoder:
             self.iter_rows, self.tokenizer = teacher.iter_rows, teacher.tokenizer
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            encoder = config.sources[config.model.multilingual_encoder_checkpoint].local_path
+            named = config.model.multilingual_encoder_checkpoint
+            encoder = config.sources[named].local_path if named != config.evaluate.model else None
             milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=encoder).to(self.device)
             self.iter_rows, self.tokenizer = milco.iter_rows, milco.tokenizer
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
+
+    def limit(self, side: str) -> int:
+        """Tokens at which a text is cut."""
+        return length_of(self.config, side)
 
     def encode(
         self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
@@ -174,6 +201,10 @@ class DenseEncoder:
         trust = config.trusts("dense")
         self.tokenizer = load(AutoTokenizer, model, trust)
         self.model = load(AutoModel, model, trust, dtype=torch.float32).eval().to(self.device)
+
+    def limit(self, side: str) -> int:
+        """Tokens at which a text is cut."""
+        return length_of(self.config, side)
 
     @torch.no_grad()
     def encode(

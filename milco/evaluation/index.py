@@ -128,7 +128,7 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
     rows = []
     made: dict[str, dict] = {}
     with finished_folder(output) as folder:
-        for collection in tqdm(collections_of("distill", collections), desc="index"):
+        for collection in tqdm(collections_of(config.main, collections), desc="index"):
             texts = collection.places.fingerprint
             if texts not in made:
                 made[texts] = _build(parts(found, collection.places), folder / collection.name)

@@ -4,7 +4,7 @@ Run by rule `report`; see `python -m milco.stages report --help`.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Results:
         overlap: what `overlap` counted of each test collection.
         cuts: texts that were longer than a system reads: system, side, language, texts, cut.
         tuned: as `pruning`, of the development collections, where budgets are chosen.
+        systems: those that stand in the tables, in the reader's order.
+        main: the one that the others are held against.
     """
 
     measures: pd.DataFrame
@@ -54,22 +56,24 @@ class Results:
     triples: dict[str, Any]
     cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     tuned: pd.DataFrame = field(default_factory=pd.DataFrame)
+    systems: list[str] = field(default_factory=lambda: [*SYSTEM_NAMES])
+    main: str = "distill"
 
     @classmethod
     def read(
         cls,
-        corpora: Path,
+        corpora: Path | None,
         tests: Path,
-        overlap: Path,
+        overlap: Path | None,
         runs: dict[str, Path],
         stages: dict[str, Path],
         nodes: dict[str, Path],
         index: Path,
         prune: Path,
-        triples: Path,
+        triples: Path | None,
         tuned: Path | None = None,
     ) -> "Results":
-        """Read the results from where the stages wrote them."""
+        """Read the results from where the stages wrote them; without a training there is no text of one."""
         measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
         statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
         timed = [
@@ -78,7 +82,7 @@ class Results:
             for path in sorted(pattern.parent.glob(pattern.name))
             if path.exists()
         ]
-        text = _json(corpora / "statistics.json")
+        text = _json(corpora / "statistics.json") if corpora else {"warnings": []}
         text["warnings"] += _json(tests / "warnings.json")
         return cls(
             pd.concat(measures, ignore_index=True),
@@ -88,8 +92,8 @@ class Results:
             pd.read_parquet(prune),
             pd.concat(timed).groupby("node", as_index=False).agg({"s": "sum", "max_rss": "max"}),
             text,
-            _json(overlap),
-            json.loads(pq.read_metadata(triples).metadata[b"statistics"]),
+            _json(overlap) if overlap else {},
+            json.loads(pq.read_metadata(triples).metadata[b"statistics"]) if triples else {"warnings": []},
             pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),
             pd.read_parquet(tuned) if tuned else pd.DataFrame(),
         )
@@ -104,7 +108,7 @@ class Results:
         rows = comparison.rows(self.measures)
         values = rows.pivot(index=["collection", "query"], columns="system", values="value")
         found = {}
-        for other in [name for name in SYSTEM_NAMES if name in values and name != system]:
+        for other in [name for name in self.systems if name in values and name != system]:
             both = values[[system, other]].dropna()
             if len(both):
                 counts = {"queries": len(both), "different": both.index.get_level_values("query").nunique()}
@@ -180,13 +184,13 @@ def collection_table(results: Results, rows: pd.DataFrame, ceiling: bool) -> pd.
     """Rows of one measure, by collection and system, with the ceiling where all collections have one and it is asked
     for. `means_of` them comes last, if they are several."""
     table = rows.pivot(index="collection", columns="system", values="value")
-    table = table[[system for system in SYSTEM_NAMES if system in table]]
+    table = table[[system for system in results.systems if system in table]]
     if table.empty:
         return table
     reached = results.ceiling(rows.measure.iloc[0]).reindex(table.index)
     if ceiling and reached.notna().all():
         table["ceiling"] = reached
-        table["share"] = table.distill / reached
+        table["share"] = table[results.main] / reached
     return pd.concat([table, means_of(table)]) if len(table) > 1 else table
 
 
@@ -337,13 +341,17 @@ def write(
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
     means, names, provenance = results.means(), system_names(config), Provenance.of([Experiment(config)])
+    shown = [system for system in names if not config.mixes().get(system)]
+    results = replace(results, systems=shown, main=config.main)
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
-    others, against = others_of(results, comparison), results.against("distill", comparison)
+    others, against = others_of(results, comparison), results.against(config.main, comparison)
     worth = worth_of(config, comparison, against)
-    active = results.statistics.dropna().groupby("system", sort=False).mean(numeric_only=True)
-    curve = results.curves["distill"]
+    figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
+    active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
+    costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
+    curve = results.curves.get("distill", pd.DataFrame())
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
         config=config,
@@ -355,6 +363,7 @@ def write(
         averages=averages,
         others=others,
         active=active,
+        costs=costs.reindex([system for system in names if system in costs.index]),
         published=beside_published(published, means),
         against=against,
         worth=worth,
@@ -368,7 +377,7 @@ def write(
         corpora=results.corpora,
         overlap=results.overlap,
         triples=results.triples,
-        curves=draw_curves(results.curves),
+        curves=draw_curves(results.curves) if results.curves else "",
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
         cuts=results.cuts,

@@ -1,6 +1,6 @@
 """Between texts and sparse rows: padded batches on the way in, CSR matrices on the way out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .errors import MilcoError
 from .texts import ids_and_cut
 
 
@@ -56,6 +57,13 @@ def padded(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> dict[str
     move the places of the tokens, and with them the vectors."""
     batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def refuse_broken(rows: scipy.sparse.csr_array, texts: Sequence[str]) -> None:
+    """Raise MilcoError if the row of a text has weights that are no numbers."""
+    if not np.isfinite(rows.data).all():
+        row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
+        raise MilcoError(f"the weights of {texts[row]!r} are no numbers; the model has diverged")
 
 
 def in_text_order(parts: Iterable[tuple[list[int], scipy.sparse.csr_array]], width: int) -> scipy.sparse.csr_array:

@@ -285,19 +285,19 @@ def tune(config: ConfigFile, development: Looks, vectors: Input, output: Output)
 @app.command()
 def report(
     config: ConfigFile,
-    corpora: Corpora,
     tests: Tests,
-    overlap: Input,
     runs: Named,
-    stage: Named,
     node: Named,
     index: Input,
     prune: Input,
-    triples: Input,
     published: Input,
     report: Output,
     metrics: Output,
     summary: Output,
+    corpora: Annotated[Path | None, typer.Option(help="What `corpora` wrote; these four are of a training.")] = None,
+    overlap: Annotated[Path | None, typer.Option()] = None,
+    triples: Annotated[Path | None, typer.Option()] = None,
+    stage: NamedOrNone = None,
     tune: Tuned = None,
 ) -> None:
     """Write report.html, metrics.csv and summary.md from all results."""
@@ -305,7 +305,7 @@ def report(
     from milco.evaluation.report import Results, write
 
     settings = _settings(config, report)
-    places = _named(runs), _named(stage), _named(node)
+    places = _named(runs), _named(stage or []), _named(node)
     results = Results.read(corpora, tests, overlap, *places, index, prune, triples, tune)
     comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)

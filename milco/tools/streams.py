@@ -14,11 +14,10 @@ import torch
 
 from milco.data.cuts import Cuts, letters_of
 from milco.errors import MilcoError
-from milco.evaluation.encode import refuse_broken
 from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import budget_of, prune_mass, prune_top_k
 from milco.modeling.pruning import prune as prune_to
-from milco.modeling.rows import in_text_order
+from milco.modeling.rows import in_text_order, refuse_broken
 from milco.modeling.texts import ids_and_cut
 from milco.tools.text_files import windows
 from milco.tools.vector_files import Draft, come_as_lines, read_vectors, vocabulary_of

@@ -261,6 +261,17 @@ def test_pickled_weights_come_only_where_there_are_no_others(fetch):
     assert found == {"config.json", "pytorch_model.bin", "vocab.txt"}
 
 
+def test_a_model_of_sentence_transformers_comes_with_all_its_modules(fetch):
+    query, document = "query_0_SparseStaticEmbedding", "document_0_MLMTransformer"
+    wanted = ["modules.json", "router_config.json", "config_sentence_transformers.json", f"{query}/config.json"]
+    wanted += [f"{query}/model.safetensors", f"{document}/pytorch_model.bin", f"{document}/tokenizer.json"]
+    others = [f"{query}/pytorch_model.bin", "onnx/model.onnx", "openvino/openvino_model.bin", "README.md", "own.py"]
+    fetch.hub.commit("models/owner/sparse", {path: b"{}" for path in (*wanted, *others)})
+    assert fetch.succeeds("owner/sparse", format="sentence-transformers") == set(wanted)
+    trusting = fetch.succeeds("owner/sparse", format="sentence-transformers", trust_remote_code=True)
+    assert trusting == {*wanted, "own.py"}
+
+
 def test_code_of_a_repository_comes_only_if_it_is_trusted(fetch):
     settings = {"model_type": "unheard-of", "auto_map": {"AutoModel": "modeling.Model"}}
     files = {"config.json": json.dumps(settings).encode(), "modeling.py": b"", "model.safetensors": b"x"}

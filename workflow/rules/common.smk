@@ -168,15 +168,18 @@ def published_vectors(wildcards):
 
 
 # Rules are one for all experiments; their names as targets mean the nodes of the first one.
-TARGETS = {
+TRAINED = {
     **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples)},
-    **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.index, BASE.pruning)},
-    **{node.rule: [node.path] for node in (BASE.collections, BASE.overlap)},
-    "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
-    "report": [f"{BASE.results}/report.html"],
+    **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.overlap)},
     "export": [f"{BASE.results}/model"],
     "card": [f"{BASE.results}/card.md"],
     "publish": [f"{BASE.results}/published.json"],
+}
+TARGETS = {
+    **(TRAINED if BASE.stages else {}),
+    **{node.rule: [node.path] for node in (BASE.collections, BASE.index, BASE.pruning)},
+    "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
+    "report": [f"{BASE.results}/report.html"],
     "plan": [f"{BASE.results}/plan.md"],
 }
 

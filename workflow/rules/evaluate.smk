@@ -70,7 +70,7 @@ rule evaluate:
 rule index:
     input:
         corpora=needs("index", lambda e: e.collections.path),
-        vectors=needs("index", lambda e: e.vectors["distill"].path),
+        vectors=needs("index", lambda e: e.vectors[e.config.main].path),
     output:
         directory("artifacts/index/{key}"),
     log:
@@ -92,7 +92,7 @@ rule index:
 rule prune:
     input:
         corpora=needs("prune", lambda e: e.collections.path),
-        vectors=needs("prune", lambda e: e.vectors["distill"].path),
+        vectors=needs("prune", lambda e: e.vectors[e.config.main].path),
     output:
         "artifacts/prune/{key}.parquet",
     log:

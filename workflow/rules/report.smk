@@ -3,14 +3,14 @@
 
 rule report:
     input:
-        corpora=needs("report", lambda e: e.corpora.path),
+        corpora=needs("report", lambda e: e.stages and e.corpora.path),
         collections=needs("report", lambda e: e.collections.path),
-        overlap=needs("report", lambda e: e.overlap.path),
+        overlap=needs("report", lambda e: e.stages and e.overlap.path),
         runs=lambda wildcards: runs(owner("report", wildcards)).values(),
         models=lambda wildcards: [f"{folder}/model" for folder in trainings(owner("report", wildcards)).values()],
         index=needs("report", lambda e: e.index.path),
         prune=needs("report", lambda e: e.pruning.path),
-        triples=needs("report", lambda e: e.triples.path),
+        triples=needs("report", lambda e: e.stages and e.triples.path),
         tune=tuned("report"),
     output:
         report="results/{experiment}/report.html",
@@ -30,14 +30,15 @@ rule report:
         runs=named("runs", "report", runs),
         stages=named("stage", "report", trainings),
         nodes=named("node", "report", times),
-        tune=lambda wildcards, input: f"--tune {input.tune}" if input.tune else "",
+        trained=lambda wildcards, input: [
+            f"--{name} {input[name]}" for name in ("corpora", "overlap", "triples", "tune") if input[name]
+        ],
     message:
         "report of {wildcards.experiment}"
     shell:
-        "python -m milco.stages report --config {params.config} --corpora {input.corpora}"
-        " --collections {input.collections} --overlap {input.overlap} {params.runs}"
+        "python -m milco.stages report --config {params.config} {params.trained}"
+        " --collections {input.collections} {params.runs}"
         " {params.stages} {params.nodes} --index {input.index} --prune {input.prune}"
-        " --triples {input.triples} {params.tune}"
         " --published {params.published:q}"
         " --report {output.report} --metrics {output.metrics}"
         " --summary {output.summary} 2>&1 | tee {log}"

@@ -1,0 +1,133 @@
+"""Models of sentence-transformers as systems that are measured: dense or sparse, as their authors meant them.
+
+Pooling, prompts, and what a query and a document go through (a router with queries that need no inference) are the
+model's own. Vectors of a model whose similarity is the cosine are normalised, so that the inner product is that.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+
+from milco.config import Config
+from milco.data.cuts import length_of
+from milco.data.vectors import save_dense, save_vectors
+from milco.errors import MilcoError
+from milco.modeling.checkpoints import refusal
+from milco.modeling.rows import as_rows, refuse_broken
+
+TASKS = {"queries": "query", "documents": "document"}
+PROMPTS = {"queries": ("query",), "documents": ("document", "passage", "corpus")}  # of its names the first counts
+
+
+def is_sparse(model: Path) -> bool:
+    """Whether a folder holds a sparse model: it says so, or it is a masked language model and nothing more (SPLADE as
+    it was published before sentence-transformers knew it)."""
+    said, bare = model / "config_sentence_transformers.json", model / "config.json"
+    if said.exists():
+        return json.loads(said.read_text(encoding="utf-8")).get("model_type") == "SparseEncoder"
+    if (model / "modules.json").exists() or not bare.exists():
+        return False
+    named = json.loads(bare.read_text(encoding="utf-8")).get("architectures") or [""]
+    return named[0].endswith("ForMaskedLM")
+
+
+class SentenceModel:
+    """A model of sentence-transformers.
+
+    Raises:
+        MilcoError: it needs Python code that is not trusted, or ranks by something else than an inner product or the
+            cosine.
+    """
+
+    def __init__(self, config: Config, system: str, model: Path):
+        self.config, self.sparse = config, is_sparse(model)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind: Any = SparseEncoder if self.sparse else SentenceTransformer
+        trust = config.trusts(system)
+        try:
+            self.model = kind(str(model), device=self.device, trust_remote_code=trust, local_files_only=True).eval()
+        except ValueError as error:
+            if trust or "trust_remote_code" not in str(error):
+                raise
+            raise refusal(model, f"set sources.{system}.trust_remote_code to true, or choose another model") from None
+        similarity = self.model.similarity_fn_name
+        if similarity not in ("dot", "cosine"):
+            raise MilcoError(f"sources.{system}: {model} ranks by {similarity}, and search here is by inner product")
+        self.normalized = similarity == "cosine"
+        tokenizers = {side: self._reader(side).tokenizer for side in TASKS}
+        # Static word vectors have no such tokenizer, and no end.
+        self._own_limits = {s: t.model_max_length for s, t in tokenizers.items() if hasattr(t, "model_max_length")}
+
+    def limit(self, side: str) -> int:
+        """Tokens at which a text is cut: where those of our models are, or where this model ends."""
+        ours = length_of(self.config, side)
+        return min(ours, self._own_limits.get(side, ours))
+
+    def encode(
+        self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
+    ) -> scipy.sparse.csr_array | np.ndarray:
+        """Rows of texts: N×V, sparse, or N×d."""
+        if cut is not None:
+            cut += self.longer(side, texts)
+        if side in self._own_limits:
+            self._reader(side).tokenizer.model_max_length = self.limit(side)
+        ask: Any = self.model.encode_query if side == "queries" else self.model.encode_document
+        how = {"batch_size": self.config.evaluate.batch_size, "show_progress_bar": False}
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
+            rows: Any = self._sparse(ask, texts, how) if self.sparse else self._dense(ask, texts, how)
+        done(len(texts))
+        refuse_broken(rows if self.sparse else scipy.sparse.csr_array(rows), texts)
+        return rows
+
+    def longer(self, side: str, texts: list[str]) -> list[int]:
+        """Places of the texts that `encode` cuts."""
+        if side not in self._own_limits:
+            return []
+        reader, prompt = self._reader(side), self._prompt(side)
+        special = not isinstance(reader, SparseStaticEmbedding)
+        how = {"truncation": True, "max_length": self.limit(side), "add_special_tokens": special}
+        found = reader.tokenizer([prompt + text for text in texts], **how).encodings if texts else []
+        return [place for place, read in enumerate(found) if read.overflowing]
+
+    def save(self, path: Path, rows: Any, ids: list[str]) -> None:
+        """Write rows that `encode` gave."""
+        (save_vectors if self.sparse else save_dense)(path, rows, ids)
+
+    def _sparse(self, ask: Any, texts: list[str], how: dict[str, Any]) -> scipy.sparse.csr_array:
+        if not texts:
+            return scipy.sparse.csr_array((0, self.model.get_embedding_dimension()), dtype=np.float32)
+        found = ask(texts, save_to_cpu=True, **how).coalesce()
+        rows, columns = found.indices()
+        cells = as_rows(rows, columns, found.values(), found.shape)
+        cells.eliminate_zeros()
+        if self.normalized:
+            lengths = np.sqrt(cells.power(2).sum(axis=1))
+            cells.data /= np.repeat(lengths, np.diff(cells.indptr))
+        return cells
+
+    def _dense(self, ask: Any, texts: list[str], how: dict[str, Any]) -> np.ndarray:
+        if not texts:
+            return np.zeros((0, self.model.get_embedding_dimension()), np.float32)
+        return ask(texts, normalize_embeddings=self.normalized, **how).astype(np.float32)
+
+    def _reader(self, side: str) -> Any:
+        """The module that reads the texts of that side."""
+        first = self.model[0]
+        if not isinstance(first, Router):
+            return first
+        task, routes = TASKS[side], first.sub_modules
+        return routes[task if task in routes else first.default_route][0]
+
+    def _prompt(self, side: str) -> str:
+        """What sentence-transformers puts before a text of that side."""
+        prompts = self.model.prompts
+        named = [name for name in PROMPTS[side] if name in prompts] or [self.model.default_prompt_name]
+        return prompts.get(named[0]) or ""

@@ -1,0 +1,184 @@
+"""Finished models of others as systems: every vector and every rank is the one that the model's own package gives."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from miniature import ROOT, build_corpora
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
+from test_authors_layout import LAYOUT
+from test_report import comparison, pages, results
+from transformers import AutoTokenizer
+
+from milco import config
+from milco.config.reading import merge
+from milco.data.beir import read_collection
+from milco.data.trec import read_run
+from milco.errors import MilcoError
+from milco.evaluation.encode import encode
+from milco.evaluation.evaluate import evaluate
+from milco.evaluation.lookup import Vectors
+from milco.experiments import Experiment
+from milco.modeling.model import MilcoModel
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def dense(encoder_checkpoint, tmp_path_factory) -> Path:
+    """A dense model that is not like ours: the first token's state, a prompt for each side, the cosine."""
+    folder = tmp_path_factory.mktemp("models") / "dense"
+    modules = [Transformer(str(encoder_checkpoint)), Pooling(24, pooling_mode="cls")]
+    SentenceTransformer(modules=modules, prompts={"query": "cat ", "document": "dog "}).save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inference_free(teacher_checkpoint, tmp_path_factory) -> Path:
+    """A sparse model of two routes: a table of weights for queries, SPLADE for documents."""
+    folder = tmp_path_factory.mktemp("models") / "inference-free"
+    tokenizer = AutoTokenizer.from_pretrained(teacher_checkpoint)
+    query = SparseStaticEmbedding(tokenizer)
+    query.weight.data.uniform_(0.5, 2.0)
+    document = [MLMTransformer(str(teacher_checkpoint)), SpladePooling("max")]
+    SparseEncoder(modules=[Router.for_query_document([query], document)]).save(str(folder))
+    return folder
+
+
+def measured(values: dict, name: str, model: Path, kind: str, **lengths: int) -> config.Config:
+    """The settings of the miniature with one more baseline."""
+    source = {"uri": f"file:{model}", "format": kind}
+    changed = {**values, "sources": {**values["sources"], name: source}, "model": {**values["model"], **lengths}}
+    return config.parse({**changed, "evaluate": {**values["evaluate"], "baselines": ["bm25", name]}})
+
+
+@pytest.fixture
+def tests(values, tmp_path) -> Path:
+    settings = config.parse(values)
+    sources = {name: Path(settings.sources[name].uri.removeprefix("file:")) for name in settings.used_datasets()}
+    build_corpora(settings, sources, tmp_path / "corpora")
+    return tmp_path / "corpora" / "collections" / "test"
+
+
+@pytest.mark.parametrize("name", ["dense", "inference_free", "teacher_checkpoint"])
+def test_vectors_and_ranks_are_those_of_sentence_transformers(name, values, tests, tmp_path, request):
+    """The last is SPLADE as it was published before that library knew it: a masked language model and nothing more."""
+    folder, kind = request.getfixturevalue(name), SentenceTransformer if name == "dense" else SparseEncoder
+    settings = measured(values, "other", folder, "sentence-transformers")
+    encode(settings, "other", folder, tests, tmp_path / "vectors")
+    evaluate(settings, "other", tests, tmp_path / "vectors", folder, tmp_path / "runs")
+
+    model, collection = kind(str(folder), device="cpu"), read_collection(tests / "mine")
+    queries = model.encode_query([*collection.queries.values()])
+    documents = model.encode_document([*collection.documents.values()])
+    scores = model.similarity(queries, documents).numpy()
+    run = read_run(tmp_path / "runs" / "runs" / "mine.trec")
+    ids = [*collection.documents]
+    for query, row in zip(collection.queries, scores, strict=True):
+        found = run[query]
+        assert len(found) == min(40, int((row != 0).sum()) if name != "dense" else 40)
+        for document, score in found.items():
+            assert score == pytest.approx(row[ids.index(document)], abs=1e-4)
+        assert max(found.values()) == pytest.approx(row.max(), abs=1e-4)
+    (said,) = json.loads((tmp_path / "runs" / "statistics.json").read_text())
+    if name == "dense":
+        assert said["dimensions"] == 24 and said["bytes_document"] == 96 and "active_query" not in said
+    else:
+        terms = (documents.to_dense() > 0).sum(dim=1).double().mean().item()
+        assert said["active_document"] == pytest.approx(terms) and said["bytes_document"] == pytest.approx(8 * terms)
+    assert said["milliseconds"] > 0
+
+
+def test_a_model_of_the_authors_layout_is_a_system(values, tests, tmp_path):
+    folder = shutil.copytree(LAYOUT / "released", tmp_path / "released")
+    shutil.copytree(LAYOUT / "encoder", folder / "encoder")
+    settings = measured(values, "milco-650m", folder, "transformers", query_max_length=16, passage_max_length=16)
+    encode(settings, "milco-650m", folder, tests, tmp_path / "vectors")
+    texts = [*read_collection(tests / "mine").documents.values()]
+    rows = Vectors(tmp_path / "vectors").of("documents", texts)
+    wanted = MilcoModel.from_pretrained(folder).encode_document(texts, max_length=16)
+    np.testing.assert_allclose(rows.toarray(), wanted.toarray(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dense", "inference_free"])
+def test_texts_are_cut_where_ours_are_and_counted(name, values, tests, tmp_path, request):
+    folder, kind = request.getfixturevalue(name), SentenceTransformer if name == "dense" else SparseEncoder
+    settings = measured(values, "other", folder, "sentence-transformers", query_max_length=4, passage_max_length=5)
+    encode(settings, "other", folder, tests, tmp_path / "vectors")
+    collection, model = read_collection(tests / "mine"), kind(str(folder), device="cpu")
+    reader = {"queries": model[0], "documents": model[0]}
+    if name == "inference_free":
+        reader = {"queries": model[0].sub_modules["query"][0], "documents": model[0].sub_modules["document"][0]}
+    said = json.loads((tmp_path / "vectors" / "cut.json").read_text())
+    texts = {side: [*getattr(collection, side).values()] for side in reader}
+    prompts = {"queries": model.prompts["query"], "documents": model.prompts["document"]}
+    ids = {side: reader[side].preprocess(texts[side], prompt=prompts[side])["attention_mask"] for side in reader}
+    for side, limit in (("queries", 4), ("documents", 5)):
+        longer = int((ids[side].sum(dim=1) > limit).sum())
+        assert sum(said[side]["cut"].values()) == longer and (longer or side == "queries")
+        reader[side].tokenizer.model_max_length = limit
+        wanted = (model.encode_query if side == "queries" else model.encode_document)(texts[side])
+        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True) if name == "dense" else wanted.to_dense()
+        rows = Vectors(tmp_path / "vectors").of(side, texts[side])
+        np.testing.assert_allclose(rows if name == "dense" else rows.toarray(), wanted, atol=1e-5)
+
+
+def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_checkpoint, dense, tmp_path):
+    settings = measured(values, "bert", encoder_checkpoint, "transformers")
+    with pytest.raises(MilcoError, match=r"^sources\.bert: .* kind bert, not a MILCO model; .*sentence-transformers$"):
+        encode(settings, "bert", encoder_checkpoint, tests, tmp_path / "vectors")
+    foreign = shutil.copytree(dense, tmp_path / "foreign")
+    modules = json.loads((foreign / "modules.json").read_text())
+    modules[1]["type"] = "own_code.Pooling"
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    settings = measured(values, "foreign", foreign, "sentence-transformers")
+    with pytest.raises(MilcoError, match=r"foreign cannot be loaded without .*sources\.foreign\.trust_remote_code"):
+        encode(settings, "foreign", foreign, tests, tmp_path / "vectors")
+
+
+@pytest.mark.parametrize(
+    ("baselines", "message"),
+    [
+        (["nowhere"], "neither bm25, teacher, dense nor a source 'nowhere'"),
+        (["pairs"], "source 'pairs' has format pairs, expected sentence-transformers or transformers"),
+        (["encoder", "encoder"], "'encoder' stands there twice"),
+        (["align"], "'align' is the name of a stage's own model"),
+    ],
+)
+def test_a_wrong_baseline_is_named_before_any_job(baselines, message, values):
+    sources = {**values["sources"], "align": values["sources"]["encoder"]}
+    wrong = {**values, "sources": sources, "evaluate": {**values["evaluate"], "baselines": baselines}}
+    with pytest.raises(MilcoError, match=f"evaluate.baselines: {message}"):
+        config.parse(wrong)
+
+
+def test_the_demo_with_one_more_model_makes_nothing_else_anew():
+    demo, more = (yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) for name in ("demo", "demo-baselines"))
+    before, after = Experiment(config.parse(demo)), Experiment(config.parse(merge(demo, more)))
+    assert set(before.nodes) < set(after.nodes)
+    name = "all-MiniLM-L6-v2"
+    added = [node for node in after.nodes if node not in before.nodes]
+    assert [node.label for node in added] == [f"fetch {name}", f"encode {name}", f"evaluate {name}"]
+    assert after.model(name) == after.downloads[name].path
+
+
+def test_it_stands_in_the_tables_before_ours(values, encoder_checkpoint, tmp_path):
+    found = results([("x-de", "de", "en", "nDCG@10")])
+    named = found.measures[found.measures.system == "bm25"].assign(system="minilm", value=0.25)
+    weighed = named.assign(system="distill-source-2")  # stands in none of the tables but the means
+    found.measures = pd.concat([found.measures, named, weighed])
+    costs = {"system": "minilm", "collection": "x-de", "dimensions": 384, "bytes_document": 1536, "milliseconds": 0.5}
+    found.statistics = pd.concat([found.statistics, pd.DataFrame([costs])])
+    settings = measured(values, "minilm", encoder_checkpoint, "sentence-transformers").model_dump()
+    settings["evaluate"]["source_weights"] = [2]
+    page, summary = pages(settings, found, comparison(found), tmp_path)
+    assert "| collection | BM25 | minilm | Stage 2 |" in summary and "| x-de | 0.500 | 0.250 | 0.500 |" in summary
+    assert "<tr><th>minilm</th><td>384</td><td>1536</td><td>0.50</td></tr>" in page
+    assert "<tr><th>minilm</th><td>1</td><td>1</td><td>+0.250</td>" in page  # Stage 2 minus it
