@@ -17,6 +17,12 @@ WARPS = 8  # among whose registers the tile has room; four would keep a part of 
 
 
 @triton.jit
+def _larger(one, other):
+    """The larger number; what is no number stays, for someone to see."""
+    return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _best_kernel(
     hidden, weight, mask, pooled, winners, length, terms, width,
     TOKENS: tl.constexpr, TERMS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr,
@@ -44,11 +50,12 @@ def _best_kernel(
             )  # fmt: skip
             logits = tl.dot(states, words, logits, input_precision=PRECISION, out_dtype=SUM)
         logits = tl.where(valid[:, None], logits, float("-inf"))
-        highest = tl.max(logits, axis=0)
+        highest = tl.reduce(logits, 0, _larger)
         if KEEP:
-            first_of_them = first + tl.argmax(logits, axis=0, tie_break_left=True)
-            where = tl.where(highest > best, first_of_them, where)
-        best = tl.maximum(best, highest)
+            ordered = tl.where(logits == logits, logits, float("inf"))
+            first_of_them = first + tl.argmax(ordered, axis=0, tie_break_left=True)
+            where = tl.where((highest > best) | ((highest != highest) & (best == best)), first_of_them, where)
+        best = _larger(best, highest)
     tl.store(pooled + text * terms + term, best.to(pooled.dtype.element_ty), mask=inside)
     if KEEP:
         tl.store(winners + text * terms + term, where, mask=inside)
