@@ -20,6 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import measure
+
+# One device: a training without torchrun would share its batch among all that it sees.
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
 import torch
 
 if not torch.cuda.is_available():

@@ -197,7 +197,7 @@ def stages(sizes: Sizes) -> Iterator[dict]:
     for name in ("Stage 1", "Stage 2"):
         with tempfile.TemporaryDirectory() as folder:
             stage = Stage(sizes, Path(folder), name)
-            batch = stage.examples(4 * sizes.queries)
+            batch = stage.examples(sizes.queries)
             wanted = stage.gradients(stage.model, batch)
             model = copy.deepcopy(stage.model).to(device())
             found = stage.gradients(model, batch)

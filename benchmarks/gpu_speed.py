@@ -239,6 +239,7 @@ def _half(tokens: int) -> dict:
 def stage_row(stage: Stage, teacher: torch.nn.Module | None, case: str, sizes: Sizes) -> dict:
     """One row; without a teacher, of ours alone."""
     row: dict = {"case": case}
+    stage.step(0)  # else the optimizer's states would be counted
     if teacher is None:
         row["milco_mb"] = round(additional_memory(stage.ours))
         row["milco_s"] = round(min(seconds(stage.ours) for _ in range(min(3, sizes.repeats))), 4)

@@ -139,9 +139,8 @@ def main() -> None:
     from experiment import Experiment
 
     experiment = Experiment()
-    places = {
-        name: getattr(experiment, name).path for name in ("corpora", "development", "tokens", "targets", "packed")
-    }
+    places = {name: getattr(experiment, name).path for name in ("corpora", "tokens", "targets", "packed")}
+    places["development"] = experiment.development(experiment.align).path  # Stage 2 looks at the same
     places |= {"encoder": experiment.encoder, "lsr": experiment.lsr}
     results = {}
     for stage in STAGES:

@@ -105,7 +105,7 @@ def multiply(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> 
 def _tf32_is_allowed() -> bool:
     """As cuBLAS would be asked. Since torch 2.9 the older name fails where somebody has set the newer one."""
     matmul = torch.backends.cuda.matmul
-    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def _sum_type(values: Tensor):
