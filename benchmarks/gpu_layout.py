@@ -59,7 +59,7 @@ FULL = Sizes()
 TINY = Sizes(
     repeats=2, patience=0.0, terms=(50, 300), widths=(16,), batch=3, length=9, most_batch=4, most_tokens=300, layers=2,
     width=16, heads=2, inner=32, source_terms=300, teacher_layers=1, teacher_width=16, pairs=4, queries=2,
-    align_length=8, passage_length=16, examples=240, documents=5, before_interruption=0.0, training=60.0,
+    align_length=8, passage_length=16, examples=240, documents=5, before_interruption=0.0, training=900.0,
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def bundle(values, prepared, encoder_checkpoint, teacher_checkpoint, tmp_path):
 @pytest.mark.slow
 def test_every_part_runs_on_a_processor_and_becomes_a_page(bundle, tmp_path, monkeypatch):
     results = tmp_path / "results"
-    command = [sys.executable, SCRIPT, "--tiny", "--bundle", bundle, "--results", results]
+    command = [sys.executable, SCRIPT, "--tiny", "--minutes", "60", "--bundle", bundle, "--results", results]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
