@@ -5,6 +5,8 @@
 #                   make rehearsal-slurm: the same on the private cluster
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
 #              (TSV=FOLDER: the pads of your own parallel text too)
+# make gpu     on one GPU: whether it computes what a processor does, how quick it is, the demo's trainings; first
+#              `make gpu-bundle` where the demo is (ARGS: parts, --minutes N, --tiny)
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
@@ -19,7 +21,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-fast rehearsal test-slurm rehearsal-slurm bench doctor dry-run dag clean
+.PHONY: demo install test test-fast rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -28,6 +30,13 @@ demo: $(VENV)/installed
 bench: $(VENV)/installed-for-tests
 	$(ACTIVE) python benchmarks/padding.py $(if $(TSV),--tsv "$(TSV)")
 	for part in head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
+
+# Nothing is installed: the machine with the GPU may reach no registry.
+gpu:
+	$(ACTIVE) python benchmarks/gpu.py $(ARGS)
+
+gpu-bundle: $(VENV)/installed
+	$(ACTIVE) python benchmarks/gpu_whole.py
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run all

@@ -35,22 +35,10 @@ class Encoder:
         self.texts = list(collection.documents.values())[:DOCUMENTS]
         self.length = self.model.config.passage_max_length
 
-    @torch.no_grad()
     def plain(self, bf16: bool = False) -> scipy.sparse.csr_array:
+        ids = self.model.tokenizer(self.texts, truncation=True, max_length=self.length)["input_ids"]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return self._plain()
-
-    def _plain(self) -> scipy.sparse.csr_array:
-        rows = []
-        for start in range(0, len(self.texts), BATCH):
-            ids = self.model.tokenizer(self.texts[start : start + BATCH], truncation=True, max_length=self.length)
-            ids, mask = plain.padded(ids["input_ids"], self.model.tokenizer.pad_token_id)
-            views = plain.views(self.model, ids, mask)
-            source = torch.zeros(len(ids), self.model.config.source_vocab_size)
-            source.scatter_add_(1, ids, views.source)
-            dense = torch.cat([views.pivot.float(), source], dim=1)
-            rows.append(scipy.sparse.csr_array(dense.numpy()))
-        return scipy.sparse.vstack(rows, format="csr")
+            return plain.rows(self.model, ids, self.model.tokenizer.pad_token_id, BATCH)
 
     def milco(self, bf16: bool) -> scipy.sparse.csr_array:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -92,13 +92,18 @@ def in_own_process(script: str, *arguments: str) -> float:
 
 def save(name: str, rows: list[dict]) -> None:
     """Write the rows of a benchmark to results/NAME.json, and print them."""
+    for row in write(name, rows):
+        print(json.dumps(row))
+
+
+def write(name: str, rows: list[dict]) -> list[dict]:
+    """Write the rows to results/NAME.json; returned as they stand there, with machine and commit."""
     from milco.environment import environment
 
     made = environment()
     where = f"{made['processor']}, {made['cores']} cores, {', '.join(made['devices'])}"
     told = {"machine": f"{where}, torch {made['packages']['torch']}", "commit": made["commit"]}
     rows = [{**row, **told} for row in rows]
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(json.dumps(row))
+    return rows

@@ -24,8 +24,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from milco.data.tokens import TokenCache
 from milco.data.triples import Triples
-from milco.modeling.losses import alignment_loss
-from milco.modeling.model import MilcoModel, Views
+from milco.modeling.model import MilcoModel
 from milco.training import align, distill
 from milco.training.batching import POOL, Steps
 from milco.training.initial import freeze
@@ -39,22 +38,28 @@ PLAIN_STEPS = 3  # of Stage 1
 class Recipe:
     """A model in training, and the mean loss of what it has seen."""
 
-    def __init__(self, experiment: Experiment, folder, bf16: bool, **settings):
-        self.model = MilcoModel.from_pretrained(folder, **settings).train()
-        freeze(self.model, experiment.config)
-        self.model.encoder.set_attn_implementation("eager")
+    def __init__(self, model: MilcoModel, bf16: bool):
+        self.model = model.train()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
         self.bf16 = bf16
         self.losses: list[float] = []
 
     def step(self, work: Callable[[MilcoModel], torch.Tensor]) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             loss = work(self.model)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.append(float(loss.detach()))
+
+
+def trained(experiment: Experiment, folder, **settings) -> MilcoModel:
+    """A model of the demo, as its training has it."""
+    model = MilcoModel.from_pretrained(folder, **settings)
+    freeze(model, experiment.config)
+    model.encoder.set_attn_implementation("eager")
+    return model
 
 
 Work = list[Callable[[], None]]  # a call for each optimizer step
@@ -65,7 +70,7 @@ def stage_1(experiment: Experiment, bf16: bool, draw: int) -> Works:
     """The plain recipe's steps, ours, one of ours on all pairs of the plain ones, and the model that they train."""
     random = np.random.default_rng(draw)
     config, settings = experiment.config, experiment.config.align
-    recipe = Recipe(experiment, experiment.at(experiment.align.path), bf16)
+    recipe = Recipe(trained(experiment, experiment.at(experiment.align.path)), bf16)
     lsr = experiment.at(experiment.lsr)
     teacher, words = AutoModelForMaskedLM.from_pretrained(lsr).eval(), AutoTokenizer.from_pretrained(lsr)
     english = pd.read_parquet(experiment.at(experiment.corpora.path) / "english.parquet").english
@@ -85,14 +90,8 @@ def stage_1(experiment: Experiment, bf16: bool, draw: int) -> Works:
         ids = cache.english_ids(batch)
         texts = words(english[ids].tolist(), truncation=True, max_length=settings.max_length, padding=True,
                       return_tensors="pt")  # fmt: skip
-        with torch.no_grad():
-            logits = teacher(**texts).logits.float()
-            target = logits.masked_fill(texts["attention_mask"][:, :, None] == 0, -torch.inf).amax(dim=1).relu()
-        total = torch.zeros(())
-        for table, rows in ((cache.pairs, batch), (cache.english, ids)):
-            found = plain.views(model, *plain.padded(table.lists("input_ids", rows), pairs.pad))
-            total = total + alignment_loss(found.pooled, target, settings.alignment_loss).mean()
-        return total
+        sides = [cache.pairs.lists("input_ids", batch), cache.english.lists("input_ids", ids)]
+        return plain.alignment(model, sides, pairs.pad, plain.target(teacher, texts), settings.alignment_loss)
 
     def ours_again() -> None:
         recipe.step(as_work(pairs(np.sort(batches, axis=None), 0), loss))
@@ -115,20 +114,15 @@ def as_work(batch: dict, loss) -> Callable[[MilcoModel], torch.Tensor]:
 
     def work(model: MilcoModel) -> torch.Tensor:
         views = model(batch["input_ids"], batch["attention_mask"], batch["passes"], batch["recompute"])
-        return summed(loss(views, batch))
+        return plain.summed(loss(views, batch))
 
     return work
-
-
-def summed(terms: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The loss of a step."""
-    return sum(value for name, value in terms.items() if name.startswith("loss_"))
 
 
 def stage_2(experiment: Experiment, bf16: bool, draw: int) -> Works:
     """The same of Stage 2."""
     config, settings = experiment.config, experiment.config.distill
-    recipe = Recipe(experiment, experiment.at(experiment.distill.path), bf16, echo=config.model.echo)
+    recipe = Recipe(trained(experiment, experiment.at(experiment.distill.path), echo=config.model.echo), bf16)
     packed = Triples(experiment.at(experiment.packed.path))
     groups = distill.Groups(packed, recipe.model.tokenizer.pad_token_id, config)
     steps = Steps(packed.longest, [(1, len(packed))], settings.global_batch_size, 1, config.seed)
@@ -137,28 +131,11 @@ def stage_2(experiment: Experiment, bf16: bool, draw: int) -> Works:
     lengths = config.model.query_max_length, config.model.passage_max_length
     shares = Shares(steps, 1, groups)
 
-    def plain_loss(model: MilcoModel, whole: dict) -> torch.Tensor:
-        queries = len(whole["scores"])
-        found = []
-        longest = max(lengths)
-        for rows, length in ((slice(0, queries), lengths[0]), (slice(queries, None), lengths[1])):
-            ids, mask = (widened(whole[name][rows], length, fill)
-                         for name, fill in (("input_ids", groups.pad), ("attention_mask", 0)))  # fmt: skip
-            found.append(plain.views(model, ids, mask))
-        source = [widened(view.source, longest, 0.0) for view in found if view.source is not None]
-        views = Views(torch.cat([view.pooled for view in found]), torch.cat(source) if source else None)
-        return summed(loss(views, {**whole, "input_ids": widened(whole["input_ids"], longest, groups.pad)}))
-
     def take(step: int) -> None:
-        recipe.step(partial(plain_loss, whole=shares[step]))
+        recipe.step(lambda model: plain.distillation(model, shares[step], lengths, groups.pad, loss))
 
     ours = our_steps(recipe, shares, chosen, loss)
     return [partial(take, step) for step in chosen], ours, partial(run, ours), recipe
-
-
-def widened(values: torch.Tensor, length: int, fill) -> torch.Tensor:
-    """Rows cut or filled up to a length; a query has nothing but pads behind its own length."""
-    return torch.nn.functional.pad(values[:, :length], (0, max(0, length - values.shape[1])), value=fill)
 
 
 def run(work: Work) -> None:

@@ -77,6 +77,11 @@ single query, measured once). It was not tried with a million documents. The row
 million documents memory grew by less than 10 %; the time for each document varied too much between runs to say whether
 it stays within 15 %.
 """
+GPU = """# On a GPU
+
+Written by `make gpu` (`benchmarks/gpu.py`): random weights and synthetic text of the paper's sizes on one device. What
+a row of `correct` and `processes` has found must be no more than it allows; `note` says what was not measured.
+"""
 # What each part should gain, written down before it was built.
 EXPECTED = {
     "encoding": "At least 2.5 times the documents per second: batches of like length, no B×L×V logits, sparse rows "
@@ -101,6 +106,8 @@ COMMON = {
     "case": "case", "baseline_s": "plain, s", "milco_s": "milco, s", "speedup": "speedup", "spread": "spread",
     "baseline_mb": "plain, MB", "milco_mb": "milco, MB",
 }  # fmt: skip
+SPEEDS = ("align_pairs_per_second", "distill_queries_per_second", "teacher_texts_per_second",
+          "encode_documents_per_second")  # fmt: skip
 NEVER = ("benchmark", "machine", "commit")
 
 
@@ -108,6 +115,7 @@ def main() -> None:
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     docs = Path(__file__).parents[1] / "docs"
     scale, start, exact = (files.pop(name, None) for name in ("scale", "start", "exact"))
+    on_gpu = {name: files.pop(name) for name in list(files) if name.startswith("gpu-")}
     parts = [
         HEAD,
         *(
@@ -115,12 +123,28 @@ def main() -> None:
             for name, rows in files.items()
         ),
     ]
+    parts += gpu_section(on_gpu)
     (docs / "performance.md").write_text("\n".join(parts), encoding="utf-8")
     if scale:
         text = f"{SCALE}\n{as_table(scale)}"
         text += f"\n{START}\n{as_table(start)}" if start else ""
         text += f"\n{EXACT}\n{as_table(exact)}" if exact else ""
         (docs / "scale.md").write_text(text, encoding="utf-8")
+
+
+def gpu_section(files: dict[str, list[dict]]) -> list[str]:
+    """What was measured on a GPU, and its speeds as section `machine` of an experiment takes them."""
+    if not files:
+        return []
+    found = speeds(RESULTS)
+    said = f"For `milco plan`, of one device:\n\n```yaml\nmachine: {json.dumps(found)}\n```\n" if found else ""
+    return [GPU, said, *(f"## {name}\n\n{as_table(rows)}" for name, rows in files.items())]
+
+
+def speeds(results: Path) -> dict[str, float]:
+    """What section `machine` takes, as far as gpu.py has measured it."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("gpu-*.json"))]
+    return {name: row[name] for rows in files for row in rows for name in SPEEDS if name in row}
 
 
 def as_table(rows: list[dict]) -> str:
@@ -138,6 +162,8 @@ def as_text(value, column: str) -> str:
     match value:
         case None:
             return ""
+        case bool():
+            return "yes" if value else "NO"
         case [low, high]:
             return f"{low:.2f}–{high:.2f}"
         case float() if column in ("baseline_s", "milco_s", "speedup"):

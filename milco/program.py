@@ -3,6 +3,7 @@
 import os
 import sys
 from io import TextIOWrapper
+from typing import NoReturn
 
 import typer
 
@@ -36,6 +37,26 @@ def run(app: typer.Typer, hub: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except MilcoError as error:
-        message = f"milco: error: {error}"
-        leave_last_words(message)
-        sys.exit(message)
+        _end(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program has imported it
+            raise
+        _end(out_of_memory(sys.argv[1], error))
+
+
+def _end(message: str) -> NoReturn:
+    message = f"milco: error: {message}"
+    leave_last_words(message)
+    sys.exit(message)
+
+
+def out_of_memory(program: str, error: RuntimeError) -> str:
+    """What to do where a GPU's memory was too small."""
+    remedy = "lower --batch-size"
+    if program in ("align", "distill"):
+        remedy = (
+            f"lower {program}.max_tokens_per_device or set {program}.gradient_checkpointing: the result is the same"
+        )
+    elif program in ("teacher", "mine", "encode"):
+        remedy = "lower evaluate.batch_size"
+    return f"{program}: {'. '.join(str(error).split('. ')[:2])}; {remedy}"

@@ -135,7 +135,8 @@ def _starts(rows: Tensor, count: int) -> Tensor:
 def _dense_backward(gradient, hidden, weight, mask, winners, wants_weight) -> tuple[Tensor, Tensor | None]:
     """The same gradients by dense products, for some terms at a time."""
     flat = hidden.masked_fill(~mask[:, :, None], 0.0).reshape(-1, hidden.shape[2])  # what stands at a pad may be nan
-    grad_hidden = torch.zeros_like(flat)
+    # In float32: in bfloat16 every one of the tiles would round the sum anew.
+    grad_hidden = torch.zeros_like(flat, dtype=torch.promote_types(flat.dtype, torch.float32))
     grad_weight = torch.empty_like(weight) if wants_weight else None
     for start in range(0, len(weight), DENSE_TERMS):
         terms = slice(start, start + DENSE_TERMS)
@@ -143,10 +144,10 @@ def _dense_backward(gradient, hidden, weight, mask, winners, wants_weight) -> tu
         cells = part.new_zeros(*hidden.shape[:2], part.shape[1])
         cells.scatter_(1, winners[:, None, terms].long(), part[:, None])
         cells = cells.view(len(flat), -1)
-        grad_hidden.addmm_(cells, weight[terms])
+        grad_hidden += cells @ weight[terms]
         if grad_weight is not None:
             torch.mm(cells.T, flat, out=grad_weight[terms])
-    return grad_hidden.view(hidden.shape), grad_weight
+    return grad_hidden.to(hidden.dtype).view(hidden.shape), grad_weight
 
 
 CHUNKED = Implementation(_best_by_tiles, _multiply_by_torch)

@@ -17,6 +17,12 @@ WARPS = 8  # among whose registers the tile has room; four would keep a part of 
 
 
 @triton.jit
+def _larger(one, other):
+    """The larger number; what is no number stays, for someone to see."""
+    return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _best_kernel(
     hidden, weight, mask, pooled, winners, length, terms, width,
     TOKENS: tl.constexpr, TERMS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr,
@@ -44,11 +50,12 @@ def _best_kernel(
             )  # fmt: skip
             logits = tl.dot(states, words, logits, input_precision=PRECISION, out_dtype=SUM)
         logits = tl.where(valid[:, None], logits, float("-inf"))
-        highest = tl.max(logits, axis=0)
+        highest = tl.reduce(logits, 0, _larger)
         if KEEP:
-            first_of_them = first + tl.argmax(logits, axis=0, tie_break_left=True)
-            where = tl.where(highest > best, first_of_them, where)
-        best = tl.maximum(best, highest)
+            ordered = tl.where(logits == logits, logits, float("inf"))
+            first_of_them = first + tl.argmax(ordered, axis=0, tie_break_left=True)
+            where = tl.where((highest > best) | ((highest != highest) & (best == best)), first_of_them, where)
+        best = _larger(best, highest)
     tl.store(pooled + text * terms + term, best.to(pooled.dtype.element_ty), mask=inside)
     if KEEP:
         tl.store(winners + text * terms + term, where, mask=inside)
@@ -70,17 +77,18 @@ def best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tens
     texts, length, width = hidden.shape
     pooled = hidden.new_empty(texts, len(weight))
     winners = torch.empty(texts, len(weight), dtype=torch.int32, device=hidden.device) if keep else None
-    allowed = torch.backends.cuda.matmul.allow_tf32 and hidden.dtype == torch.float32
+    allowed = _tf32_is_allowed() and hidden.dtype == torch.float32
     if not hidden.is_cuda and hidden.dtype == torch.bfloat16:  # Triton's interpreter takes them for integers
         hidden, weight = hidden.float(), weight.float()
     # Neighbours share their terms, so that the large weight need not be read again for each text.
     grid = (texts, triton.cdiv(len(weight), TERMS))
-    _best_kernel[grid](
-        hidden.contiguous(), weight.contiguous(), mask.to(torch.int8).contiguous(), pooled,
-        pooled if winners is None else winners, length, len(weight), width,
-        TOKENS, TERMS, DEPTH // hidden.element_size(), "tf32" if allowed else "ieee", keep, _sum_type(hidden),
-        num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(hidden):  # Triton starts a kernel on the current device, wherever the numbers are
+        _best_kernel[grid](
+            hidden.contiguous(), weight.contiguous(), mask.to(torch.int8).contiguous(), pooled,
+            pooled if winners is None else winners, length, len(weight), width,
+            TOKENS, TERMS, DEPTH // hidden.element_size(), "tf32" if allowed else "ieee", keep, _sum_type(hidden),
+            num_warps=WARPS,
+        )  # fmt: skip
     return pooled, winners
 
 
@@ -89,8 +97,15 @@ def multiply(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> 
     out = torch.empty(rows, width, dtype=values.dtype, device=dense.device)
     block = min(1024, triton.next_power_of_2(width))
     grid = (rows, triton.cdiv(width, block))
-    _multiply_kernel[grid](indptr, columns, values, dense.contiguous(), out, width, block, _sum_type(values))
+    with torch.cuda.device_of(dense):
+        _multiply_kernel[grid](indptr, columns, values, dense.contiguous(), out, width, block, _sum_type(values))
     return out
+
+
+def _tf32_is_allowed() -> bool:
+    """As cuBLAS would be asked. Since torch 2.9 the older name fails where somebody has set the newer one."""
+    matmul = torch.backends.cuda.matmul
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def _sum_type(values: Tensor):

@@ -34,6 +34,7 @@ from milco.files import finished_folder, wait_for_lock, write_json
 
 SEAL = "sealed.json"
 PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
+ASK_AFTER = 1.0  # seconds of training after which processes ask each other again
 UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, as long as none was written
 
 
@@ -208,7 +209,8 @@ def shield_forkserver() -> None:
 class Interruption(TrainerCallback):
     """Ends a training after a checkpoint, in time for its deadline or when SIGTERM or SIGINT asks for it.
 
-    All processes agree on the step, whichever of them was asked. The deadline is `MILCO_DEADLINE` in seconds since
+    All processes agree on the step, whichever of them was asked; they ask each other about once a second, since each
+    time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since
     1970, set by launch.sh from the job's time limit.
     """
 
@@ -225,7 +227,8 @@ class Interruption(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.earlier = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        self.began = self.step_began = time.time()
+        self.began = self.step_began = self.asked_others = time.time()
+        self.asks_since, self.asks_at = state.global_step, state.global_step + 1
 
     def _ask(self, number: int, frame) -> None:
         self.asked = number
@@ -237,9 +240,14 @@ class Interruption(TrainerCallback):
         wish = 1 if now + self._reserve() > self.deadline else 0
         wish = self.asked or wish
         if is_initialized():
-            wishes = torch.tensor(wish, device=args.device)
+            if state.global_step < self.asks_at:
+                return
+            took = (now - self.asked_others) / max(1, state.global_step - self.asks_since)
+            wishes = torch.tensor([float(wish), took], device=args.device)
             all_reduce(wishes, op=ReduceOp.MAX)
-            wish = int(wishes)
+            wish, took = int(wishes[0]), float(wishes[1])
+            self.asks_since, self.asked_others = state.global_step, time.time()
+            self.asks_at = state.global_step + max(1, int(ASK_AFTER / max(took, 1e-3)))
         if wish and state.global_step < state.max_steps:
             self.reason = "in time for its time limit" if wish == 1 else f"because of {signal.Signals(wish).name}"
             control.should_save = control.should_training_stop = True
@@ -249,7 +257,7 @@ class Interruption(TrainerCallback):
         save = self.longest_save
         if save is None:
             save = min(UNKNOWN_SAVE, 0.2 * (self.deadline - self.began))
-        return 2 * (self.longest_step + save)
+        return 2 * (self.longest_step + save + (ASK_AFTER if is_initialized() else 0))
 
     def on_save(self, args, state, control, **kwargs):
         now = time.time()

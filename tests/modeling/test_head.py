@@ -250,3 +250,17 @@ def test_inference_in_bfloat16_finds_the_same_maxima(monkeypatch, terms, tokens,
     mask = torch.rand(5, 7, generator=torch.Generator().manual_seed(3)) >= pads
     mask[1] = False
     assert torch.equal(pooled_logits(hidden, weight, bias, mask), naive(hidden, weight, bias, mask))
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_what_is_no_number_at_a_valid_position_is_seen(place):
+    (hidden, weight, bias), mask = draw()
+    with torch.no_grad():
+        hidden[4, place] = torch.nan
+    leaves = hidden, weight, bias
+    cells = torch.rand(5, 23, generator=torch.Generator().manual_seed(1)) < 0.2
+    pooled = pooled_logits(*leaves, mask)
+    assert pooled[4].isnan().all() and torch.equal(pooled.isnan(), naive(*leaves, mask).isnan())
+    found = torch.autograd.grad(pooled, hidden, cells.double())[0]
+    wanted = torch.autograd.grad(naive(*leaves, mask), hidden, cells.double())[0]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

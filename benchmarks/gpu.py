@@ -1,0 +1,133 @@
+"""All that this project says about GPUs, measured on one: right, quick, whole. `make gpu` runs it.
+
+python benchmarks/gpu.py                       every part, in about ten minutes
+python benchmarks/gpu.py head --minutes 3      one of them
+python benchmarks/gpu.py --tiny                every part at sizes that say nothing, on any machine
+
+Nothing is fetched: weights are random, text is made on the spot, and part `whole` trains the demo from a bundle that
+`make gpu-bundle` writes on another machine. Rows are written to results/gpu-PART.json as they are found, so that it
+may be stopped at any point; a part that fails, or for which something is missing, is said and leaves the others alone.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import measure
+
+# One device: a training without torchrun would share its batch among all that it sees.
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+os.environ |= {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import gpu_correct
+import gpu_layout
+import gpu_speed
+import gpu_whole
+from gpu_layout import FULL, TINY, Sizes
+from table import speeds
+
+BUNDLE = gpu_layout.ROOT / "build" / "gpu-bundle.tar.xz"
+# Parts in the order of what they are worth, and their share of the time.
+PARTS: dict[str, tuple[float, Callable[[Sizes, Path], Iterator[dict]]]] = {
+    "correct": (0.15, lambda sizes, bundle: gpu_correct.correct(sizes)),
+    "stages": (0.3, lambda sizes, bundle: gpu_speed.stages(sizes)),
+    "head": (0.2, lambda sizes, bundle: gpu_speed.heads(sizes)),
+    "encoding": (0.1, lambda sizes, bundle: gpu_speed.vectors(sizes)),
+    "processes": (0.05, lambda sizes, bundle: gpu_correct.processes(sizes)),
+    "whole": (0.2, gpu_whole.whole),
+    "hours": (0.01, lambda sizes, bundle: hours(speeds(measure.RESULTS))),
+}
+GRACE = 60.0  # seconds beyond its time after which a part that is in the middle of a row is ended
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
+    parser.add_argument("--minutes", type=float, default=10.0, help="for all of them")
+    parser.add_argument("--tiny", action="store_true", help="sizes that say nothing; results go to build/gpu-tiny")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="what `make gpu-bundle` wrote")
+    parser.add_argument("--results", type=Path, help="folder for the results")
+    options = parser.parse_args()
+    names = options.parts or list(PARTS)
+    if wrong := [name for name in names if name not in PARTS]:
+        sys.exit(f"{wrong[0]}: no such part (there are: {', '.join(PARTS)})")
+    if not torch.cuda.is_available() and not options.tiny:
+        sys.exit("there is no GPU here; --tiny runs every part on the processor")
+    tiny = gpu_layout.ROOT / "build" / "gpu-tiny"
+    measure.RESULTS = options.results or (tiny if options.tiny else measure.RESULTS)
+    if options.tiny or len(names) == 1:
+        end, sizes = time.monotonic() + 60 * options.minutes, TINY if options.tiny else FULL
+        right = [run(name, sizes, options.bundle, end) for name in names]
+    else:
+        print(f"missing here: {', '.join(missing(options.bundle)) or 'nothing'}", flush=True)
+        more = ["--bundle", str(options.bundle), "--results", str(measure.RESULTS)]
+        right = [*in_turn(names, options.minutes, more)]
+    sys.exit(0 if all(right) else 1)
+
+
+def in_turn(names: list[str], minutes: float, options: list[str]) -> Iterator[bool]:
+    """Each part in a process of its own, so that what one breaks is whole for the next; what one leaves of its time
+    goes to those after it."""
+    end = time.monotonic() + 60 * minutes
+    for number, name in enumerate(names):
+        left, weights = end - time.monotonic(), [PARTS[name][0] for name in names[number:]]
+        share = max(0.0, left) * weights[0] / sum(weights)
+        command = [sys.executable, __file__, name, "--minutes", str(share / 60), *options]
+        try:
+            done = subprocess.run(command, timeout=share + GRACE).returncode == 0
+        except subprocess.TimeoutExpired:
+            print(f"gpu-{name}: ended in the middle of a row; those before it are kept", flush=True)
+            done = True
+        if not done:
+            print(f"gpu-{name}: FAILED; repeat:  python benchmarks/gpu.py {name}", flush=True)
+        yield done
+
+
+def run(name: str, sizes: Sizes, bundle: Path, end: float) -> bool:
+    """One part, row by row, until its time is over. Whether all that it checked is right."""
+    rows: list[dict] = []
+    for row in PARTS[name][1](sizes, bundle):
+        rows.append({"benchmark": f"gpu-{name}", **row})
+        measure.write(f"gpu-{name}", rows)
+        print(json.dumps(rows[-1]), flush=True)
+        if time.monotonic() > end:
+            print(f"gpu-{name}: its time is over after {len(rows)} rows")
+            break
+    return all(row.get("right", True) for row in rows)
+
+
+def missing(bundle: Path) -> list[str]:
+    """What would be measured as well if it were here."""
+    packages = [name for name in ("triton", "flash_attn", "mteb") if not importlib.util.find_spec(name)]
+    return packages + ([] if bundle.exists() else [f"{bundle} (make gpu-bundle)"])
+
+
+def hours(found: dict[str, float]) -> Iterator[dict]:
+    """What the paper's experiment would take with these speeds, as `plan` says it."""
+    if not found:
+        yield {"case": "the paper's experiment", "note": "no speed has been measured yet"}
+        return
+    from milco.config import load
+    from milco.tools.plan import plan
+
+    config = load(gpu_layout.ROOT / "config" / "milco.yaml")
+    machine = config.machine.model_copy(update=found)
+    for row in plan(config.model_copy(update={"machine": machine})):
+        if row["device hours"]:
+            yield {"case": row.pop("stage"), **row}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What the programs end with."""
+
+import sys
+
+import pytest
+import torch
+import typer
+
+from milco.program import run
+
+# What torch 2.13 says.
+FULL = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free. "
+    "Including non-PyTorch memory, this process has 77.91 GiB memory in use. Of the allocated memory 70.00 GiB is "
+    "allocated by PyTorch."
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "remedy"),
+    [
+        ("align", "lower align.max_tokens_per_device or set align.gradient_checkpointing: the result is the same"),
+        (
+            "distill",
+            "lower distill.max_tokens_per_device or set distill.gradient_checkpointing: the result is the same",
+        ),
+        ("teacher", "lower evaluate.batch_size"),
+        ("search", "lower --batch-size"),
+    ],
+)
+def test_a_gpu_whose_memory_is_full_is_one_line_with_what_to_lower(program, remedy, monkeypatch, tmp_path):
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+
+    @app.command(program)
+    def command() -> None:
+        raise torch.OutOfMemoryError(FULL)
+
+    monkeypatch.setattr(sys, "argv", ["milco", program])
+    monkeypatch.setenv("MILCO_LAST_WORDS", str(tmp_path / "words"))
+    with pytest.raises(SystemExit) as end:
+        run(app)
+    assert end.value.code == f"milco: error: {program}: CUDA out of memory. Tried to allocate 2.00 GiB; {remedy}"
+    assert (tmp_path / "words").read_text() == f"{end.value.code}\n"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def command() -> None:
+        raise RuntimeError("made")
+
+    monkeypatch.setattr(sys, "argv", ["milco"])
+    with pytest.raises(RuntimeError, match="made"):
+        run(app)
