@@ -1,7 +1,8 @@
-"""What is generated from milco/config/ is up to date and complete."""
+"""What is generated from milco/config/ is up to date and complete; pages name what is there."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from milco import config
 from milco.config import documentation
 
 ROOT = Path(__file__).parents[1]
+PAGES = [path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md"))]
 SECTIONS = [
     config.Config,
     config.Source,
@@ -111,3 +113,27 @@ def test_program_writes_both_files(tmp_path):
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "config").iterdir()}
     assert written == documentation.documents()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_project_that_a_page_names_are_there(page):
+    named = re.findall(
+        r"\b(?:milco|tests|workflow|config|docs|benchmarks|profiles)/[\w./-]+\.\w+", page.read_text("utf-8")
+    )
+    own = {"config/mine.yaml"}  # a reader's
+    assert [name for name in named if not (ROOT / name).exists() and name not in own] == []
+
+
+def test_every_page_of_docs_is_listed_by_task():
+    listed = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+def test_readme_is_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150

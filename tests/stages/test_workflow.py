@@ -101,7 +101,7 @@ def test_a_forced_stage_trains_again(tmp_path, values, finished):
 EVALUATED = {"all", "encode", "merge", "evaluate", "index", "prune", "report", "export"}
 REPORTED = {"all", "report", "export"}
 TRAINED = {"development", "align", "distill", "tune"}
-# The README's table "I changed …", line by line.
+# docs/running.md's table "I changed …", line by line.
 RERUNS = {
     "a key under distill": ({"distill": {"lambda_d": 0.5}}, EVALUATED | TRAINED - {"align"}),
     "a key under align": ({"align": {"learning_rate": 0.5}}, EVALUATED | TRAINED),
