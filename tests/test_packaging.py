@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -98,3 +99,13 @@ def test_nobody_is_told_to_install_the_package_of_that_name_on_pypi():
 def test_every_extra_that_a_hint_names_is_there():
     hints = {extra for text in texts().values() for extra in re.findall(r"install '\.\[(\w+)\]'", text)}
     assert {"milvus", "qdrant", "onnx", "tracking"} <= hints <= set(project()["optional-dependencies"])
+
+
+@pytest.mark.parametrize("name", ["Containerfile", "milco.def"])
+def test_a_container_takes_the_steps_of_an_installation_by_hand(name):
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    by_hand = re.search(r"^python3 -m venv .* && pip install (.+) && pip install (.+)$", page, re.MULTILINE)
+    container = (ROOT / "containers" / name).read_text(encoding="utf-8")
+    torch, *steps = [step.strip() for step in re.findall(r"pip install --no-cache-dir ([^&\n]+)", container)]
+    assert "torch" in torch.lower() and steps == list(by_hand.groups())
+    assert f"torch=torch{pins()['torch']}" in container.lower()
