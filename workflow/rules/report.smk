@@ -13,7 +13,7 @@ rule report:
         triples=needs("report", lambda e: e.stages and e.triples.path),
         tune=tuned("report"),
     output:
-        report="results/{experiment}/report.html",
+        report=report("results/{experiment}/report.html", caption="../captions/report.rst", category="{experiment}"),
         metrics="results/{experiment}/metrics.csv",
         summary="results/{experiment}/summary.md",
     log:
@@ -49,7 +49,7 @@ rule ablations:
         collections=BASE.collections.path,
         runs=[experiment.runs[system].path for experiment, system in compared([BASE, *VARIANTS]).values()],
     output:
-        page=f"{BASE.results}/ablations.html",
+        page=report(f"{BASE.results}/ablations.html", caption="../captions/ablations.rst", category=BASE.name),
         table=f"{BASE.results}/ablations.csv",
         summary=f"{BASE.results}/ablations.md",
     log:
