@@ -153,6 +153,7 @@ class Project:
 
     def __init__(self, folder: Path, values: dict):
         self.folder, self.values = folder, values
+        self.workflow = ROOT / "workflow" / "Snakefile"
         folder.mkdir(parents=True, exist_ok=True)
         self.configure()
 
@@ -164,7 +165,7 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         profile = ["--profile", str(ROOT / "profiles" / "local"), "--configfile", str(self.folder / "config.yaml")]
-        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow)]
         return [*snakemake, *profile, "--directory", str(self.folder), "--cores", "2", *arguments]
 
     def snakemake(self, *arguments: str) -> str:

@@ -30,7 +30,7 @@ rule align:
     message:
         "Stage 1: alignment"
     shell:
-        "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} bash {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " align --config {params.config} --corpora {input.corpora} --tokens {input.tokens} --targets {input.targets}"
         " --encoder {input.encoder:q} --lsr {input.lsr:q} --development {input.development} --output {output}"

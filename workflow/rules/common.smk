@@ -33,8 +33,7 @@ OWNERS = {
     # a model of Stage 1 may mine where none is aligned
     for node in [*experiment.nodes, experiment.align, experiment.development(experiment.align)]
 }
-PROJECT = Path(workflow.basedir).parent
-ENVIRONMENT = str(PROJECT / "environment.yml")
+ENVIRONMENT = workflow.source_path("../../environment.yml")
 OWN = {
     str(source.local_path) for e in EXPERIMENTS.values() for source in e.config.sources.values() if source.local_path
 }
@@ -119,12 +118,13 @@ def vectors_of_system(wildcards):
     return vectors[wildcards.system].path if wildcards.system in vectors else []
 
 
-FIGURES = (PROJECT / "config" / "published.yaml").read_text(encoding="utf-8")
+FIGURES = Path(workflow.source_path("../../config/published.yaml")).read_text(encoding="utf-8")
 
 
 def own(file):
     """A file of the project. Where the project lies decides nothing (see `settings`)."""
-    return lambda wildcards, output: str(PROJECT / file)
+    place = workflow.source_path(f"../../{file}")
+    return lambda wildcards, output: place
 
 
 def trainings(experiment):
@@ -202,9 +202,9 @@ def write_settings(experiment):
         experiment.config.save(path)
 
 
-onstart:
-    # What the programs read, and what explains the results. It is no output: its content is no reason to run a job,
-    # the keys in the paths are.
+def begin(log):
+    """Before the first job. What is written is what the programs read, and what explains the results. It is no output:
+    its content is no reason to run a job, the keys in the paths are."""
     for experiment in EXPERIMENTS.values():
         write_settings(experiment)
     forget_forced()

@@ -29,7 +29,7 @@ rule distill:
     message:
         "Stage 2: distillation"
     shell:
-        "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} bash {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " distill --config {params.config} --corpora {input.corpora} --triples {input.triples} --start {input.start:q}"
         " --lsr {input.lsr:q} --development {input.development} --output {output}"

@@ -18,6 +18,6 @@ rule doctor:
     message:
         "look over the nodes"
     shell:
-        "{resources.environment} {params.launch:q} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} bash {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " doctor --gpus-per-node {resources.gpus_per_node}"

@@ -14,6 +14,7 @@
 #               it has taken from elsewhere: not its path, but where it is from (sourcecache_entry).
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
 #               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
+#   start       `onstart:` of a workflow that is somebody's module is not heeded. Rests on Workflow._onstart.
 #   force       --forcerun align is to train anew, and a training that finds what it made before hands that out. Rests
 #               on workflow.dag and workflow.dag_settings, when the jobs are known.
 
@@ -41,7 +42,7 @@ def said_by_profile():
     said = parser.parse_known_args(sys.argv[1:])[0]
     if not said.profile or not said.set_resources:
         return {}
-    starts = [Path(os.environ.get("PWD", "")), PROJECT]  # --directory has changed the folder
+    starts = [Path(os.environ.get("PWD", "")), Path(workflow.basedir).parent]  # --directory has changed the folder
     found = [str(start / said.profile) for start in starts if (start / said.profile).exists()]
     return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
@@ -105,3 +106,6 @@ def forget_forced():
         if job.rule.name in ("align", "distill") and (said.forceall or job.rule.name in said.forcerun):
             for name in (".trained", "checkpoints"):
                 shutil.rmtree(Path(job.output[0]).parent / name, ignore_errors=True)
+
+
+workflow._onstart = begin

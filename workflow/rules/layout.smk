@@ -8,9 +8,12 @@ DEVICE = int(has_gpu())
 ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 
 
+LAUNCH = workflow.source_path("../scripts/launch.sh")
+
+
 def launcher(wildcards, output):
     """The program that starts processes. Where the project lies decides no result (see `settings`)."""
-    return str(Path(workflow.basedir) / "scripts" / "launch.sh")
+    return LAUNCH
 
 
 def derived(launched, said):

@@ -65,7 +65,7 @@ rule ablations:
         figures=FIGURES,
         sharing=sharing([BASE, *VARIANTS]),
     message:
-        "{BASE.name} and its variants compared ({params.sharing}): {output.page}"
+        f"{BASE.name} and its variants compared ({{params.sharing}}): {{output.page}}"
     shell:
         "python -m milco.stages ablations {params.experiments} --published {params.published:q}"
         " --page {output.page} --table {output.table} --summary {output.summary} 2>&1 | tee {log}"

@@ -25,7 +25,7 @@ rule teacher:
     message:
         "sparse teacher targets, once per English text"
     shell:
-        "{resources.environment} {params.launch} {resources.nodes} {resources.processes_per_node}"
+        "{resources.environment} bash {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"
         " teacher --config {params.config} --corpora {input.corpora} --teacher {input.teacher:q} --output {output}"
 
