@@ -8,9 +8,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Controls that are no white space, soft hyphen, zero-width space, word joiner, byte order mark, and marks that choose
-# how a sign is drawn. Joiners and direction marks stay: words of some languages are spelt with them.
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufe0e\ufe0f\ufeff]")
+# how a sign is drawn; and the stroke that makes an Arabic word longer. Joiners and direction marks stay: words of some
+# languages are spelt with them.
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u0640\u200b\u2060\ufe0e\ufe0f\ufeff]")
 WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
+# Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Of their four letters that Arabic lacks, one
+# stands in nearly every sentence; Uyghur and Sindhi have them as well, and are spelt with the Arabic yeh.
+PERSIAN, NOT_PERSIAN = re.compile("[پچژگ]"), re.compile("[ەۇۆۈېۋڪٻڄ]")
+KEYBOARDS = str.maketrans("يك", "یک")
 LETTERS = 30  # that are read of a text for each token that is kept of it; more, if they were too few
 
 
@@ -46,10 +51,11 @@ def ids_and_cut(
 
 def composed(text: str) -> str:
     """A text in one form, whichever keyboard, file name or page it comes from: composed letters (NFC) of ordinary
-    width, without characters that nobody sees."""
+    width, Persian ones in Persian text, without characters that nobody sees."""
     if text.isascii() and text.isprintable():
         return text
-    return normalize("NFC", WIDTHS.sub(lambda found: normalize("NFKC", found[0]), INVISIBLE.sub("", text)))
+    text = normalize("NFC", WIDTHS.sub(lambda found: normalize("NFKC", found[0]), INVISIBLE.sub("", text)))
+    return text.translate(KEYBOARDS) if PERSIAN.search(text) and not NOT_PERSIAN.search(text) else text
 
 
 def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:

@@ -100,6 +100,10 @@ SAME = {
     "soft hyphen": ("Pass\u00adwort", "Passwort"),
     "byte order mark": ("\ufeffTür", "Tür"),
     "how a sign is drawn": ("\u2744\ufe0f", "\u2744"),
+    "tatweel": ("كتـــاب", "كتاب"),
+    "Arabic keyboard in Persian": ("كليد روشنايي اتاق پذيرايي", "کلید روشنایی اتاق پذیرایی"),
+    "Arabic": ("كلمة المرور الخاصة بي", "كلمة المرور الخاصة بي"),
+    "Uyghur": ("ئۇيغۇر تىلى ۋە پارول كىرگۈزۈش يېزىقى", "ئۇيغۇر تىلى ۋە پارول كىرگۈزۈش يېزىقى"),
     "nothing to do": ("می\u200cخواهم ½ \u00a0 …", "می\u200cخواهم ½ \u00a0 …"),
 }
 
