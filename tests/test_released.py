@@ -29,8 +29,8 @@ def test_the_page_works_from_inspection_to_the_served_page(tmp_path):
     script = [f'set -euo pipefail\nmilco() {{ "{sys.executable}" -m milco "$@"; }}\n']
     for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         script.append(block if language == "sh" else f'"{sys.executable}" - <<"PYTHON"\n{block}PYTHON\n')
-    served = f'timeout -s INT 30 "{sys.executable}" -m milco serve \\1 --no-open --port 0 > served.txt || true\n'
-    served += "grep -q http://127.0.0.1 served.txt\n"
+    served = f'"{sys.executable}" -m milco serve \\1 --no-open --port 0 > served.txt &\n'
+    served += "timeout 120 sh -c 'until grep -q http://127.0.0.1 served.txt; do sleep 1; done'; kill -INT $!\n"
     command, found = re.subn(r"milco serve (\S+)\n", served, "".join(script))
     assert found == 1
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

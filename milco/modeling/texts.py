@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 # languages are spelt with them.
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u0640\u200b\u2060\ufe0e\ufe0f\ufeff]")
 WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
-# Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Of their four letters that Arabic lacks, one
-# stands in nearly every sentence; Uyghur and Sindhi have them as well, and are spelt with the Arabic yeh.
+# Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Of their four letters that Arabic lacks
+# one stands in nearly every sentence; Uyghur and Sindhi have them as well, and are spelt with the Arabic yeh.
 PERSIAN, NOT_PERSIAN = re.compile("[پچژگ]"), re.compile("[ەۇۆۈېۋڪٻڄ]")
 KEYBOARDS = str.maketrans("يك", "یک")
 LETTERS = 30  # that are read of a text for each token that is kept of it; more, if they were too few

@@ -392,8 +392,8 @@ def test_subset_that_does_not_exist_is_named_with_those_that_do(parallel):
 
 
 def test_format_that_nothing_reads_is_named(fetch):
-    fetch.hub.commit(PAIRS, {"train.csv": b"english,non_english\na,b\n"})
-    assert "is made of train.csv and the like" in fetch.fails("owner/pairs", format="pairs", language="de")
+    fetch.hub.commit(PAIRS, {"train.arrow": b"ARROW1"})
+    assert "is made of train.arrow and the like" in fetch.fails("owner/pairs", format="pairs", language="de")
     fetch.hub.commit("datasets/owner/script", {"script.py": b""})
     assert "scripts are no longer supported" in fetch.fails("owner/script", format="pairs", language="de")
 

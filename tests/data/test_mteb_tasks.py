@@ -126,6 +126,7 @@ def settings(values: dict, **changes) -> config.Config:
             "model": {**values["model"], "query_max_length": 8, "passage_max_length": 16},
             "corpora": {"decontaminate_for": "all"},
             "evaluate": {**values["evaluate"], "test_collections": ["tiny"], "development_collections": []},
+            "export": {},
         }
     )
 
@@ -302,7 +303,9 @@ def test_our_measures_are_those_of_mteb(known, values, model_folder, encoder_che
 def test_an_id_that_no_file_can_hold_is_refused_before_anything_is_trained(known, values, tmp_path, side, wrong):
     data = draw("de")
     data[side] = data[side].add_item({**data[side][0], "id": wrong})
-    with pytest.raises(MilcoError, match=f"^tiny-de, {side}: the id {re.escape(repr(wrong))} is empty or has a tab"):
+    with pytest.raises(
+        MilcoError, match=f"^tiny-de, {side}: the id {re.escape(repr(wrong))} is empty or has a control character"
+    ):
         mteb_tasks._write(data, tmp_path / "tiny-de", {})
 
 

@@ -247,6 +247,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     plan = project.snakemake("--dry-run", "ablations")
     jobs = dict(line.split() for line in plan.split("Job stats:")[1].split("total")[0].splitlines()[3:] if line.strip())
     assert jobs == {
+        "development": "5",
         "align": "1",
         "distill": "4",
         "mine": "1",
@@ -325,7 +326,8 @@ def test_two_processes_and_small_parts_agree_with_one(tmp_path, values, finished
         # it does here and there with a weight whose gradient is next to nothing.
         tolerance = 1e-2 if name.endswith("key.bias") else 1e-4
         for other in weights[1:]:
-            assert (value - other[name]).abs().flatten().quantile(0.98) < tolerance, name
+            apart = (value - other[name]).abs() / value.abs().clamp(min=1)
+            assert apart.flatten().quantile(0.98) < tolerance, name
 
 
 @pytest.mark.parametrize(

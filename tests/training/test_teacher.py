@@ -22,7 +22,8 @@ TEXTS = ["the cat", "the dogs of the king and the queen", "", "red", "night trai
 
 @pytest.fixture
 def plain(teacher_checkpoint):
-    """Raw pooled logits of texts, N by V_e: the largest logit over all positions, markers included."""
+    """Raw pooled logits of texts, N by V_e: the largest logit over all positions, markers included; 0 for an
+    empty text, which has no words."""
     model = AutoModelForMaskedLM.from_pretrained(teacher_checkpoint).eval()
     tokenizer = AutoTokenizer.from_pretrained(teacher_checkpoint)
 
@@ -31,7 +32,8 @@ def plain(teacher_checkpoint):
         with torch.no_grad():
             for text in texts:
                 batch = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
-                rows.append(model(**batch).logits[0].amax(dim=0).numpy())
+                row = model(**batch).logits[0].amax(dim=0).numpy()
+                rows.append(row if text else 0 * row)
         return np.stack(rows)
 
     return pooled

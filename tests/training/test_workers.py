@@ -1,6 +1,5 @@
 """Workers that prepare batches beside a training process: what a signal does to them, and how they are started."""
 
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def test_workers_make_the_same_batches_however_they_are_started(shares, method):
 
 def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_training(shares):
     batches = begun(shares)
-    workers = [psutil.Process(process.pid) for process in multiprocessing.active_children()]
+    workers = [psutil.Process(process.pid) for process in batches._workers]  # no other test's
     for number in (signal.SIGTERM, signal.SIGINT):
         for worker in workers:  # not from this process: it may end them
             subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
@@ -66,7 +65,7 @@ def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_t
 
 def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
     batches = begun(shares)
-    workers = multiprocessing.active_children()
+    workers = batches._workers
     torch.utils.data._utils.signal_handling._remove_worker_pids(id(batches))  # else their end is an error here
     batches._worker_pids_set = False
     for worker in workers:
