@@ -1,6 +1,6 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
-#              cluster of two nodes
+#              cluster of two nodes; make test-engines: Lucene itself on our feed, downloaded for it
 # make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
 #                   make rehearsal-slurm: the same on the private cluster
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
@@ -21,7 +21,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-fast rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
+.PHONY: demo install test test-fast test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -69,6 +69,10 @@ test-fast: $(VENV)/installed-for-tests
 
 rehearsal: $(VENV)/installed-for-tests
 	$(ACTIVE) python -m pytest -m rehearsal -s tests/rehearsal
+
+# Anserini and a Java runtime stay in .engines.
+test-engines: $(VENV)/installed-for-tests
+	$(ACTIVE) MILCO_ENGINES="$(abspath .engines)" python -m pytest -m engines tests/tools
 
 test-slurm: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/slurm/run.sh

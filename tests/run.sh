@@ -17,7 +17,7 @@ check snakefmt --check workflow
 check mypy milco
 processes=(-n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder) # conftest.py puts the long files first
 if [ "${1:-}" = fast ]; then
-    check python -m pytest "${processes[@]}" -m "not slow and not slurm and not rehearsal"
+    check python -m pytest "${processes[@]}" -m "not slow and not slurm and not rehearsal and not engines"
 else
     check snakemake --lint --configfile config/demo.yaml
     check python -m pytest "${processes[@]}" --durations 20
