@@ -102,13 +102,35 @@ class Experiment:
                         f"{remedy}"
                     )
 
+    @cached_property
+    def seeds(self) -> "dict[int, Experiment]":
+        """Training seed → the experiment that is trained with it, this one first."""
+        others = {config.training_seed: Experiment(config) for config in self.config.other_seeds()}
+        return {self.config.training_seed: self, **others}
+
+    def runs_of(self, system: str) -> dict[int, Node]:
+        """Training seed → runs of a system. Of a system that no training decides there are those of the first alone."""
+        found = {seed: experiment.runs[system] for seed, experiment in self.seeds.items()}
+        return found if len({*found.values()}) > 1 else {self.config.training_seed: self.runs[system]}
+
     @property
     def nodes(self) -> list[Node]:
         """All that this experiment wants made, in the order of the work."""
+        tuning = [self.tuning_collections, self.development_vectors, self.tuning]
+        return [
+            *self.measured,
+            *([self.overlap] if self.stages else []),
+            self.index,
+            self.pruning,
+            *(tuning if self.config.chooses_budgets() else []),
+        ]
+
+    @property
+    def measured(self) -> list[Node]:
+        """What its runs hang on, with the runs: all that is made for a further seed."""
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
-        tuning = [self.tuning_collections, self.development_vectors, self.tuning]
         before = [self.corpora, self.tokens, self.targets, self.triples, self.packed]
         return [
             *self.downloads.values(),
@@ -117,12 +139,8 @@ class Experiment:
             *(self.development(trainings[stage]) for stage in self.stages),
             *(trainings[stage] for stage in self.stages),
             self.collections,
-            *([self.overlap] if self.stages else []),
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
-            self.index,
-            self.pruning,
-            *(tuning if self.config.chooses_budgets() else []),
         ]
 
     def check_key(self, output: Path) -> None:
@@ -273,7 +291,7 @@ class Experiment:
             model,
             self._lengths,
             self.config.align.result(but={"teacher_precision"}),  # in the targets' key
-            self.config.seed,
+            self.config.training_seed,
         )
 
     @cached_property
@@ -313,7 +331,7 @@ class Experiment:
             echo,
             self._lengths,
             settings.result(but=MINING),
-            self.config.seed,
+            self.config.training_seed,
         )
 
     @cached_property

@@ -76,6 +76,8 @@ REFUSALS = {
     "rate of zero": ({"align/learning_rate": 0}, "align.learning_rate: "),
     "share above one": ({"corpora/held_out": 1.5}, "corpora.held_out: "),
     "negative seed": ({"seed": -1}, "seed: "),
+    "no seed of a training": ({"seeds": []}, "seeds: List should have at least 1 item"),
+    "a seed of a training twice": ({"seeds": [3, 1, 3]}, "seeds: 3 stands there twice, and would train the same model"),
     "group without a negative": ({"distill/train_group_size": 1}, "distill.train_group_size: "),
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),

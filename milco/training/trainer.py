@@ -209,7 +209,7 @@ def train(
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
-        seed=config.seed,
+        seed=config.training_seed,
         report_to="none",  # its callbacks would come before ours
         run_name=f"{config.experiment} {stage}",
         project=PROJECT,
@@ -223,7 +223,7 @@ def train(
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
         ddp_find_unused_parameters=not torch.cuda.is_available(),
     )
-    set_seed(config.seed)
+    set_seed(config.training_seed)
     attention = config.model.attn_implementation
     if attention == "auto":  # on short texts the CPU's fused attention has a backward pass slower than the plain one
         attention = "eager" if arguments.use_cpu else "sdpa"
