@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from milco.config import Config
+from milco.config import Config, Training
 from milco.config.experiment import BASELINES
+from milco.config.sections import LOOK
 from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
@@ -245,14 +246,10 @@ class Experiment:
         )
 
     def development(self, training: Node) -> Node:
-        """Development collections that a training looks at. They decide no weight, and are its own, so that it is not
-        asked for when another one wants other collections."""
-        names = self.config.evaluate.development_collections
-        decided = [self._source(name, but={"measures"}) for name in names]
-        cut = self._encoder if self._cuts else None
-        looks = [names, decided, cut, self._split, self.config.eval_languages]
+        """Development collections that a training looks at. They decide no weight, unless it keeps the best ones, and
+        are its own, so that it is not asked for when another one wants other collections."""
         path = f"artifacts/development/{training.rule}-{{}}"
-        return _node("development", path, training.key, *looks, name=training.rule)
+        return _node("development", path, training.key, *self._development, name=training.rule)
 
     @property
     def tuning_collections(self) -> Node:
@@ -292,6 +289,7 @@ class Experiment:
             self._lengths,
             self.config.align.result(but={"teacher_precision"}),  # in the targets' key
             self.config.training_seed,
+            *self._seen(self.config.align),
         )
 
     @cached_property
@@ -332,6 +330,7 @@ class Experiment:
             self._lengths,
             settings.result(but=MINING),
             self.config.training_seed,
+            *self._seen(settings),
         )
 
     @cached_property
@@ -452,6 +451,20 @@ class Experiment:
     def _split(self) -> list:
         """How known items are split, and what is read of them."""
         return [self.config.languages, self.config.corpora.model_dump(exclude={"decontaminate_for"}), self.config.seed]
+
+    @property
+    def _development(self) -> list:
+        """What decides the development collections."""
+        names = self.config.evaluate.development_collections
+        decided = [self._source(name, but={"measures"}) for name in names]
+        cut = self._encoder if self._cuts else None
+        return [names, decided, cut, self._split, self.config.eval_languages]
+
+    def _seen(self, settings: Training) -> list:
+        """What the looks of a training see, and measure, where that decides its weights."""
+        evaluate = self.config.evaluate
+        seen = [*self._development, evaluate.development_queries, evaluate.development_documents, LOOK]
+        return [seen] if settings.looks_decide else []
 
     @property
     def _cuts(self) -> bool:

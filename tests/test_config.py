@@ -75,6 +75,16 @@ REFUSALS = {
     "a value for a section": ({"model": "e5"}, "model: "),
     "rate of zero": ({"align/learning_rate": 0}, "align.learning_rate: "),
     "share above one": ({"corpora/held_out": 1.5}, "corpora.held_out: "),
+    "the best look of none": (
+        {"align/keep": "best", "evaluate/development_collections": []},
+        "align.keep: best, but evaluate.development_collections names none to look at; name one, or leave keep out",
+    ),
+    "patience with no look": (
+        {"distill/patience": 2, "evaluate/development_collections": []},
+        "distill.patience: 2, but evaluate.development_collections names none to look at; name one, or leave patience",
+    ),
+    "no patience at all": ({"align/patience": 0}, "align.patience: Input should be greater than or equal to 1"),
+    "no steps between looks": ({"align/keep": "best", "align/eval_steps": 0}, "align.eval_steps: "),
     "negative seed": ({"seed": -1}, "seed: "),
     "no seed of a training": ({"seeds": []}, "seeds: List should have at least 1 item"),
     "a seed of a training twice": ({"seeds": [3, 1, 3]}, "seeds: 3 stands there twice, and would train the same model"),

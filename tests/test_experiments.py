@@ -76,8 +76,8 @@ def keys(changes: dict | None = None) -> dict[str, str]:
     return {node.label: node.key for node in nodes}
 
 
-def stages_that_change(changes: dict) -> set[str]:
-    base = {"corpora/decontaminate_for": ["home-assistant"]}
+def stages_that_change(changes: dict, base: dict | None = None) -> set[str]:
+    base = {"corpora/decontaminate_for": ["home-assistant"], **(base or {})}
     before, after = (
         {s: k for s, k in found.items() if " distill-" not in s} for found in (keys(base), keys(base | changes))
     )
@@ -351,3 +351,49 @@ def test_a_finished_model_is_trained_with_no_seed():
     finished["evaluate"] = {**finished["evaluate"], "model": "splade-tiny"}
     with pytest.raises(MilcoError, match=r"seeds: nothing is trained where evaluate\.model names a finished model"):
         parse(finished)
+
+
+SEEN = [
+    {"evaluate/development_queries": 9},
+    {"evaluate/development_documents": 9},
+    {"align/eval_steps": 7, "distill/eval_steps": 7},
+    ANOTHER | {"evaluate/development_collections": ["home-assistant", "quiz"]},
+]
+UNSEEN = [{"evaluate/examples": {"de": "Hallo"}}, {"sources/home-assistant/measures": ["nDCG@10", "R@9"]}]
+
+
+@pytest.mark.parametrize("setting", [{"keep": "best"}, {"patience": 2}, {"keep": "best", "patience": 2}])
+@pytest.mark.parametrize(("stage", "decided"), [("align", AFTER_ALIGN), ("distill", AFTER_DISTILL)])
+def test_what_looks_see_decides_where_the_best_look_is_kept(stage, decided, setting):
+    keeping = {f"{stage}/{key}": value for key, value in setting.items()}
+    assert stages_that_change(keeping) == decided
+    for change in SEEN:
+        assert stages_that_change(change, base=keeping) == decided, change
+    for change in UNSEEN:
+        assert not stages_that_change(change, base=keeping) & {"align", "distill"}, change
+
+
+def test_the_last_weights_are_kept_by_default():
+    assert keys({"align/keep": "last", "distill/keep": "last", "align/patience": None}) == keys()
+
+
+def test_what_a_development_collection_holds_decides_where_the_best_look_is_kept(values, tmp_path):
+    data = tmp_path / "looked at"
+    shutil.copytree(Path(values["sources"]["mine"]["uri"].removeprefix("file:")), data)
+    mine = values["sources"]["mine"]
+    looked_at = {"development_collections": ["looks"], "test_collections": ["mine"]}
+    whole = {
+        **values,
+        "sources": {**values["sources"], "looks": {**mine, "uri": f"file:{data}"}},
+        "evaluate": {**values["evaluate"], **looked_at},
+        "experiments": {"best": {"distill": {"keep": "best"}}},
+    }
+    before = [Experiment(config) for config in parse_all(whole)]
+    one = [(experiment.align.key, experiment.distill.key) for experiment in before]
+    with (data / "qrels" / "dev.tsv").open("a") as file:
+        file.write("q0\td1\t1\n")
+    (last, best), (wanted, other) = (
+        [(experiment.align.key, experiment.distill.key) for experiment in map(Experiment, [e.config for e in before])],
+        one,
+    )
+    assert last == wanted and best[0] == other[0] and best[1] != other[1]

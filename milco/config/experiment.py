@@ -8,7 +8,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from milco.config.base import Language, Layout, Strict, Whole
-from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
+from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish, Training
 from milco.config.source import MODEL_FORMATS, PAIR_FORMATS, Source
 from milco.errors import MilcoError
 from milco.files import finished_file
@@ -198,6 +198,18 @@ class Config(Strict):
                 f"corpora.decontaminate_for: {unknown[0]!r} is neither among evaluate.test_collections nor among "
                 f"development_collections ({', '.join(sorted(known))})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _looks_can_decide(self):
+        for stage in ("align", "distill"):
+            settings: Training = getattr(self, stage)
+            if settings.looks_decide and not self.evaluate.development_collections:
+                said = f"patience: {settings.patience}" if settings.patience else "keep: best"
+                raise ValueError(
+                    f"{stage}.{said}, but evaluate.development_collections names none to look at; name one, or leave "
+                    f"{said.partition(':')[0]} out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -399,6 +399,13 @@ def write(
     active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
     costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
     curve = results.curves.get("distill", pd.DataFrame())
+    kept = {
+        stage: results.curves[stage].query("best == 1").step.iloc[-1]
+        for stage in results.curves
+        if getattr(config, stage).keep == "best"
+    }
+    if "distill" in kept:
+        curve = curve[curve.step <= kept["distill"]]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
         config=config,
@@ -428,6 +435,7 @@ def write(
         curves=draw_curves(results.curves) if results.curves else "",
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
+        kept=kept,
         cuts=results.cuts,
         settings=config.to_yaml(),
         provenance=provenance,

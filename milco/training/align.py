@@ -149,6 +149,6 @@ def run(
         together=settings.pairs_per_text,
     )
     look = Development(config, development, model).look
-    inputs = [corpora, tokens, targets, encoder, lsr]
+    inputs = [corpora, tokens, targets, encoder, lsr, *([development] if settings.looks_decide else [])]
     begin = partial(warm_start, model, config, corpora, lsr)
     train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output, begin)

@@ -164,5 +164,5 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         packed.longest, [(1, len(packed))], settings.global_batch_size, settings.num_train_epochs, config.training_seed
     )
     look = Development(config, development, model).look
-    inputs = [corpora, triples, start, lsr]
+    inputs = [corpora, triples, start, lsr, *([development] if settings.looks_decide else [])]
     train(config, settings, "distill", model, steps, groups, loss(config), look, inputs, output)

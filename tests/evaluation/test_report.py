@@ -220,6 +220,20 @@ def test_mean_and_deviation_over_seeds_stand_beside_the_interval_over_queries(va
     assert said in page and said in summary and "Another seed may move it" not in page
 
 
+def test_the_words_of_a_report_are_those_of_the_step_that_was_kept(values, tmp_path):
+    found = results([("a", "de", "en", "nDCG@10")])
+    looks = [{"step": step, "dev_nDCG@10": value, "examples": {"xx": {"text": "t", "pivot": {word: 1.0}, "source": {}}}}
+             for step, value, word in ((10, 0.1, "early"), (20, 0.3, "kept"), (30, 0.2, "late"))]  # fmt: skip
+    looks[0]["best"] = looks[1]["best"] = 1
+    found.curves = {"distill": pd.DataFrame(looks).assign(loss=1.0)}
+    best, last = ({**values, "distill": {**values["distill"], "keep": keep}} for keep in ("best", "last"))
+    page, _ = pages(best, found, comparison(found), tmp_path)
+    assert "Stage 2 has the weights of step 20, the best look" in page and "kept <small>" in page
+    assert "late <small>" not in page and "early <small>" not in page
+    page, _ = pages(last, found, comparison(found), tmp_path)
+    assert "has the weights of step" not in page and "late <small>" in page
+
+
 def test_without_seeds_another_one_may_move_the_figures(values, tmp_path):
     found = results([("a", "de", "en", "nDCG@10")])
     other = found.measures.assign(query="other")

@@ -147,6 +147,7 @@ RERUNS = {
         {"evaluate": {"examples": {"xx": "a new one"}, "development_queries": 3}, "distill": {"eval_steps": 3}},
         {"all", "report"},
     ),
+    "the weights that are kept": ({"distill": {"keep": "best"}}, EVALUATED | TRAINED - {"align"}),
     "name": ({"experiment": "other"}, REPORTED),
 }
 
