@@ -155,13 +155,14 @@ def test_a_training_ends_after_looks_without_a_gain(undisturbed, train, tmp_path
     assert same(last, train(tmp_path / "shorter", kept + 3)) and not same(last, undisturbed)
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_training_that_had_ended_early_does_not_go_on_when_it_is_started_again(train, tmp_path, keep):
-    changes = {"keep": keep, "patience": 3, "save_steps": 1}
+@pytest.mark.parametrize("changes", [BEST, PATIENT, {"patience": 3}], ids=str)
+def test_a_training_that_had_ended_does_not_go_on_when_it_is_started_again(train, tmp_path, changes):
+    changes = {**changes, "save_steps": 1}
     wanted = train(tmp_path / "undisturbed", **changes)
     killed(lambda: train(tmp_path / "killed", **changes), trainer, "finish")
     assert same(train(tmp_path / "killed", **changes), wanted)
-    assert looks(tmp_path / "killed") == looks(wanted) and len(looks(wanted)) < STEPS
+    assert looks(tmp_path / "killed") == looks(wanted)
+    assert (len(looks(wanted)) < STEPS) == ("patience" in changes)
 
 
 def test_several_processes_end_together_and_keep_the_same_look(train, tmp_path):

@@ -155,13 +155,14 @@ def runs_of_seeds(lines):
 
 def times(experiment):
     """Nodes of an experiment and of its further seeds, with the files of their times."""
+    nodes = experiment.nodes
     repeated = {
         f"{node.label}, seed {seed}": node.times
         for seed, other in other_seeds(experiment).items()
         for node in other.measured
-        if node not in experiment.nodes
+        if node not in nodes
     }
-    return {node.label: node.times for node in experiment.nodes} | repeated
+    return {node.label: node.times for node in nodes} | repeated
 
 
 def sharing(experiments):
