@@ -35,7 +35,7 @@ class NoTargets:
 
 def measure(case: str, cache: TokenCache, experiment: Experiment) -> dict:
     """Share of pads in both ways, over some random steps."""
-    settings, seed = experiment.config.align, experiment.config.seed
+    settings, seed = experiment.config.align, experiment.config.training_seed
     size = settings.global_batch_size
     steps = Steps(cache.lengths, cache.families, size, 1, seed, together=settings.pairs_per_text)
     random = np.random.default_rng(0)

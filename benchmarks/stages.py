@@ -79,7 +79,12 @@ def stage_1(experiment: Experiment, bf16: bool, draw: int) -> Works:
         cache, Targets(experiment.at(experiment.targets.path)), recipe.model.tokenizer.pad_token_id, settings
     )
     steps = Steps(
-        cache.lengths, cache.families, settings.global_batch_size, 1, config.seed, together=settings.pairs_per_text
+        cache.lengths,
+        cache.families,
+        settings.global_batch_size,
+        1,
+        config.training_seed,
+        together=settings.pairs_per_text,
     )
     pool = np.stack([steps[step] for step in range(POOL)])
     chosen = random.choice(POOL, STEPS["Stage 1"], replace=False)
@@ -125,7 +130,7 @@ def stage_2(experiment: Experiment, bf16: bool, draw: int) -> Works:
     recipe = Recipe(trained(experiment, experiment.at(experiment.distill.path), echo=config.model.echo), bf16)
     packed = Triples(experiment.at(experiment.packed.path))
     groups = distill.Groups(packed, recipe.model.tokenizer.pad_token_id, config)
-    steps = Steps(packed.longest, [(1, len(packed))], settings.global_batch_size, 1, config.seed)
+    steps = Steps(packed.longest, [(1, len(packed))], settings.global_batch_size, 1, config.training_seed)
     chosen = np.random.default_rng(draw).choice(len(steps), STEPS["Stage 2"], replace=False)
     loss = distill.loss(config)
     lengths = config.model.query_max_length, config.model.passage_max_length

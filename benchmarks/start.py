@@ -47,7 +47,7 @@ def start(config: Config, packed: Path) -> None:
     triples = Triples(packed)
     groups = Groups(triples, 1, config)
     settings = config.distill
-    steps = Steps(triples.longest, [(1, len(triples))], settings.global_batch_size, 1, config.seed)
+    steps = Steps(triples.longest, [(1, len(triples))], settings.global_batch_size, 1, config.training_seed)
     groups(steps[0], 0)
 
 

@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from milco.config import Config
+from milco.config import Config, Training
 from milco.config.experiment import BASELINES
+from milco.config.sections import LOOK
 from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
@@ -102,13 +103,35 @@ class Experiment:
                         f"{remedy}"
                     )
 
+    @cached_property
+    def seeds(self) -> "dict[int, Experiment]":
+        """Training seed → the experiment that is trained with it, this one first."""
+        others = {config.training_seed: Experiment(config) for config in self.config.other_seeds()}
+        return {self.config.training_seed: self, **others}
+
+    def runs_of(self, system: str) -> dict[int, Node]:
+        """Training seed → runs of a system. Of a system that no training decides there are those of the first alone."""
+        found = {seed: experiment.runs[system] for seed, experiment in self.seeds.items()}
+        return found if len({*found.values()}) > 1 else {self.config.training_seed: self.runs[system]}
+
     @property
     def nodes(self) -> list[Node]:
         """All that this experiment wants made, in the order of the work."""
+        tuning = [self.tuning_collections, self.development_vectors, self.tuning]
+        return [
+            *self.measured,
+            *([self.overlap] if self.stages else []),
+            self.index,
+            self.pruning,
+            *(tuning if self.config.chooses_budgets() else []),
+        ]
+
+    @property
+    def measured(self) -> list[Node]:
+        """What its runs hang on, with the runs: all that is made for a further seed."""
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
-        tuning = [self.tuning_collections, self.development_vectors, self.tuning]
         before = [self.corpora, self.tokens, self.targets, self.triples, self.packed]
         return [
             *self.downloads.values(),
@@ -117,12 +140,8 @@ class Experiment:
             *(self.development(trainings[stage]) for stage in self.stages),
             *(trainings[stage] for stage in self.stages),
             self.collections,
-            *([self.overlap] if self.stages else []),
             *encoded,
             *(self.runs[system] for system in self.config.systems()),
-            self.index,
-            self.pruning,
-            *(tuning if self.config.chooses_budgets() else []),
         ]
 
     def check_key(self, output: Path) -> None:
@@ -227,14 +246,10 @@ class Experiment:
         )
 
     def development(self, training: Node) -> Node:
-        """Development collections that a training looks at. They decide no weight, and are its own, so that it is not
-        asked for when another one wants other collections."""
-        names = self.config.evaluate.development_collections
-        decided = [self._source(name, but={"measures"}) for name in names]
-        cut = self._encoder if self._cuts else None
-        looks = [names, decided, cut, self._split, self.config.eval_languages]
+        """Development collections that a training looks at. They decide no weight, unless it keeps the best ones, and
+        are its own, so that it is not asked for when another one wants other collections."""
         path = f"artifacts/development/{training.rule}-{{}}"
-        return _node("development", path, training.key, *looks, name=training.rule)
+        return _node("development", path, training.key, *self._development, name=training.rule)
 
     @property
     def tuning_collections(self) -> Node:
@@ -273,7 +288,8 @@ class Experiment:
             model,
             self._lengths,
             self.config.align.result(but={"teacher_precision"}),  # in the targets' key
-            self.config.seed,
+            self.config.training_seed,
+            *self._seen(self.config.align),
         )
 
     @cached_property
@@ -313,7 +329,8 @@ class Experiment:
             echo,
             self._lengths,
             settings.result(but=MINING),
-            self.config.seed,
+            self.config.training_seed,
+            *self._seen(settings),
         )
 
     @cached_property
@@ -434,6 +451,20 @@ class Experiment:
     def _split(self) -> list:
         """How known items are split, and what is read of them."""
         return [self.config.languages, self.config.corpora.model_dump(exclude={"decontaminate_for"}), self.config.seed]
+
+    @property
+    def _development(self) -> list:
+        """What decides the development collections."""
+        names = self.config.evaluate.development_collections
+        decided = [self._source(name, but={"measures"}) for name in names]
+        cut = self._encoder if self._cuts else None
+        return [names, decided, cut, self._split, self.config.eval_languages]
+
+    def _seen(self, settings: Training) -> list:
+        """What the looks of a training see, and measure, where that decides its weights."""
+        evaluate = self.config.evaluate
+        seen = [*self._development, evaluate.development_queries, evaluate.development_documents, LOOK]
+        return [seen] if settings.looks_decide else []
 
     @property
     def _cuts(self) -> bool:

@@ -76,8 +76,8 @@ def keys(changes: dict | None = None) -> dict[str, str]:
     return {node.label: node.key for node in nodes}
 
 
-def stages_that_change(changes: dict) -> set[str]:
-    base = {"corpora/decontaminate_for": ["home-assistant"]}
+def stages_that_change(changes: dict, base: dict | None = None) -> set[str]:
+    base = {"corpora/decontaminate_for": ["home-assistant"], **(base or {})}
     before, after = (
         {s: k for s, k in found.items() if " distill-" not in s} for found in (keys(base), keys(base | changes))
     )
@@ -286,3 +286,114 @@ def test_what_the_user_s_files_hold_decides_what_is_made_of_them(values, tmp_pat
         file.write("q0\td1\t1\n")
     after = Experiment(before.config)
     assert after.collections != before.collections and after.corpora == before.corpora
+
+
+SEEDLESS = {"encode teacher", "encode dense", "evaluate bm25", "evaluate teacher", "evaluate dense"}
+DATA = {"corpora", "tokenize", "teacher", "collections", "overlap"} | SEEDLESS  # what no training decides
+MINED = {"mine", "pack"}
+
+
+@pytest.mark.parametrize(("miner", "shared"), [("teacher", DATA | MINED), ("align", DATA - {"overlap"})])
+def test_seeds_share_what_no_training_decides(miner, shared):
+    found = Experiment(parse(demo({"seeds": [5, 6], "distill/miner": miner})))
+    first, second = found.seeds.values()
+    assert list(found.seeds) == [5, 6] and first is found
+    assert (second.name, second.config.training_seed) == ("demo-seed-6", 6)
+    assert second.config.other_seeds() == []
+
+    def nodes(experiment: Experiment) -> dict[str, str]:
+        skipped = ("fetch", "convert", "development")
+        return {node.label: node.path for node in experiment.nodes if node.rule not in skipped}
+
+    one, two = nodes(first), nodes(second)
+    both = {label for label in one if one[label] == two[label]}
+    assert one.keys() == two.keys() and both == shared
+
+
+def test_one_seed_is_that_of_a_training_without_seeds():
+    assert keys({"seeds": [42]}) == keys() == keys({"seeds": [42, 1, 2]})
+    assert stages_that_change({"seeds": [1]}) == AFTER_ALIGN
+    assert stages_that_change({"seed": 1}) == EVERYTHING
+
+
+def test_a_seed_mines_with_a_first_round_of_its_own():
+    found = Experiment(parse(demo({"seeds": [5, 6], "distill/miner": "distill"})))
+    rounds = [experiment.first_round for experiment in found.seeds.values()]
+    assert [first.name for first in rounds] == ["demo-first-round", "demo-seed-6-first-round"]
+    assert rounds[0].distill != rounds[1].distill and rounds[0].triples == rounds[1].triples
+
+
+def test_a_system_has_runs_of_every_seed_that_decides_it():
+    found = Experiment(parse(demo({"seeds": [5, 6], "evaluate/source_weights": [2]})))
+    repeated = [system for system in found.config.systems() if list(found.runs_of(system)) == [5, 6]]
+    assert repeated == ["align", "distill", "distill-pivot", "distill-source-2"]
+    assert [list(found.runs_of(system)) for system in ("bm25", "teacher", "dense")] == [[5]] * 3
+    assert found.runs_of("distill")[6] == found.seeds[6].runs["distill"] != found.runs["distill"]
+
+
+def test_a_variant_is_trained_with_the_seeds_of_the_experiment_or_its_own(values):
+    flops = {"distill": {"sparse_reg": "flops"}}
+    found = variants({**values, "seeds": [1, 2]}, flops=flops, once={**flops, "seeds": [2]})
+    assert [list(experiment.seeds) for experiment in found] == [[1, 2], [1, 2], [2]]
+    assert found[1].seeds[2].name == "miniature-flops-seed-2" and found[1].seeds[2].distill == found[2].distill
+
+
+def test_no_variant_has_the_name_of_a_further_seed(values):
+    with pytest.raises(MilcoError, match=r"experiments\.seed-2: seeds makes an experiment of that name"):
+        variants({**values, "seeds": [1, 2]}, **{"seed-2": {}})
+
+
+def test_a_finished_model_is_trained_with_no_seed():
+    finished = {
+        key: value for key, value in demo({"seeds": [1]}).items() if key not in ("languages", "align", "distill")
+    }
+    finished |= {"eval_languages": [], "export": {}, "corpora": {}}
+    finished["evaluate"] = {**finished["evaluate"], "model": "splade-tiny"}
+    with pytest.raises(MilcoError, match=r"seeds: nothing is trained where evaluate\.model names a finished model"):
+        parse(finished)
+
+
+SEEN = [
+    {"evaluate/development_queries": 9},
+    {"evaluate/development_documents": 9},
+    {"align/eval_steps": 7, "distill/eval_steps": 7},
+    ANOTHER | {"evaluate/development_collections": ["home-assistant", "quiz"]},
+]
+UNSEEN = [{"evaluate/examples": {"de": "Hallo"}}, {"sources/home-assistant/measures": ["nDCG@10", "R@9"]}]
+
+
+@pytest.mark.parametrize("setting", [{"keep": "best"}, {"patience": 2}, {"keep": "best", "patience": 2}])
+@pytest.mark.parametrize(("stage", "decided"), [("align", AFTER_ALIGN), ("distill", AFTER_DISTILL)])
+def test_what_looks_see_decides_where_the_best_look_is_kept(stage, decided, setting):
+    keeping = {f"{stage}/{key}": value for key, value in setting.items()}
+    assert stages_that_change(keeping) == decided
+    for change in SEEN:
+        assert stages_that_change(change, base=keeping) == decided, change
+    for change in UNSEEN:
+        assert not stages_that_change(change, base=keeping) & {"align", "distill"}, change
+
+
+def test_the_last_weights_are_kept_by_default():
+    assert keys({"align/keep": "last", "distill/keep": "last", "align/patience": None}) == keys()
+
+
+def test_what_a_development_collection_holds_decides_where_the_best_look_is_kept(values, tmp_path):
+    data = tmp_path / "looked at"
+    shutil.copytree(Path(values["sources"]["mine"]["uri"].removeprefix("file:")), data)
+    mine = values["sources"]["mine"]
+    looked_at = {"development_collections": ["looks"], "test_collections": ["mine"]}
+    whole = {
+        **values,
+        "sources": {**values["sources"], "looks": {**mine, "uri": f"file:{data}"}},
+        "evaluate": {**values["evaluate"], **looked_at},
+        "experiments": {"best": {"distill": {"keep": "best"}}},
+    }
+    before = [Experiment(config) for config in parse_all(whole)]
+    one = [(experiment.align.key, experiment.distill.key) for experiment in before]
+    with (data / "qrels" / "dev.tsv").open("a") as file:
+        file.write("q0\td1\t1\n")
+    (last, best), (wanted, other) = (
+        [(experiment.align.key, experiment.distill.key) for experiment in map(Experiment, [e.config for e in before])],
+        one,
+    )
+    assert last == wanted and best[0] == other[0] and best[1] != other[1]

@@ -18,7 +18,7 @@ holds values only, as `demo.yaml` does. An unknown key, a wrong type or a value 
 first job. Keys that the authors' training programs have keep the authors' names.
 
 A key marked † decides how fast a result is computed or what is said about it, not what it is: changing it makes no
-stage run again.
+stage run again, but for what `keep` and `patience` of a training say.
 
 Editors that know JSON Schema complete and check a configuration that begins with
 `# yaml-language-server: $schema=schema.json`.

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from milco.config.base import Language, Layout, Strict, Whole
-from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish
+from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish, Training
 from milco.config.source import MODEL_FORMATS, PAIR_FORMATS, Source
 from milco.errors import MilcoError
 from milco.files import finished_file
@@ -22,13 +22,31 @@ def _as_written(value: Any) -> Any:
     return str(value) if type(value) in (int, date) else value
 
 
+def _no_twins(seeds: list[int]) -> list[int]:
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} stands there twice, and would train the same model; name each seed once")
+    return seeds
+
+
 class Config(Strict):
     """One experiment."""
 
     experiment: Annotated[str, BeforeValidator(_as_written)] = Field(
         pattern=r"^[\w.-]+$", description="Name of the folder under results/."
     )
-    seed: Whole = Field(42, description="Seed of splits, order and new weights.")
+    seed: Whole = Field(
+        42,
+        description="Seed of the data: how known items are split, which pairs `max_pairs` keeps, which random "
+        "negatives are mined. Without seeds it is that of the training, too.",
+    )
+    seeds: Annotated[list[Whole], Field(min_length=1), AfterValidator(_no_twins)] | None = Field(
+        None,
+        description="Seeds of the training: new weights, dropout, the order of examples, the documents that a query is "
+        "shown with. Each of them trains the experiment once, on the same data; what no training decides is made once, "
+        "so that with distill.miner: align or distill each of them has triples of its own. Tables and the exported "
+        "model are those of the first, beside which stand mean and deviation over all. By default one, seed.",
+    )
     tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none",
         description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
@@ -70,6 +88,8 @@ class Config(Strict):
     @model_validator(mode="after")
     def _it_is_trained_or_finished(self):
         finished = self.evaluate.model
+        if finished and self.seeds:
+            raise ValueError("seeds: nothing is trained where evaluate.model names a finished model; leave seeds out")
         for key in ("languages", "align", "distill"):
             if finished and key != "languages" and key in self.model_fields_set:
                 raise ValueError(
@@ -178,6 +198,18 @@ class Config(Strict):
                 f"corpora.decontaminate_for: {unknown[0]!r} is neither among evaluate.test_collections nor among "
                 f"development_collections ({', '.join(sorted(known))})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _looks_can_decide(self):
+        for stage in ("align", "distill"):
+            settings: Training = getattr(self, stage)
+            if settings.looks_decide and not self.evaluate.development_collections:
+                said = f"patience: {settings.patience}" if settings.patience else "keep: best"
+                raise ValueError(
+                    f"{stage}.{said}, but evaluate.development_collections names none to look at; name one, or leave "
+                    f"{said.partition(':')[0]} out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -308,6 +340,18 @@ class Config(Strict):
             return None
         miner = self.distill.pretrained_alignment_checkpoint if self._collections_to_mine() else "teacher"
         return self.model_copy(update={"distill": self.distill.model_copy(update={"miner": miner})})
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of what a training draws; the data have `seed`."""
+        return self.seeds[0] if self.seeds else self.seed
+
+    def other_seeds(self) -> "list[Config]":
+        """The same experiment, trained with each further seed: what `seeds` asks for besides the first."""
+        return [
+            self.model_copy(update={"experiment": f"{self.experiment}-seed-{seed}", "seeds": [seed]})
+            for seed in (self.seeds or [])[1:]
+        ]
 
     def check_processes(self, stage: str, processes: int) -> None:
         """Whether so many processes can share the global batch of a stage.

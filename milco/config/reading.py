@@ -37,6 +37,10 @@ def parse_all(values: dict[str, Any], origin: str = "configuration") -> list[Con
     for name, changes in base.experiments.items():
         changed = merge({**values, "experiments": {}}, {**changes, "experiment": f"{base.experiment}-{name}"})
         found.append(parse(changed, f"{origin}: experiments.{name}"))
+    repeated = {other.experiment for config in found for other in config.other_seeds()}
+    for name in base.experiments:
+        if f"{base.experiment}-{name}" in repeated:
+            raise MilcoError(f"{origin}: experiments.{name}: seeds makes an experiment of that name; rename this one")
     return found
 
 

@@ -1,12 +1,14 @@
 """The sections of a configuration: what a user may set, stage by stage."""
 
-from typing import Annotated, Literal
+from collections.abc import Set
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from milco.config.base import Count, Layout, Rate, Share, Strict, Whole, norwegian
 from milco.config.source import a_measure
 
+LOOK = "dev_nDCG@10"  # what a look measures, and keep and patience judge by
 Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
 
 
@@ -105,10 +107,37 @@ class Training(Strict):
     max_grad_norm: Rate = Field(1.0, description="Norm at which gradients are clipped.")
     bf16: bool = Field(True, description="Mixed precision in bfloat16; false: float32.")
     eval_steps: Count = Field(
-        100, description="Steps between looks at the development collections.", json_schema_extra=Layout
+        100,
+        description="Steps between looks at the development collections. The last step has one, too.",
+        json_schema_extra=Layout,
+    )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="Which weights the finished model has: last: those after the last step; best: those at the look "
+        "with the highest mean nDCG@10 on the development collections, the first of equal ones. What looks see is then "
+        "part of the result: a change of development_collections or of what they hold, of development_queries, "
+        "development_documents or eval_steps trains again. Collections that share queries with a test collection would "
+        "choose by the test.",
+    )
+    patience: Count | None = Field(
+        None,
+        description="Looks in a row that are no better than the best before them, after which a training ends; by "
+        "default none ends early. The rate falls as it would over all steps. What looks see is part of the result, as "
+        "for keep: best.",
     )
     save_steps: Count = Field(100, description="Steps between checkpoints.", json_schema_extra=Layout)
     logging_steps: Count = Field(10, description="Steps between rows of metrics.jsonl.", json_schema_extra=Layout)
+
+    @property
+    def looks_decide(self) -> bool:
+        """Whether the looks at the development collections decide the weights."""
+        return self.keep == "best" or self.patience is not None
+
+    def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
+        """The same; when it looks counts where looks decide the weights."""
+        if not self.looks_decide:
+            return super().result(but | {"keep", "patience"})
+        return {**super().result(but), "eval_steps": self.eval_steps}
 
 
 class Align(Training):

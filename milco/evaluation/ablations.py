@@ -18,6 +18,7 @@ from milco.config import Config
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.report import beside_published, made_how, markdown_table, template
+from milco.evaluation.seeds import measures_of
 from milco.evaluation.significance import paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
@@ -42,7 +43,7 @@ class Row:
     Attributes:
         changes: keys with other values than in the base, and their values.
         made: stages that it does not share with the base.
-        measures: one row per collection, query and measure.
+        measures: one row per training seed, collection, query and measure.
         active: mean terms per query and document over the collections.
     """
 
@@ -55,15 +56,16 @@ class Row:
     @classmethod
     def read(cls, name: str, base: Experiment, experiment: Experiment, system: str) -> "Row":
         """Read what rule `evaluate` wrote for a system of an experiment."""
-        runs = Path(experiment.runs[system].path)
-        statistics = pd.DataFrame(json.loads((runs / "statistics.json").read_text(encoding="utf-8")))
+        runs = experiment.runs_of(system)
+        said = [Path(node.path, "statistics.json").read_text(encoding="utf-8") for node in runs.values()]
+        statistics = pd.concat([pd.DataFrame(json.loads(text)) for text in said])
         shared = set(base.nodes)
         made = [STAGES[node.rule] for node in experiment.nodes if node.rule in STAGES and node not in shared]
         return cls(
             name,
             differences(base.config, experiment.config),
             made,
-            pd.read_parquet(runs / "measures.parquet"),
+            measures_of(runs),
             statistics.mean(numeric_only=True),
         )
 
@@ -84,10 +86,11 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
 def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     """One line per row: its measure, and the difference from the first, over the queries that both were asked.
 
-    Columns queries (asked, in all collections), different (of their ids), collections (those of these queries), the
-    measure, difference, low, high (95 % bootstrap interval), p (paired randomisation test), q (p adjusted for so many
-    comparisons, Benjamini and Hochberg 1995), significant, active_query, active_document. Where there is no common
-    query, there are no figures.
+    A query's value is its mean over the seeds of a row. Columns queries (asked, in all collections), different (of
+    their ids), collections (those of these queries), the measure, seeds and deviation (of the measure between them;
+    both only where some row has several), difference, low, high (95 % bootstrap interval), p (paired randomisation
+    test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant, active_query,
+    active_document. Where there is no common query, there are no figures.
     """
     base = _values(rows[0], comparison)
     found = {}
@@ -98,9 +101,11 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
             "different": both.index.get_level_values("query").nunique(),
             "collections": both.index.get_level_values("collection").nunique(),
         }
-        mean = both.iloc[:, 0].mean()
-        found[row.name] = {**counts, comparison.measure: mean, **paired_difference(both.iloc[:, 0], both.iloc[:, 1])}
+        means = {comparison.measure: both.iloc[:, 0].mean(), **_between_seeds(row, both.index, comparison)}
+        found[row.name] = {**counts, **means, **paired_difference(both.iloc[:, 0], both.iloc[:, 1])}
     table = pd.DataFrame.from_dict(found, orient="index")
+    if not (table.seeds > 1).any():
+        table = table.drop(columns=["seeds", "deviation"])
     table["q"] = _adjusted(table.p.iloc[1:])
     table["significant"] = table.q < LEVEL
     for side in ("active_query", "active_document"):
@@ -133,8 +138,15 @@ def _adjusted(chances: pd.Series) -> pd.Series:
 
 
 def _values(row: Row, comparison: Comparison) -> pd.Series:
-    """The measure by collection and query."""
-    return comparison.rows(row.measures).set_index(ASKED).value
+    """The measure by collection and query, mean over the seeds."""
+    return comparison.rows(row.measures).groupby(ASKED, sort=False).value.mean()
+
+
+def _between_seeds(row: Row, asked: pd.Index, comparison: Comparison) -> dict[str, float]:
+    """How many seeds a row has, and the deviation of its mean over some queries between them (of a sample)."""
+    rows = comparison.rows(row.measures).set_index(ASKED)
+    means = rows[rows.index.isin(asked)].groupby("seed").value.mean()
+    return {"seeds": row.measures.seed.nunique(), "deviation": means.std()}
 
 
 def write(experiments: list[Experiment], published: Path, page: Path, table: Path, summary: Path) -> None:
@@ -143,7 +155,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
     comparison = Comparison.of(base.config, Path(base.collections.path) / "collections" / "test")
     rows = [Row.read(name, base, *line) for name, line in compared(experiments).items()]
     collections, marks = by_collection(rows, comparison)
-    provenance = Provenance.of(experiments)
+    provenance = Provenance.of([other for experiment in experiments for other in experiment.seeds.values()])
     means = pd.concat([row.measures.assign(system=row.name) for row in rows])
     means = means.groupby(["system", "collection", "measure"], sort=False).value.mean().reset_index()
     told = compare(rows, comparison).assign(
@@ -181,6 +193,7 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
         "changes",
         "made anew",
         comparison.measure,
+        *(["seeds", "deviation"] if "seeds" in told else []),
         "difference",
         "95 % interval",
         "q",
@@ -199,6 +212,11 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
                 row.changes or "–",
                 row.made or "–",
                 f"{row[comparison.measure]:.3f}" if row.queries else "–",
+                *(
+                    [str(row.seeds), "–" if pd.isna(row.deviation) else f"{row.deviation:.4f}"]
+                    if "seeds" in told
+                    else []
+                ),
                 "–" if alone else f"{row.difference:+.3f}{'*' if row.significant else ''}",
                 "–" if alone or pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}",
                 "–" if alone else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
@@ -215,4 +233,9 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
         languages.append([str(name), *cells])
     about = f"{comparison.measure}, {comparison}; differences are over the queries that both were asked. "
     about += "Intervals and q resample queries by their id: translations of a query are one draw, not several."
+    if "seeds" in told:
+        about += (
+            " Where a line has several training seeds, a query's value is its mean over them, and the deviation is "
+        )
+        about += "that of the line's mean between them."
     return f"{about}\n\n{markdown_table(lines)}\n{markdown_table(languages)}"

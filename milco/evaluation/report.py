@@ -20,8 +20,9 @@ from milco.evaluation.comparison import Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
 from milco.evaluation.index import PASSES, TIMED
 from milco.evaluation.provenance import Provenance
+from milco.evaluation.seeds import measures_of, table_of
 from milco.evaluation.significance import paired_difference
-from milco.experiments import SYSTEM_NAMES, Experiment, system_names
+from milco.experiments import SYSTEM_NAMES, Experiment, Node, system_names
 from milco.files import finished_file
 
 POINT = 0.01
@@ -41,6 +42,7 @@ class Results:
         overlap: what `overlap` counted of each test collection.
         cuts: texts that were longer than a system reads: system, side, language, texts, cut.
         tuned: as `pruning`, of the development collections, where budgets are chosen.
+        seeds: as `measures`, with a row per seed, of the systems that are trained with several.
         systems: those that stand in the tables, in the reader's order.
         main: the one that the others are held against.
     """
@@ -56,6 +58,7 @@ class Results:
     triples: dict[str, Any]
     cuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     tuned: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     systems: list[str] = field(default_factory=lambda: [*SYSTEM_NAMES])
     main: str = "distill"
 
@@ -72,8 +75,13 @@ class Results:
         prune: Path,
         triples: Path | None,
         tuned: Path | None = None,
+        seeds: dict[str, dict[int, Node]] | None = None,
     ) -> "Results":
-        """Read the results from where the stages wrote them; without a training there is no text of one."""
+        """Read the results from where the stages wrote them; without a training there is no text of one.
+
+        Args:
+            seeds: system → training seed → its runs, of the systems that are trained with several.
+        """
         measures = [pd.read_parquet(path / "measures.parquet").assign(system=name) for name, path in runs.items()]
         statistics = [pd.DataFrame(_json(path / "statistics.json")).assign(system=name) for name, path in runs.items()]
         timed = [
@@ -82,6 +90,7 @@ class Results:
             for path in sorted(pattern.parent.glob(pattern.name))
             if path.exists()
         ]
+        repeated = [measures_of(found).assign(system=name) for name, found in (seeds or {}).items()]
         text = _json(corpora / "statistics.json") if corpora else {"warnings": []}
         text["warnings"] += _json(tests / "warnings.json")
         return cls(
@@ -96,6 +105,7 @@ class Results:
             json.loads(pq.read_metadata(triples).metadata[b"statistics"]) if triples else {"warnings": []},
             pd.DataFrame([row for name, path in runs.items() for row in _cuts(name, path / CUT)]),
             pd.read_parquet(tuned) if tuned else pd.DataFrame(),
+            pd.concat(repeated, ignore_index=True) if repeated else pd.DataFrame(),
         )
 
     def means(self) -> pd.DataFrame:
@@ -237,6 +247,7 @@ def summary_of(
     main: pd.DataFrame,
     averages: pd.DataFrame,
     others: pd.DataFrame,
+    seeds: pd.DataFrame,
     results: Results,
     comparison: Comparison,
     names: dict[str, str],
@@ -247,7 +258,7 @@ def summary_of(
 
     Args:
         main: the compared collections, as `collection_table` has them.
-        averages, others: as `averages_of` and `others_of` give them.
+        averages, others, seeds: as `averages_of`, `others_of` and `table_of` give them.
         names, worth: as `system_names` and `worth_of` give them.
     """
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
@@ -264,6 +275,8 @@ def summary_of(
         means += [[names[system], *(_cell(value, ".3f") for value in row)] for system, row in averages.iterrows()]
         parts = [f"{comparison.measure}, {comparison}; {made_by}\n{worth}\n"]
         parts += [markdown_table(rows), markdown_table(means)]
+    if not seeds.empty:
+        parts.append(markdown_table(_seed_rows(seeds, names)))
     if not others.empty:
         systems = [system for system in names if system in others]
         rows = [["other collections, mean", "measure", "collections", *(names[system] for system in systems)]]
@@ -275,12 +288,34 @@ def summary_of(
     return "\n".join([*parts, made_how(provenance)])
 
 
-def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame) -> str:
+def _seed_rows(seeds: pd.DataFrame, names: dict[str, str]) -> list[list[str]]:
+    """The cells of `table_of`, the head first."""
+    trained = [column for column in seeds if column not in ("mean", "deviation", "low", "high")]
+    head = [
+        "system, by training seed",
+        *map(str, trained),
+        "mean over seeds",
+        "deviation",
+        "95 % interval over queries",
+    ]
+    cells = [
+        [names[str(system)], *(_cell(row[key], ".3f") for key in [*trained, "mean"])]
+        for system, row in seeds.iterrows()
+    ]
+    ends = [
+        [f"{row.deviation:.4f}", "–" if pd.isna(row.low) else f"{row.low:.3f} … {row.high:.3f}"]
+        for _, row in seeds.iterrows()
+    ]
+    return [head, *(one + other for one, other in zip(cells, ends, strict=True))]
+
+
+def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame, seeds: pd.DataFrame) -> str:
     """What the figures of a comparison are worth, in plain words: whose labels they rest on, and what a difference of
     one point means beside chance.
 
     Args:
         against: as `Results.against` gives it.
+        seeds: as `table_of` gives it.
     """
     sources = list(dict.fromkeys(comparison.sources[name] for name in comparison.collections))
     known_items = {name for name, source in config.sources.items() if source.format == "home-assistant"}
@@ -302,8 +337,15 @@ def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame) -> s
         said.append(
             f"The 95 % interval of a difference of systems reaches {low:.3f} to {high:.3f} to either side, over "
             f"{tested.different.max()} different queries: a difference of one point ({POINT:g}) "
-            f"{'cannot be told from chance' if low > POINT else verdict}. Another seed may move it, too."
+            f"{'cannot be told from chance' if low > POINT else verdict}."
         )
+    if config.main in seeds.index:
+        said.append(
+            f"Trained with {len(config.seeds or [])} seeds, {system_names(config)[config.main]} has a mean of "
+            f"{seeds['mean'][config.main]:.3f} and between them a deviation of {seeds.deviation[config.main]:.4f}."
+        )
+    elif len(tested):
+        said.append("Another seed may move it, too.")
     return " ".join(said)
 
 
@@ -340,18 +382,30 @@ def write(
     """Write report.html, metrics.csv and summary.md; `published` is a file like config/published.yaml."""
     with finished_file(metrics) as draft:
         tidy(config, results).to_csv(draft, index=False)
-    means, names, provenance = results.means(), system_names(config), Provenance.of([Experiment(config)])
+    means, names, provenance = (
+        results.means(),
+        system_names(config),
+        Provenance.of([*Experiment(config).seeds.values()]),
+    )
     shown = [system for system in names if not config.mixes().get(system)]
     results = replace(results, systems=shown, main=config.main)
     main = collection_table(results, comparison.rows(means), comparison.across)
     averages = averages_of(means[means.collection.isin(comparison.collections)])
     averages = averages.reindex([system for system in names if system in averages.index])
     others, against = others_of(results, comparison), results.against(config.main, comparison)
-    worth = worth_of(config, comparison, against)
+    seeds = table_of(results.seeds, comparison)
+    worth = worth_of(config, comparison, against, seeds)
     figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
     active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
     costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
     curve = results.curves.get("distill", pd.DataFrame())
+    kept = {
+        stage: results.curves[stage].query("best == 1").step.iloc[-1]
+        for stage in results.curves
+        if getattr(config, stage).keep == "best"
+    }
+    if "distill" in kept:
+        curve = curve[curve.step <= kept["distill"]]
     examples = curve.examples.dropna().iloc[-1] if "examples" in curve else {}
     page = template("report.html.jinja").render(
         config=config,
@@ -366,6 +420,7 @@ def write(
         costs=costs.reindex([system for system in names if system in costs.index]),
         published=beside_published(published, means),
         against=against,
+        seeds=_seed_rows(seeds, names) if len(seeds) else [],
         worth=worth,
         index=results.index,
         pruning=budgets.means(results.pruning),
@@ -380,12 +435,13 @@ def write(
         curves=draw_curves(results.curves) if results.curves else "",
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
+        kept=kept,
         cuts=results.cuts,
         settings=config.to_yaml(),
         provenance=provenance,
     )
     with finished_file(summary) as draft:
-        text = summary_of(main, averages, others, results, comparison, names, worth, provenance)
+        text = summary_of(main, averages, others, seeds, results, comparison, names, worth, provenance)
         draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")

@@ -4,6 +4,8 @@ A query that several collections ask, as translations of one title do, is one dr
 resampled, and whose sign is flipped, is the query with all its values.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, permutation_test
@@ -33,11 +35,32 @@ def paired_difference(one: pd.Series, other: pd.Series, seed: int = 0) -> dict[s
         return {"difference": difference, "low": nan, "high": nan, "p": 1.0}
     if not totals.any():
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-    random = np.random.default_rng(seed)
-    how = {"n_resamples": DRAWS, "vectorized": True, "batch": 200, "rng": random}
-    interval = bootstrap((totals, sizes), _mean, paired=True, method="percentile", **how).confidence_interval
+    how = {"n_resamples": DRAWS, "vectorized": True, "batch": 200, "rng": np.random.default_rng(seed)}
+    low, high = _interval(totals, sizes, how)
     test = permutation_test((totals, np.zeros_like(totals)), _mean_gap, permutation_type="samples", **how)
-    return {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
+    return {"difference": difference, "low": low, "high": high, "p": test.pvalue}
+
+
+def interval_of_mean(values: pd.Series, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval over queries of a mean in which every collection counts as much.
+
+    Args:
+        values: with the index levels `collection` and `query`.
+
+    Returns:
+        low, high; NaN where there are not two queries.
+    """
+    weights = 1 / values.groupby(level="collection").transform("size")
+    totals, sizes = (part.groupby(level="query").sum().to_numpy(float) for part in (values * weights, weights))
+    if len(totals) < 2:
+        return float("nan"), float("nan")
+    how = {"n_resamples": DRAWS, "vectorized": True, "batch": 200, "rng": np.random.default_rng(seed)}
+    return _interval(totals, sizes, how)
+
+
+def _interval(totals: np.ndarray, sizes: np.ndarray, how: dict[str, Any]) -> tuple[float, float]:
+    interval = bootstrap((totals, sizes), _mean, paired=True, method="percentile", **how).confidence_interval
+    return interval.low, interval.high
 
 
 def _mean(totals: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:

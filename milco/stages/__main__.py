@@ -306,7 +306,9 @@ def report(
 
     settings = _settings(config, report)
     places = _named(runs), _named(stage or []), _named(node)
-    results = Results.read(corpora, tests, overlap, *places, index, prune, triples, tune)
+    runs_of = {system: Experiment(settings).runs_of(system) for system in settings.systems()}
+    seeds = {system: found for system, found in runs_of.items() if len(found) > 1}
+    results = Results.read(corpora, tests, overlap, *places, index, prune, triples, tune, seeds)
     comparison = Comparison.of(settings, tests / "collections" / "test")
     write(settings, results, comparison, published, report, metrics, summary)
 

@@ -34,8 +34,11 @@ def plan(config: Config) -> list[dict[str, str]]:
     align, distill = config.align, config.distill
     ids, cell = 4 * machine.tokens_per_text + 8, 4 * machine.terms_per_text + 8
     epochs = distill.num_train_epochs * (2 if config.first_round() else 1)
-    seen, asked = pairs * align.num_train_epochs, queries * epochs
-    encoding = texts * len([system for system in config.systems() if system not in ("bm25", *config.mixes())])
+    seeds = len(config.seeds or [config.seed])
+    seen, asked = seeds * pairs * align.num_train_epochs, seeds * queries * epochs
+    again = f" with each of {seeds} seeds" if seeds > 1 else ""
+    encoded = [system for system in config.systems() if system not in ("bm25", *config.mixes())]
+    encoding = texts * sum(seeds if system in ("align", "distill") else 1 for system in encoded)
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
     rows = [
@@ -43,9 +46,10 @@ def plan(config: Config) -> list[dict[str, str]]:
              devices=machine.devices),
         _row("teacher targets", f"{texts_of} texts", disk=english * (cell + ids * (align.target == "raw")),
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
-        _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs", seen / align.global_batch_size,
+        _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs{again}",
+             seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
-        _row("Stage 2", f"{asked:,.0f} queries in {epochs:g} epochs",
+        _row("Stage 2", f"{asked:,.0f} queries in {epochs:g} epochs{again}",
              asked / distill.global_batch_size,
              work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
         _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",

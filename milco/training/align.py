@@ -113,7 +113,7 @@ def warm_start(model: MilcoModel, config: Config, corpora: Path, lsr: Path) -> N
         return
     english = pyarrow.dataset.dataset(corpora / "english.parquet")
     count = english.count_rows()
-    chosen = np.random.RandomState(config.seed).choice(count, min(wanted, count), replace=False)
+    chosen = np.random.RandomState(config.training_seed).choice(count, min(wanted, count), replace=False)
     texts = english.take(chosen, columns=["english"])["english"].to_pylist()
     explained = fit_connector(model, lsr, texts, config.align.max_length, config.trusts("teacher"))
     print(f"connector: closed form from {len(texts)} texts, {explained:.0%} of the variance explained")
@@ -145,10 +145,10 @@ def run(
         cache.families,
         settings.global_batch_size,
         settings.num_train_epochs,
-        config.seed,
+        config.training_seed,
         together=settings.pairs_per_text,
     )
     look = Development(config, development, model).look
-    inputs = [corpora, tokens, targets, encoder, lsr]
+    inputs = [corpora, tokens, targets, encoder, lsr, *([development] if settings.looks_decide else [])]
     begin = partial(warm_start, model, config, corpora, lsr)
     train(config, settings, "align", model, steps, pairs, loss(config, teacher), look, inputs, output, begin)

@@ -14,6 +14,7 @@ import scipy.sparse
 from torch import Tensor
 
 from milco.config import Config
+from milco.config.sections import LOOK
 from milco.data.beir import Collection, iter_documents, read_about, read_queries
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.search import rank_exactly
@@ -95,7 +96,7 @@ class Development:
             best = [nsmallest(depth, chain(*some), key=_best_first) for some in zip(*parts, strict=True)]
             values.append(mean_ndcg(collection.qrels, run_of(collection, best, collection.judged_ids(), DEPTH)))
         return {
-            "dev_nDCG@10": round(float(np.mean(values)), 4),
+            LOOK: round(float(np.mean(values)), 4),
             "dev_active_query": round(float(np.diff(queries.indptr).mean()), 1),
             "dev_active_document": round(sum(terms for *_, terms in everyone) / sum(n for _, n, _ in everyone), 1),
         }

@@ -31,11 +31,12 @@ class Groups:
 
     Args:
         pad: the encoder's padding id.
-        config: its seed decides, with the step and the example's number, which documents a query is shown with.
+        config: its training seed decides, with the step and the example's number, which documents a query is shown
+            with.
     """
 
     def __init__(self, triples: Triples, pad: int, config: Config):
-        self.triples, self.pad, self.settings, self.seed = triples, pad, config.distill, config.seed
+        self.triples, self.pad, self.settings, self.seed = triples, pad, config.distill, config.training_seed
         wanted = self.settings.train_group_size - 1
         short = sum(queries for negatives, queries in triples.negatives if negatives < wanted)
         if short and int(os.environ.get("RANK", 0)) == 0:
@@ -140,7 +141,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
     if settings.pretrained_alignment_checkpoint == "none":
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
-        set_seed(config.seed)  # LexEcho is new here and drawn at random
+        set_seed(config.training_seed)  # LexEcho is new here and drawn at random
         trust = config.trusts("distill")
         lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
         theirs = is_theirs(PretrainedConfig.get_config_dict(start)[0])  # which read 8,192 tokens
@@ -160,8 +161,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
     packed = Triples(triples)
     groups = Groups(packed, model.tokenizer.pad_token_id, config)
     steps = Steps(
-        packed.longest, [(1, len(packed))], settings.global_batch_size, settings.num_train_epochs, config.seed
+        packed.longest, [(1, len(packed))], settings.global_batch_size, settings.num_train_epochs, config.training_seed
     )
     look = Development(config, development, model).look
-    inputs = [corpora, triples, start, lsr]
+    inputs = [corpora, triples, start, lsr, *([development] if settings.looks_decide else [])]
     train(config, settings, "distill", model, steps, groups, loss(config), look, inputs, output)

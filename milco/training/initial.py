@@ -12,7 +12,7 @@ from milco.modeling.texts import blank_pieces
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
     """A model that has not been trained, as the configuration wants it."""
-    set_seed(config.seed)
+    set_seed(config.training_seed)
     settings = config.model
     model = MilcoModel.from_checkpoints(
         encoder,

@@ -1,4 +1,5 @@
-"""What a training says while it runs: a bar, rows of metrics.jsonl, and looks at the development collections."""
+"""What a training says while it runs: a bar, rows of metrics.jsonl, and looks at the development collections, which may
+decide whose weights are kept and when it ends."""
 
 import json
 import time
@@ -7,11 +8,21 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from milco.config import Training
+from milco.config.sections import LOOK
+from milco.training.gather import from_everyone
 
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the bar counts
+
+
+def gains_no_more(state: TrainerState, settings: Training) -> bool:
+    """Whether a training at this state has had as many looks without a gain as `patience` allows."""
+    if settings.patience is None or state.best_global_step is None:
+        return False
+    looks, best = (step // settings.eval_steps for step in (state.global_step, state.best_global_step))
+    return looks - best >= settings.patience
 
 
 class Progress(TrainerCallback):
@@ -42,9 +53,24 @@ class Progress(TrainerCallback):
             with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
                 found = self.look()
             self.seen = {name: value for name, value in found.items() if isinstance(value, float)}
+            if self.settings.looks_decide and self._judge(found, state, control) and found:
+                found["best"] = 1
             if found:
                 self._write({"step": state.global_step, **found})
                 self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
+
+    def _judge(self, found: dict, state: TrainerState, control: TrainerControl) -> bool:
+        """Whether a look is the best so far; in all processes, which then write a checkpoint together, or end.
+
+        The best value and its step are part of the state, and with it of every checkpoint.
+        """
+        value = from_everyone(found.get(LOOK))[0]
+        gain = state.best_metric is None or value > state.best_metric
+        if gain:
+            state.best_metric, state.best_global_step = value, state.global_step
+            control.should_save |= self.settings.keep == "best"
+        control.should_training_stop |= gains_no_more(state, self.settings)
+        return gain
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs:

@@ -25,7 +25,8 @@ from typing import IO
 import torch
 from safetensors import SafetensorError
 from torch.distributed import ReduceOp, TCPStore, all_reduce, is_initialized
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from milco.content import sample_of
 from milco.environment import environment
@@ -33,6 +34,7 @@ from milco.errors import MilcoError, leave_last_words
 from milco.files import finished_folder, wait_for_lock, write_json
 
 SEAL = "sealed.json"
+KEPT_CHECKPOINTS = 2
 PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
 ASK_AFTER = 1.0  # seconds of training after which processes ask each other again
 UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, as long as none was written
@@ -72,10 +74,13 @@ def damage(checkpoint: Path) -> str | None:
     return f"{', '.join(broken)} changed or cut off" if broken else None
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last sound checkpoint of a run. Broken ones are reported and removed."""
+def last_checkpoint(folder: Path, keep: str = "last") -> Path | None:
+    """The last sound checkpoint of a run; with `keep: best` the best one until then must be sound, too. Broken ones are
+    reported and removed."""
     for checkpoint in reversed(checkpoints_of(folder)):
         wrong = damage(checkpoint)
+        if wrong is None and keep == "best" and (best := best_of(checkpoint)) != checkpoint:
+            wrong = (harm := damage(best)) and f"{best.name}, the best until then: {harm}"
         if wrong is None:
             return checkpoint
         print(f"{checkpoint}: broken ({wrong}); removed, the one before it is taken", flush=True)
@@ -86,6 +91,26 @@ def last_checkpoint(folder: Path) -> Path | None:
 def checkpoints_of(folder: Path) -> list[Path]:
     """Checkpoints of a run, the oldest first."""
     return sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """How far a training was at a checkpoint, and which look was its best."""
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+
+def best_of(checkpoint: Path) -> Path:
+    """The checkpoint that was the best one when this one was written; itself before the first look."""
+    step = state_of(checkpoint).best_global_step
+    return checkpoint if step is None else checkpoint.with_name(f"checkpoint-{step}")
+
+
+def forget_old_checkpoints(folder: Path, keep: str) -> None:
+    """Remove all but the last checkpoints, and with `keep: best` the best one at each of them."""
+    kept = checkpoints_of(folder)[-KEPT_CHECKPOINTS:]
+    needed = {*kept, *map(best_of, kept)} if keep == "best" else {*kept}
+    for old in checkpoints_of(folder):
+        if old not in needed:
+            shutil.rmtree(old)
 
 
 def draft_of(folder: Path) -> Path:

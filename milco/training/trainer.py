@@ -26,13 +26,14 @@ from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps
 from milco.training.gather import mean_of_all_processes
 from milco.training.guard import Guard, refuse_if_stopped
-from milco.training.progress import Progress
+from milco.training.progress import Progress, gains_no_more
 from milco.training.recovery import (
     Interruption,
-    checkpoints_of,
+    damage,
     draft_of,
     finish,
     first_decides,
+    forget_old_checkpoints,
     hand_out,
     last_checkpoint,
     made_elsewise,
@@ -40,12 +41,12 @@ from milco.training.recovery import (
     put_outdated_aside,
     seal,
     shield_forkserver,
+    state_of,
     wait_for_others,
     writing,
 )
 from milco.training.tracking import PROJECT, trackers
 
-KEPT_CHECKPOINTS = 2
 LONGEST_WAIT = timedelta(hours=6)  # of the others for the first process, which fits a connector or writes a checkpoint
 Collate = Callable[[np.ndarray, int], Batch]
 Loss = Callable[[Views, Batch], dict[str, Tensor]]
@@ -143,9 +144,19 @@ class StageTrainer(Trainer):
             with writing(name, self.run):
                 seal(draft_of(self.run) / name)
                 os.replace(draft_of(self.run) / name, Path(self.args.output_dir) / name)
-            for old in checkpoints_of(self.run)[:-KEPT_CHECKPOINTS]:
-                shutil.rmtree(old)
+            forget_old_checkpoints(self.run, self.settings.keep)
         self.accelerator.wait_for_everyone()
+
+    def take_weights_of(self, checkpoint: Path) -> None:
+        """Give the model the weights of a checkpoint.
+
+        Raises:
+            MilcoError: it is not as it was written.
+        """
+        wrong = damage(checkpoint)
+        if wrong:
+            raise MilcoError(f"{checkpoint}: broken ({wrong}); start again, training goes on from one before it")
+        self._load_from_checkpoint(str(checkpoint))
 
 
 def train(
@@ -185,7 +196,7 @@ def train(
         if (folder / ".trained").exists():
             return "finished"
         refuse_if_stopped(folder)
-        return str(last_checkpoint(folder) or "new")
+        return str(last_checkpoint(folder, settings.keep) or "new")
 
     start = first_decides(state_of_run)
     first = int(os.environ.get("RANK", 0)) == 0
@@ -195,6 +206,8 @@ def train(
             hand_out(folder, output)
         return
     if first and start == "new":
+        if settings.looks_decide and settings.eval_steps >= len(steps):
+            print(f"{stage}: note that of {len(steps)} steps only the last has a look; lower {stage}.eval_steps")
         begin()
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -209,7 +222,7 @@ def train(
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
-        seed=config.seed,
+        seed=config.training_seed,
         report_to="none",  # its callbacks would come before ours
         run_name=f"{config.experiment} {stage}",
         project=PROJECT,
@@ -223,7 +236,7 @@ def train(
         # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
         ddp_find_unused_parameters=not torch.cuda.is_available(),
     )
-    set_seed(config.seed)
+    set_seed(config.training_seed)
     attention = config.model.attn_implementation
     if attention == "auto":  # on short texts the CPU's fused attention has a backward pass slower than the plain one
         attention = "eager" if arguments.use_cpu else "sdpa"
@@ -263,11 +276,23 @@ def train(
         shutil.rmtree(draft_of(folder), ignore_errors=True)
     if settings.dataloader_num_workers:
         shield_forkserver()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    at_hand = None  # step whose weights the model has
+    if last and gains_no_more(state_of(last), settings):  # it ended there, and was cut off before it was finished
+        trainer.state = state_of(last)
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        at_hand = trainer.state.global_step
     if interruption.reason:
         if first:
             interruption.report(stage, trainer.state.global_step, len(steps))
     elif first:
+        kept = trainer.state.best_global_step if settings.keep == "best" else trainer.state.global_step
+        if kept != at_hand:
+            trainer.take_weights_of(folder / "checkpoints" / f"checkpoint-{kept}")
+        if settings.looks_decide:
+            print(
+                f"{stage}: ended at step {trainer.state.global_step} of {len(steps)}; its model is that of step {kept}"
+            )
         finish(folder, output, model.save_pretrained)
     # Threads of the process group that outlive the interpreter can abort a process that had finished its work.
     trainer.accelerator.wait_for_everyone()

@@ -26,7 +26,7 @@ def row(name: str, values: dict[str, np.ndarray]) -> Row:
         for collection, found in values.items()
     ]
     active = pd.Series({"active_query": 3.0, "active_document": 9.0})
-    return Row(name, {}, [], pd.concat(parts).assign(measure="nDCG@10"), active)
+    return Row(name, {}, [], pd.concat(parts).assign(measure="nDCG@10", seed=42), active)
 
 
 @pytest.fixture
@@ -48,6 +48,26 @@ def test_differences_are_those_of_queries_that_both_were_asked(rows):
     assert table.difference["german"] == pytest.approx(-0.1) and table.difference["base"] == 0
     assert table.significant.tolist() == [False, True, False, True]
     assert (table.low <= table.difference).all() and (table.difference <= table.high).all()
+
+
+def test_a_query_counts_with_its_mean_over_the_seeds_and_the_deviation_is_that_between_them():
+    """Three queries; the variant has the seeds 1 and 2, the base the seed 1 alone."""
+    base, first, second = (row(name, {"de-en": np.array(found)}) for name, found in [
+        ("base", [0.1, 0.2, 0.6]), ("variant", [0.3, 0.4, 0.8]), ("variant", [0.3, 0.2, 0.4]),
+    ])  # fmt: skip
+    first.measures = pd.concat([first.measures.assign(seed=1), second.measures.assign(seed=2)])
+    table = compare([base, first], BOTH)
+    assert table.seeds.tolist() == [1, 2] and table.queries.tolist() == [3, 3]
+    assert table["nDCG@10"]["variant"] == pytest.approx((0.5 + 0.3) / 2)  # the means of the two seeds
+    assert table.deviation["variant"] == pytest.approx((2 * 0.1**2) ** 0.5) and np.isnan(table.deviation["base"])
+    assert table.difference["variant"] == pytest.approx((0.2 + 0.1 + 0.0) / 3)
+    assert (table.low["variant"], table.high["variant"]) == pytest.approx((0.0, 0.2))  # of three values
+    values, _ = by_collection([base, first], BOTH)
+    assert values.at["de-en", "variant"] == pytest.approx(0.4)
+
+
+def test_without_seeds_there_is_no_deviation(rows):
+    assert not {"seeds", "deviation"} & {*compare(rows, BOTH)}
 
 
 def test_adjusted_chances_are_no_smaller(rows):
@@ -165,6 +185,24 @@ def test_there_is_a_page_whatever_was_measured(values, tmp_path, monkeypatch, ca
     assert words in page and words in summary
     assert (table.queries == 0).all() == (case == "nothing") and "x-en" not in summary
     assert len(table) == 6 + len(variants)
+
+
+def test_the_page_has_the_deviation_between_seeds(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = {**values, "seeds": [1, 2], "experiments": {"flops": {"distill": {"sparse_reg": "flops"}, "seeds": [1]}}}
+    experiments, asked = [Experiment(config) for config in parse_all(whole)], {"mine": ("xx", "en", ["nDCG@10"])}
+    for experiment in experiments:
+        measured(experiment.config, asked)
+    second = measured(experiments[0].seeds[2].config, asked)
+    path = Path(second.runs["distill"].path) / "measures.parquet"
+    pd.read_parquet(path).assign(value=lambda rows: rows.value + 0.1).to_parquet(path)
+    page, table, summary = written(experiments, tmp_path)
+    assert table.seeds.to_dict() | {"Stage 2": 2, "flops": 1, "BM25": 1} == table.seeds.to_dict()
+    assert table["nDCG@10"]["Stage 2"] == pytest.approx(3.5 / 20 + 0.07 + 0.1 / 2)
+    assert table.deviation["Stage 2"] == pytest.approx(0.1 / 2**0.5) and np.isnan(table.deviation["flops"])
+    assert table.difference["flops"] == pytest.approx(-0.1 / 2)
+    assert "| nDCG@10 | seeds | deviation |" in summary and "| 0.295 | 2 | 0.0707 |" in summary
+    assert "<td>2</td><td>0.0707</td>" in page and "<td>1</td><td>–</td>" in page and "these trainings" in page
 
 
 def test_one_experiment_alone_is_compared_with_nothing(rows):

@@ -12,6 +12,7 @@ from milco import config
 from milco.data.cuts import CUT
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.report import Results, _cuts, averages_of, beside_published, language_table, means_of, write
+from milco.evaluation.seeds import table_of
 
 SYSTEMS = ["bm25", "distill"]
 PUBLISHED = ROOT / "config" / "published.yaml"
@@ -185,3 +186,57 @@ def test_texts_that_were_cut_are_counted_by_system_side_and_language(values, tmp
     assert (
         "<td>queries</td><td>zh</td><td>8</td><td>2</td><td>25.0 %</td>" in page and "<td>de</td><td>9</td>" not in page
     )
+
+
+def with_seeds() -> Results:
+    """Two collections of one and of three queries, of which Stage 2 is trained with the seeds 7, 1 and 3."""
+    found = results([("a", "de", "en", "nDCG@10"), ("b", "fr", "en", "nDCG@10")])
+    seeds = {7: (0.5, [0.1, 0.2, 0.3]), 1: (0.7, [0.1, 0.1, 0.1]), 3: (0.6, [0.5, 0.5, 0.2])}
+    rows = [
+        {"system": "distill", "seed": seed, "collection": name, "query": query, "measure": "nDCG@10", "value": value}
+        for seed, (one, three) in seeds.items()
+        for name, query, value in [("a", "q0", one), *(("b", f"q{n}", value) for n, value in enumerate(three))]
+    ]
+    found.seeds = pd.DataFrame([*rows, {**rows[0], "measure": "R@9", "value": 9.0}])
+    return found
+
+
+def test_mean_and_deviation_over_seeds_stand_beside_the_interval_over_queries(values, tmp_path):
+    found = with_seeds()
+    table = table_of(found.seeds, comparison(found))
+    # by seed the mean of both collections' means: (.5 + .2) / 2, (.7 + .1) / 2, (.6 + .4) / 2
+    assert table.loc["distill", [7, 1, 3]].tolist() == pytest.approx([0.35, 0.4, 0.5])
+    mean = (0.35 + 0.4 + 0.5) / 3
+    deviation = (((0.35 - mean) ** 2 + (0.4 - mean) ** 2 + (0.5 - mean) ** 2) / 2) ** 0.5
+    assert table.loc["distill", ["mean", "deviation"]].tolist() == pytest.approx([mean, deviation])
+    assert table.low["distill"] < mean < table.high["distill"]
+    page, summary = pages({**values, "seeds": [7, 1, 3]}, found, comparison(found), tmp_path)
+    assert (
+        "| system, by training seed | 7 | 1 | 3 | mean over seeds | deviation | 95 % interval over queries |" in summary
+    )
+    assert "| Stage 2 | 0.350 | 0.400 | 0.500 | 0.417 | 0.0764 | " in summary
+    assert "<td>0.417</td><td>0.0764</td>" in page and "With other seeds" in page
+    said = "Trained with 3 seeds, Stage 2 has a mean of 0.417 and between them a deviation of 0.0764."
+    assert said in page and said in summary and "Another seed may move it" not in page
+
+
+def test_the_words_of_a_report_are_those_of_the_step_that_was_kept(values, tmp_path):
+    found = results([("a", "de", "en", "nDCG@10")])
+    looks = [{"step": step, "dev_nDCG@10": value, "examples": {"xx": {"text": "t", "pivot": {word: 1.0}, "source": {}}}}
+             for step, value, word in ((10, 0.1, "early"), (20, 0.3, "kept"), (30, 0.2, "late"))]  # fmt: skip
+    looks[0]["best"] = looks[1]["best"] = 1
+    found.curves = {"distill": pd.DataFrame(looks).assign(loss=1.0)}
+    best, last = ({**values, "distill": {**values["distill"], "keep": keep}} for keep in ("best", "last"))
+    page, _ = pages(best, found, comparison(found), tmp_path)
+    assert "Stage 2 has the weights of step 20, the best look" in page and "kept <small>" in page
+    assert "late <small>" not in page and "early <small>" not in page
+    page, _ = pages(last, found, comparison(found), tmp_path)
+    assert "has the weights of step" not in page and "late <small>" in page
+
+
+def test_without_seeds_another_one_may_move_the_figures(values, tmp_path):
+    found = results([("a", "de", "en", "nDCG@10")])
+    other = found.measures.assign(query="other")
+    found.measures = pd.concat([found.measures, other.assign(value=other.system.map({"bm25": 0.1, "distill": 0.2}))])
+    page, summary = pages(values, found, comparison(found), tmp_path)
+    assert "Another seed may move it, too." in page and "by training seed" not in page + summary

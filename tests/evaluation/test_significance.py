@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from milco.evaluation.significance import paired_difference
+from milco.evaluation.significance import interval_of_mean, paired_difference
 
 
 def values(numbers, queries=None) -> pd.Series:
@@ -76,3 +76,24 @@ def test_one_query_and_none_are_no_crash():
     found = paired_difference(values([0.75]), values([0.25]))
     assert (found["difference"], found["p"]) == (0.5, 1.0) and np.isnan([found["low"], found["high"]]).all()
     assert np.isnan(list(paired_difference(values([]), values([])).values())).all()
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_queries_differ_and_every_collection_counts_as_much():
+    """A collection of 200 queries, and one of 2,000 others: the small one decides most of the width."""
+    random = np.random.default_rng(6)
+    names = [("small", n) for n in range(200)] + [("large", 1000 + n) for n in range(2000)]
+    index = pd.MultiIndex.from_tuples(names, names=["collection", "query"])
+    found = pd.Series(np.concatenate([random.normal(0.2, 0.1, 200), random.normal(0.6, 0.1, 2000)]), index)
+    low, high = interval_of_mean(found)
+    assert low < found.groupby("collection").mean().mean() < high
+    assert np.isnan(interval_of_mean(found[:1])).all()
+    width = 2 * 1.96 * 0.5 * 0.1 * (1 / 200 + 1 / 2000) ** 0.5
+    assert width < high - low < 2.5 * width  # how many queries of a collection are drawn is chance, too
+
+
+def test_translations_widen_the_interval_of_a_mean():
+    once = pd.MultiIndex.from_product([["a"], range(60)], names=["collection", "query"])
+    often = pd.MultiIndex.from_product([list("abcdef"), range(60)], names=["collection", "query"])
+    asked = np.random.default_rng(7).uniform(size=60)
+    wanted = interval_of_mean(pd.Series(asked, once))
+    assert interval_of_mean(pd.Series(np.tile(asked, 6), often)) == pytest.approx(wanted)

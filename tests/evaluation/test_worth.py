@@ -9,6 +9,8 @@ from milco import config
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.report import worth_of
 
+NOTHING = pd.DataFrame()  # no other system, or no other seed
+
 
 @pytest.fixture
 def settings():
@@ -29,17 +31,19 @@ def against(*reaches: float) -> pd.DataFrame:
     ],
 )
 def test_one_point_is_held_against_the_intervals(settings, reaches, verdict):
-    said = worth_of(settings, Comparison("nDCG@10", ["de-en"], True, {"de-en": "home-assistant"}), against(*reaches))
+    said = worth_of(
+        settings, Comparison("nDCG@10", ["de-en"], True, {"de-en": "home-assistant"}), against(*reaches), NOTHING
+    )
     assert f"reaches {reaches[0]:.3f} to {reaches[1]:.3f} to either side, over 30 different queries" in said
     assert f"a difference of one point (0.01) {verdict}." in said
 
 
 def test_labels_are_derived_or_given(settings):
     sources = {"de-en": "home-assistant", "own": "own"}
-    both = worth_of(settings, Comparison("nDCG@10", ["de-en", "own"], True, sources), pd.DataFrame())
+    both = worth_of(settings, Comparison("nDCG@10", ["de-en", "own"], True, sources), NOTHING, NOTHING)
     assert "labels of home-assistant are derived" in both and "labels of own are the judgements" in both
     assert "one point" not in both
-    assert "derived" not in worth_of(settings, Comparison("nDCG@10", ["own"], True, sources), pd.DataFrame())
+    assert "derived" not in worth_of(settings, Comparison("nDCG@10", ["own"], True, sources), NOTHING, NOTHING)
 
 
 def test_it_stands_above_the_first_table_of_both_pages(values, tmp_path):

@@ -147,6 +147,7 @@ RERUNS = {
         {"evaluate": {"examples": {"xx": "a new one"}, "development_queries": 3}, "distill": {"eval_steps": 3}},
         {"all", "report"},
     ),
+    "the weights that are kept": ({"distill": {"keep": "best"}}, EVALUATED | TRAINED - {"align"}),
     "name": ({"experiment": "other"}, REPORTED),
 }
 
@@ -270,6 +271,35 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     page = project.one("results/miniature/ablations.html").read_text(encoding="utf-8")
     assert "second-round" in page and "<script" not in page
     assert project.planned("ablations") == set()
+
+
+def test_further_seeds_share_the_data_and_stand_in_the_report(finished, tmp_path):
+    project = Project(tmp_path, finished.values)
+    shutil.copytree(finished.folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    project.configure(seeds=[42, 7])  # the first is that of the finished training
+    plan = project.snakemake("--dry-run", "all")
+    jobs = dict(line.split() for line in plan.split("Job stats:")[1].split("total")[0].splitlines()[3:] if line.strip())
+    twice = {"development": "2", "align": "1", "distill": "1", "encode": "2", "merge": "2", "evaluate": "3"}
+    assert jobs == {**twice, "report": "1", "all": "1"}
+    project.snakemake("all")
+    figures = {}
+    for system in ("align", "distill"):
+        runs = [pd.read_parquet(path) for path in tmp_path.glob(f"artifacts/runs/{system}-{'?' * 10}/measures.parquet")]
+        runs = [table[table.measure == "nDCG@10"].set_index("query").value for table in runs]
+        assert len(runs) == 2 and set(runs[0].index) == set(runs[1].index)  # the same queries
+        figures[system] = [table.mean() for table in runs]
+    summary = project.one("results/miniature/summary.md").read_text(encoding="utf-8")
+    for system, name in (("align", "Stage 1"), ("distill", "Stage 2")):
+        (line,) = re.findall(rf"^\| {name} \|(.*)\|$", summary.split("| system, by training seed |")[1], re.MULTILINE)
+        *seeds, mean, deviation, interval = [cell.strip() for cell in line.split("|")]
+        assert sorted(map(float, seeds)) == pytest.approx(sorted(figures[system]), abs=6e-4)
+        assert float(mean) == pytest.approx(np.mean(figures[system]), abs=6e-4)
+        assert float(deviation) == pytest.approx(np.std(figures[system], ddof=1), abs=6e-5) and "…" in interval
+    measured, before = (pd.read_csv(p.one("results/miniature/metrics.csv")) for p in (project, finished))
+    assert measured.equals(before)  # the main tables are those of the first seed
+    assert "distill, seed 7" in project.one("results/miniature/report.html").read_text(encoding="utf-8")
+    assert project.planned("all") == project.planned("align", "evaluate") == set()
+    assert len(list(tmp_path.glob("artifacts/align/*/model"))) == 2
 
 
 def test_the_target_align_stops_after_stage_one(tmp_path, values):

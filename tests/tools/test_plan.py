@@ -39,6 +39,16 @@ def test_a_first_round_that_mines_is_counted():
     assert rows(once)["Stage 2"]["steps"] == "21,662"
 
 
+def test_every_seed_is_trained_and_encoded_and_what_they_share_is_counted_once():
+    once, thrice = rows(PAPER), rows(PAPER.model_copy(update={"seeds": [3, 1, 2]}))
+    assert thrice["Stage 1"]["steps"] == "435,059" and thrice["Stage 2"]["steps"] == "32,493"
+    assert thrice["Stage 1"]["what"].endswith("pairs in 2 epochs with each of 3 seeds")
+    shared = ("token cache", "teacher targets")
+    assert [thrice[name] for name in shared] == [once[name] for name in shared]
+    texts = [int(found["encoding"]["what"].split()[0].replace(",", "")) for found in (once, thrice)]
+    assert texts[1] * 3 == texts[0] * 7  # of three systems two are trained
+
+
 def test_speeds_become_hours_and_devices_share_them():
     found = rows(PAPER, devices=128, align_pairs_per_second=1000, distill_queries_per_second=100)
     assert found["Stage 1"]["device hours"] == "330.0" and found["Stage 1"]["hours, 128 devices"] == "2.6"

@@ -25,7 +25,8 @@ except MilcoError as error:
     raise WorkflowError(str(error)) from None
 
 BASE, *VARIANTS = EXPERIMENTS.values()
-EXPERIMENTS |= {first.name: first for e in [BASE, *VARIANTS] if (first := e.first_round)}
+EXPERIMENTS |= {other.name: other for e in [BASE, *VARIANTS] for other in e.seeds.values()}
+EXPERIMENTS |= {first.name: first for e in [*EXPERIMENTS.values()] if (first := e.first_round)}
 # What several experiments share is made for the first of them.
 OWNERS = {
     (node.rule, node.name, node.key): experiment
@@ -137,14 +138,37 @@ def runs(experiment):
     return {system: experiment.runs[system].path for system in experiment.config.systems()}
 
 
+def other_seeds(experiment):
+    """The experiment as it is trained with each further seed, by that seed."""
+    return {seed: other for seed, other in experiment.seeds.items() if other is not experiment}
+
+
+def lines(experiment):
+    """What is measured of an experiment, as `compared` has it of several: (experiment, system)."""
+    return [(experiment, system) for system in experiment.config.systems()]
+
+
+def runs_of_seeds(lines):
+    """Runs of such lines, of every training seed."""
+    return [node.path for experiment, system in lines for node in experiment.runs_of(system).values()]
+
+
 def times(experiment):
-    """Nodes of an experiment, with the files of their times."""
-    return {node.label: node.times for node in experiment.nodes}
+    """Nodes of an experiment and of its further seeds, with the files of their times."""
+    nodes = experiment.nodes
+    repeated = {
+        f"{node.label}, seed {seed}": node.times
+        for seed, other in other_seeds(experiment).items()
+        for node in other.measured
+        if node not in nodes
+    }
+    return {node.label: node.times for node in nodes} | repeated
 
 
 def sharing(experiments):
     """How many of the nodes that some experiments need are made once for several of them."""
     paths = [node.path for experiment in experiments for node in experiment.nodes]
+    paths += [node.path for e in experiments for other in other_seeds(e).values() for node in other.measured]
     return f"{len(paths)} nodes, of which {len(paths) - len(set(paths))} are shared"
 
 
@@ -167,10 +191,13 @@ def published_vectors(wildcards):
     return experiment.vectors["distill"].path if experiment.config.publish.vectors else []
 
 
-# Rules are one for all experiments; their names as targets mean the nodes of the first one.
+# Rules are one for all experiments; their names as targets mean the nodes of the first one, with all its seeds.
+SEEDS = BASE.seeds.values()
 TRAINED = {
-    **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples)},
-    **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.overlap)},
+    **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.overlap)},
+    **{rule: [node.path for e in SEEDS for node in e.measured if node.rule == rule] for rule in ("mine", "pack")},
+    "align": [experiment.align.path for experiment in SEEDS],
+    "distill": [experiment.distill.path for experiment in SEEDS],
     "export": [f"{BASE.results}/model"],
     "card": [f"{BASE.results}/card.md"],
     "publish": [f"{BASE.results}/published.json"],
@@ -178,7 +205,7 @@ TRAINED = {
 TARGETS = {
     **(TRAINED if BASE.stages else {}),
     **{node.rule: [node.path] for node in (BASE.collections, BASE.index, BASE.pruning)},
-    "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
+    "evaluate": runs_of_seeds(lines(BASE)),
     "report": [f"{BASE.results}/report.html"],
     "plan": [f"{BASE.results}/plan.md"],
 }

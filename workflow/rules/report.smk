@@ -6,7 +6,7 @@ rule report:
         corpora=needs("report", lambda e: e.stages and e.corpora.path),
         collections=needs("report", lambda e: e.collections.path),
         overlap=needs("report", lambda e: e.stages and e.overlap.path),
-        runs=lambda wildcards: runs(owner("report", wildcards)).values(),
+        runs=lambda wildcards: runs_of_seeds(lines(owner("report", wildcards))),
         models=lambda wildcards: [f"{folder}/model" for folder in trainings(owner("report", wildcards)).values()],
         index=needs("report", lambda e: e.index.path),
         prune=needs("report", lambda e: e.pruning.path),
@@ -47,7 +47,7 @@ rule report:
 rule ablations:
     input:
         collections=BASE.collections.path,
-        runs=[experiment.runs[system].path for experiment, system in compared([BASE, *VARIANTS]).values()],
+        runs=runs_of_seeds(compared([BASE, *VARIANTS]).values()),
     output:
         page=report(f"{BASE.results}/ablations.html", caption="../captions/ablations.rst", category=BASE.name),
         table=f"{BASE.results}/ablations.csv",
