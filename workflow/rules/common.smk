@@ -168,15 +168,21 @@ def published_vectors(wildcards):
 
 
 # Rules are one for all experiments; their names as targets mean the nodes of the first one.
+MADE = [BASE.corpora, BASE.tokens, BASE.targets, BASE.triples, BASE.packed, BASE.align, BASE.distill, BASE.overlap]
 TRAINED = {
-    **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.triples)},
-    **{node.rule: [node.path] for node in (BASE.packed, BASE.align, BASE.distill, BASE.overlap)},
+    **{node.rule: [node.path] for node in MADE},
     "export": [f"{BASE.results}/model"],
     "card": [f"{BASE.results}/card.md"],
     "publish": [f"{BASE.results}/published.json"],
 }
+NEEDLESS = ([] if BASE.reads_pairs else ["tokenize", "align"]) + ([] if BASE.config.reads_targets() else ["teacher"])
+WHY = (
+    "evaluate.model names a finished model, and nothing is trained"
+    if BASE.config.evaluate.model
+    else "distill.pretrained_alignment_checkpoint names a finished model, and nothing needs it"
+)
 TARGETS = {
-    **(TRAINED if BASE.stages else {}),
+    **{name: paths for name, paths in TRAINED.items() if BASE.stages and name not in NEEDLESS},
     **{node.rule: [node.path] for node in (BASE.collections, BASE.index, BASE.pruning)},
     "evaluate": [BASE.runs[system].path for system in BASE.config.systems()],
     "report": [f"{BASE.results}/report.html"],
