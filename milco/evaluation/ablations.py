@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from milco.config import Config
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.report import beside_published, made_how, markdown_table, template
-from milco.evaluation.significance import paired_difference
+from milco.evaluation.significance import LEVEL, adjusted, paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
 
-LEVEL = 0.05
 STAGES = {
     "corpora": "corpora",
     "tokenize": "token cache",
@@ -101,7 +99,7 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
         mean = both.iloc[:, 0].mean()
         found[row.name] = {**counts, comparison.measure: mean, **paired_difference(both.iloc[:, 0], both.iloc[:, 1])}
     table = pd.DataFrame.from_dict(found, orient="index")
-    table["q"] = _adjusted(table.p.iloc[1:])
+    table["q"] = adjusted(table.p.iloc[1:])
     table["significant"] = table.q < LEVEL
     for side in ("active_query", "active_document"):
         table[side] = [row.active.get(side, float("nan")) for row in rows]
@@ -120,16 +118,10 @@ def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame
             test = paired_difference(part.iloc[:, 0], part.iloc[:, 1])
             chances[name, row.name], signs[name, row.name] = test["p"], 1 if test["difference"] > 0 else -1
     marks = pd.DataFrame(0, index=table.index, columns=table.columns)
-    for (collection, name), chance in _adjusted(pd.Series(chances, dtype=float)).items():
+    for (collection, name), chance in adjusted(pd.Series(chances, dtype=float)).items():
         if chance < LEVEL:
             marks.at[collection, name] = signs[collection, name]
     return table, marks
-
-
-def _adjusted(chances: pd.Series) -> pd.Series:
-    """The p of a family of tests, adjusted; tests that could not be made are no members."""
-    made = chances.dropna()
-    return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
 
 def _values(row: Row, comparison: Comparison) -> pd.Series:

@@ -18,6 +18,7 @@ from milco.data.cuts import CUT
 from milco.evaluation import budgets
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
+from milco.evaluation.forgetting import forgotten, in_words
 from milco.evaluation.index import PASSES, TIMED
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.significance import paired_difference
@@ -241,6 +242,7 @@ def summary_of(
     comparison: Comparison,
     names: dict[str, str],
     worth: str,
+    kept: pd.DataFrame,
     provenance: Provenance,
 ) -> str:
     """The main tables as Markdown, with what they were measured on.
@@ -249,6 +251,7 @@ def summary_of(
         main: the compared collections, as `collection_table` has them.
         averages, others: as `averages_of` and `others_of` give them.
         names, worth: as `system_names` and `worth_of` give them.
+        kept: as `forgotten` gives it.
     """
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     made_by = f"{provenance}; {seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
@@ -272,6 +275,15 @@ def summary_of(
             for row in others.to_dict("records")
         ]
         parts.append(markdown_table(rows))
+    if not kept.empty:
+        rows = [["gained and forgotten", "queries", "start", "now", "difference", "95 % interval", "q"]]
+        for name, row in kept.iterrows():
+            figures = [f"{row.start:.3f}", f"{row.now:.3f}", f"{row.difference:+.3f}"]
+            interval = "–" if pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}"
+            rows.append(
+                [str(name), str(row.queries), *figures, interval, "< 0.001" if row.q < 0.001 else f"{row.q:.3f}"]
+            )
+        parts += [f"{in_words(kept)}\n", markdown_table(rows)]
     return "\n".join([*parts, made_how(provenance)])
 
 
@@ -348,6 +360,7 @@ def write(
     averages = averages.reindex([system for system in names if system in averages.index])
     others, against = others_of(results, comparison), results.against(config.main, comparison)
     worth = worth_of(config, comparison, against)
+    kept = forgotten(config, results.measures)
     figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
     active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
     costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
@@ -367,6 +380,8 @@ def write(
         published=beside_published(published, means),
         against=against,
         worth=worth,
+        kept=kept,
+        kept_in_words=in_words(kept) if len(kept) else "",
         index=results.index,
         pruning=budgets.means(results.pruning),
         spread=results.pruning.get("milliseconds_spread"),
@@ -385,7 +400,7 @@ def write(
         provenance=provenance,
     )
     with finished_file(summary) as draft:
-        text = summary_of(main, averages, others, results, comparison, names, worth, provenance)
+        text = summary_of(main, averages, others, results, comparison, names, worth, kept, provenance)
         draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")

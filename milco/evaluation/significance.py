@@ -6,9 +6,10 @@ resampled, and whose sign is flipped, is the query with all its values.
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, false_discovery_control, permutation_test
 
 DRAWS = 9999
+LEVEL = 0.05  # of q, below which a difference counts as more than chance
 KEYS = ["difference", "low", "high", "p"]
 
 
@@ -38,6 +39,13 @@ def paired_difference(one: pd.Series, other: pd.Series, seed: int = 0) -> dict[s
     interval = bootstrap((totals, sizes), _mean, paired=True, method="percentile", **how).confidence_interval
     test = permutation_test((totals, np.zeros_like(totals)), _mean_gap, permutation_type="samples", **how)
     return {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
+
+
+def adjusted(chances: pd.Series) -> pd.Series:
+    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995); tests that could not be made are no
+    members."""
+    made = chances.dropna()
+    return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
 
 def _mean(totals: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
