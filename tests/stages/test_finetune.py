@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import reduce
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from miniature import ROOT, Project
 from test_authors_layout import LAYOUT
+
+from milco.config.reading import merge
 
 pytestmark = pytest.mark.slow
 TRAINED = {"corpora", "mine", "pack", "development", "distill"}
@@ -118,9 +121,25 @@ def test_a_model_of_ours_is_trained_on_each_form_of_data(form, tuning, values, m
     assert any("loss_distillation" in json.loads(line) for line in steps)
 
 
-@pytest.mark.parametrize("place", ["finetune.yaml"])
-def test_the_recipe_is_planned_offline(place, tmp_path):
-    values = yaml.safe_load((ROOT / "config" / place).read_text(encoding="utf-8"))
+def read(*names: str) -> dict:
+    """Configurations of the project, each over the one before it."""
+    return reduce(merge, [yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text("utf-8")) for name in names])
+
+
+def test_the_demo_s_start_has_seen_all_of_its_languages_but_the_one_of_the_fine_tuning(tmp_path):
+    demo, unseen, tuned = read("demo"), read("demo", "demo-unseen"), read("demo", "demo-finetune")
+    for key in ("languages", "eval_languages"):
+        assert set(demo[key]) - set(unseen[key]) == set(tuned["languages"]) and set(unseen[key]) < set(demo[key])
+    assert tuned["sources"]["demo-unseen"]["uri"] == f"file:results/{unseen['experiment']}/model"
+    project = Project(tmp_path, tuned)
+    done = subprocess.run(project.command("--dry-run"), capture_output=True, text=True)
+    assert "sources.demo-unseen.uri: 'results/demo-unseen/model' does not exist" in done.stdout + done.stderr
+    (tmp_path / "results" / "demo-unseen" / "model").mkdir(parents=True)
+    assert project.planned() == TRAINED | MEASURED | {"fetch", "convert", "teacher"}
+
+
+def test_the_recipe_is_planned_offline(tmp_path):
+    values = read("finetune")
     for source in values["sources"].values():
         if source["uri"].startswith("file:"):
             (tmp_path / source["uri"].removeprefix("file:")).mkdir(parents=True)
