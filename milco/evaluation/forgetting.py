@@ -21,11 +21,13 @@ def forgotten(config: Config, measures: pd.DataFrame) -> pd.DataFrame:
         over all queries of each of the two groups. Columns start and now (means), queries, difference with low and high
         (95 % bootstrap interval), p (paired randomisation test), q (p of the collections, adjusted for so many
         comparisons; of the groups likewise), tuned (whether it asks in a language that was trained on). Empty if
-        Stage 2 starts from no finished model, or `evaluate.baselines` does not name it.
+        Stage 2 starts from no finished model, `evaluate.baselines` does not name it, or nothing is measured so.
     """
     if config.start not in config.evaluate.baselines:
         return pd.DataFrame()
-    rows = measures[(measures.measure == config.evaluate.compared_measure)]
+    rows = measures[measures.measure == config.evaluate.compared_measure]
+    if rows.empty:
+        return pd.DataFrame()
     languages = rows.groupby("collection", sort=False).query_language.first()
     tuned = languages.isin(config.tuned_languages())
     tuned = tuned.sort_values(ascending=False, kind="stable")

@@ -44,6 +44,7 @@ def test_gains_and_losses_are_told_by_language_those_trained_on_first(measures):
 def test_without_the_start_among_the_baselines_nothing_is_told(measures):
     assert forgotten(config(**{"evaluate/baselines": ["bm25"]}), measures).empty
     assert forgotten(parse(demo()), measures).empty
+    assert forgotten(config(**{"evaluate/compared_measure": "R@100"}), measures[measures.measure == "nDCG@10"]).empty
 
 
 def test_where_the_language_of_the_training_is_not_asked_all_are_others(measures):

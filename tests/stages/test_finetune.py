@@ -13,6 +13,7 @@ import pytest
 import yaml
 from miniature import ROOT, Project
 from test_authors_layout import LAYOUT
+from test_home_assistant import core_files, write_wheel
 
 from milco.config.reading import merge
 
@@ -88,7 +89,7 @@ def test_a_released_model_is_trained_on_a_collection_and_stands_beside_what_beca
     assert "Those of start, trained on for xx." in (results / "card.md").read_text()
 
 
-def pairs_of(values: dict) -> dict:
+def pairs_of(values: dict, folder: Path) -> dict:
     """Changes that train on parallel text with the scores of the English teacher."""
     return {
         "sources": {"pairs": values["sources"]["pairs"], "lsr": values["sources"]["lsr"]},
@@ -98,10 +99,24 @@ def pairs_of(values: dict) -> dict:
     }
 
 
+def known_items_of(values: dict, folder: Path) -> dict:
+    """Changes that train on known items in German."""
+    wheel = write_wheel(folder / "homeassistant-1-py3-none-any.whl", core_files())
+    items = {"uri": f"file:{wheel}", "format": "home-assistant"}
+    return pairs_of(values, folder) | {
+        "sources": {"items": items, "lsr": values["sources"]["lsr"]},
+        "languages": ["de"],
+        "distill": {"train_datasets": ["items"], "scorer": "teacher"},
+    }
+
+
 FORMS = {
-    "triples": lambda values: {"distill": {"train_datasets": ["triples"], "miner": "teacher", "scorer": "teacher"}},
-    "queries and documents": lambda values: {"distill": {"positives": "scored"}},
+    "triples": lambda values, folder: {
+        "distill": {"train_datasets": ["triples"], "miner": "teacher", "scorer": "teacher"}
+    },
+    "queries and documents": lambda values, folder: {"distill": {"positives": "scored"}},
     "pairs": pairs_of,
+    "known items": known_items_of,
 }
 
 
@@ -110,12 +125,12 @@ def test_a_model_of_ours_is_trained_on_each_form_of_data(form, tuning, values, m
     (Path(tuning["sources"]["questions"]["uri"].removeprefix("file:")) / "qrels" / "train.tsv").unlink()
     tuning["sources"]["start"]["uri"] = f"file:{model_folder}"
     project = Project(tmp_path / "project", tuning)
-    project.configure(**FORMS[form](values))
-    assert project.planned("distill") == TRAINED | ({"teacher"} if form == "pairs" else set())
+    project.configure(**FORMS[form](values, tmp_path))
+    assert project.planned("distill") == TRAINED | ({"teacher"} if form in ("pairs", "known items") else set())
     project.snakemake("distill")
     triples = pd.read_parquet(path := project.one("artifacts/triples/*.parquet"))
-    queries = {"triples": 40, "queries and documents": 20, "pairs": 80}[form]
-    assert len(triples) == queries and triples["query"].is_unique
+    queries = {"triples": 40, "queries and documents": 20, "pairs": 80, "known items": 26}[form]
+    assert len(triples) == queries
     assert json.loads(pq.read_metadata(path).metadata[b"statistics"])["warnings"] == []
     steps = project.one("artifacts/distill/*/metrics.jsonl").read_text().splitlines()
     assert any("loss_distillation" in json.loads(line) for line in steps)
