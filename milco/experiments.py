@@ -22,7 +22,8 @@ from milco.positions import positions
 
 # Keys of model that Stage 1 has no part in.
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_blank_pieces"}
-MINING = {"train_datasets", "miner", "scorer", "hard_negatives", "random_negatives"}  # keys of distill of rule `mine`
+# Keys of distill of rule `mine`.
+MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {
     "bm25": "BM25",
@@ -85,11 +86,12 @@ class Experiment:
         """
         config, settings = self.config, self.config.model
         texts = {f"model.{key}": length for key, length in self._lengths.items()}
-        stage_1 = {"align.max_length": config.align.max_length} if not config.evaluate.model else {}
+        stage_1 = {"align.max_length": config.align.max_length} if self.reads_pairs else {}
+        targets = dict([config.teacher_length()]) if self.stages and config.reads_targets() else {}
         read = [
             (settings.multilingual_encoder_checkpoint, texts | stage_1),
-            (settings.lsr_encoder_checkpoint, stage_1 | (texts if "teacher" in config.evaluate.baselines else {})),
-            *((name, texts) for name in (self._start_named, config.distill.miner) if name in config.sources),
+            (settings.lsr_encoder_checkpoint, targets | (texts if "teacher" in config.evaluate.baselines else {})),
+            *((name, texts) for name in (config.start, config.distill.miner) if name in config.sources),
             *((name, texts) for name in config.finished_models() if config.sources[name].format == "transformers"),
         ]
         for name, lengths in read:
@@ -132,7 +134,13 @@ class Experiment:
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         trainings = {"align": self.align, "distill": self.distill}
-        before = [self.corpora, self.tokens, self.targets, self.triples, self.packed]
+        before = [
+            self.corpora,
+            *([self.tokens] if self.reads_pairs else []),
+            *([self.targets] if self.config.reads_targets() else []),
+            self.triples,
+            self.packed,
+        ]
         return [
             *self.downloads.values(),
             *self.converted.values(),
@@ -162,6 +170,11 @@ class Experiment:
     def stages(self) -> list[str]:
         """The trainings that it makes."""
         return [stage for stage in ("align", "distill") if stage in self.config.systems()]
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether there is text for a Stage 1, its own or that of a variant."""
+        return bool(self.stages) and (not self.config.start or self.config.aligns())
 
     @cached_property
     def downloads(self) -> dict[str, Node]:
@@ -228,7 +241,8 @@ class Experiment:
             "artifacts/corpora/{}",
             {name: self._source(name, but={"measures", "chunk_tokens"}) for name in config.training_sources()},
             self._split,
-            [config.align.train_datasets, config.taken_out("test"), config.taken_out("dev")],
+            [config.parallel_datasets(), config.taken_out("test"), config.taken_out("dev")],
+            *self._only_asked,
         )
 
     @cached_property
@@ -241,7 +255,7 @@ class Experiment:
             "artifacts/collections/{}",
             {name: self._source(name, but={"measures"}) for name in tests},
             self._encoder if self._cuts else None,
-            [self._split, config.eval_languages] if known_items else None,
+            [self._split, config.eval_languages, *self._only_asked] if known_items else None,
             tests,
         )
 
@@ -270,8 +284,8 @@ class Experiment:
     @cached_property
     def targets(self) -> Node:
         """The teacher's sparse targets of every English text."""
-        align = self.config.align
-        decided = [self.corpora.key, self._teacher, align.max_length, *(["raw"] if align.target == "raw" else [])]
+        align, (_, length) = self.config.align, self.config.teacher_length()
+        decided = [self.corpora.key, self._teacher, length, *(["raw"] if align.target == "raw" else [])]
         if align.teacher_precision != "float32":
             decided.append(align.teacher_precision)
         return _node("teacher", "artifacts/teacher/{}", *decided)
@@ -302,12 +316,13 @@ class Experiment:
             mining["miner"] = [self._miner, reading]
         if settings.scorer != "teacher":
             mining["scorer"] = [self._made_of(settings.scorer), reading]
-        return _node("mine", "artifacts/triples/{}.parquet", self.targets.key, mining, self.config.seed)
+        text = self.targets.key if self.config.reads_targets() else self.corpora.key
+        return _node("mine", "artifacts/triples/{}.parquet", text, mining, self.config.seed)
 
     @cached_property
     def packed(self) -> Node:
         """Triples as token ids."""
-        named = self._start_named
+        named = self.config.start
         tokenizer = self._made_of(named) if named else self._encoder
         return _node("pack", "artifacts/packed/{}", self.triples.key, tokenizer, self._lengths)
 
@@ -318,7 +333,7 @@ class Experiment:
         echo = {name: model.pop(name) for name in ("connector", *sorted(ECHO))}
         start: Any = self.align.key
         if settings.pretrained_alignment_checkpoint != "align":
-            named = self._start_named
+            named = self.config.start
             start = [self.corpora.key, self._encoder, self._teacher, self._made_of(named) if named else None]
         return _node(
             "distill",
@@ -406,7 +421,7 @@ class Experiment:
     @property
     def start_tokenizer(self) -> str:
         """A checkpoint with the tokenizer of that model, which need not be trained for it."""
-        return self.checkpoint(self._start_named) if self._start_named else self.encoder
+        return self.checkpoint(self.config.start) if self.config.start else self.encoder
 
     @property
     def miner(self) -> str | None:
@@ -434,12 +449,6 @@ class Experiment:
         return self.tuning_collections if system == "development" else self.collections
 
     @property
-    def _start_named(self) -> str | None:
-        """The source that Stage 2 starts from; None: this experiment's Stage 1, or the encoder."""
-        said = self.config.distill.pretrained_alignment_checkpoint
-        return None if said in ("align", "none") else said
-
-    @property
     def _miner(self) -> Any:
         """What decides the model that mines."""
         if self.first_round:
@@ -458,13 +467,19 @@ class Experiment:
         names = self.config.evaluate.development_collections
         decided = [self._source(name, but={"measures"}) for name in names]
         cut = self._encoder if self._cuts else None
-        return [names, decided, cut, self._split, self.config.eval_languages]
+        return [names, decided, cut, self._split, self.config.eval_languages, *self._only_asked]
 
     def _seen(self, settings: Training) -> list:
         """What the looks of a training see, and measure, where that decides its weights."""
         evaluate = self.config.evaluate
         seen = [*self._development, evaluate.development_queries, evaluate.development_documents, LOOK]
         return [seen] if settings.looks_decide else []
+
+    @property
+    def _only_asked(self) -> list[list[str]]:
+        """Languages of known items that are read, and not trained on."""
+        rest = self.config.languages_of_items()[len(self.config.languages) :]
+        return [rest] if rest else []
 
     @property
     def _cuts(self) -> bool:

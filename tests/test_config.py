@@ -289,9 +289,64 @@ def test_unknown_source_is_answered_with_those_that_exist():
     assert "splade-tiny, e5-small" in refusal({"align/train_datasets": ["nowhere"]})
 
 
-def test_query_language_without_any_text_is_refused_before_a_job_starts():
-    assert "\n" not in (message := refusal({"languages": ["de"], "eval_languages": ["de", "ja"]}))
-    assert message.startswith("my.yaml: eval_languages: ") and "ja" in message
+def test_a_language_may_be_asked_that_is_not_trained_on():
+    found = config.parse(demo({"languages": ["de"], "eval_languages": ["ja", "de"]}))
+    assert found.languages_of_items() == ["de", "ja"]
+
+
+START = {"sources/start": {"uri": "file:start", "format": "transformers"}}
+FINE_TUNED = START | {
+    "distill/pretrained_alignment_checkpoint": "start",
+    "evaluate/baselines": ["bm25", "start"],
+    "model": {},
+    "align": MISSING,
+}
+NOTHING_ASKED = {"languages": MISSING, "eval_languages": MISSING}
+OWN_COLLECTION = FINE_TUNED | {
+    "sources/beir": USER_FILES["beir"],
+    "sources/reranker": USER_FILES["reranker"],
+    "distill/train_datasets": ["beir"],
+    "distill/miner": "start",
+    "distill/scorer": "reranker",
+    "evaluate/test_collections": ["beir"],
+    "evaluate/development_collections": [],
+}
+
+
+def test_a_finished_model_is_trained_on_without_parallel_text_checkpoints_and_languages():
+    found = config.parse(demo(OWN_COLLECTION | NOTHING_ASKED))
+    assert found.model.multilingual_encoder_checkpoint == found.model.lsr_encoder_checkpoint == found.start == "start"
+    assert not found.aligns() and not found.reads_targets() and found.parallel_datasets() == []
+    assert found.systems() == ["bm25", "start", "distill", "distill-pivot"] and found.tuned_languages() == {"de"}
+
+
+def test_the_parallel_text_of_a_stage_1_that_nothing_needs_is_not_read():
+    left = config.parse(demo(START | {"distill/pretrained_alignment_checkpoint": "start"}))
+    assert left.parallel_datasets() == [] and left.reads_targets()
+    mined = config.parse(demo(START | {"distill/pretrained_alignment_checkpoint": "start", "distill/miner": "align"}))
+    assert mined.aligns() and mined.parallel_datasets() == ["home-assistant", "home-assistant-frontend"]
+
+
+PAIRS = {"sources/pairs": USER_FILES["pairs"], "distill/train_datasets": ["pairs"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (FINE_TUNED | {"evaluate/baselines": ["teacher"]}, "evaluate.baselines: teacher is what model.lsr_encoder_ch"),
+        (FINE_TUNED, "model.lsr_encoder_checkpoint: missing; 'home-assistant' of distill.train_datasets is scored by"),
+        (FINE_TUNED | {"distill/miner": "align"}, "align: missing; to measure a finished model"),
+        (FINE_TUNED | {"languages": MISSING}, "languages: missing; to measure a finished model without training"),
+        ({"align": MISSING}, "to train a finished model on, set distill.pretrained_alignment_checkpoint to its source"),
+        (PAIRS, "distill.train_datasets: source 'pairs' has format pairs, expected beir or home-assistant or triples"),
+        (
+            START | PAIRS | {"distill/pretrained_alignment_checkpoint": "start"},
+            "distill.miner: for the pairs of 'pairs' a MILCO model mines; set it to start or another source with one",
+        ),
+    ],
+)
+def test_what_a_fine_tuning_lacks_is_named(changes, message):
+    assert message in refusal(changes)
 
 
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
@@ -370,6 +425,8 @@ def test_first_round_is_the_same_experiment_mined_by_the_teacher():
 
 
 def test_first_round_on_a_collection_is_mined_by_the_model_that_it_starts_from():
+    pairs = START | PAIRS | {"distill/pretrained_alignment_checkpoint": "start", "distill/miner": "distill"}
+    assert config.parse(demo(pairs)).first_round().distill.miner == "start"
     first = config.parse(demo(NEW_CORPUS | {"distill/miner": "distill"})).first_round()
     assert first == config.parse(demo(NEW_CORPUS))
 

@@ -14,6 +14,7 @@ from milco.errors import MilcoError
 from milco.files import finished_file
 from milco.languages import SEVERAL
 
+OWN_STARTS = ("align", "none")  # what is no name of a source in distill.pretrained_alignment_checkpoint
 BASELINES = ("bm25", "teacher", "dense")  # what is no name of a source in evaluate.baselines
 
 
@@ -56,9 +57,14 @@ class Config(Strict):
     languages: list[Language] = Field(
         [],
         description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the same; "
-        "zh-CN, zh-Hant and sr-Latn are languages of their own. Pairs in others are dropped and counted, but for mul.",
+        "zh-CN, zh-Hant and sr-Latn are languages of their own. Pairs in others are dropped and counted, but for mul. "
+        "Of triples and collections nothing is dropped: where Stage 2 is trained on these alone, it may be left out.",
     )
-    eval_languages: list[Language] = Field([], description="Query languages of the known-item collections.")
+    eval_languages: list[Language] = Field(
+        [],
+        description="Query languages of the known-item collections. Those that are not among languages are asked, and "
+        "not trained on.",
+    )
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
     corpora: Corpora = Corpora()
     model: Model
@@ -78,32 +84,49 @@ class Config(Strict):
     @model_validator(mode="before")
     @classmethod
     def _a_finished_model_has_what_it_needs(cls, values: Any) -> Any:
-        evaluate = values.get("evaluate") if isinstance(values, dict) else None
-        name = evaluate.get("model") if isinstance(evaluate, dict) else None
-        if not name or not isinstance(values.get("model", {}), dict):
+        if not isinstance(values, dict) or not isinstance(values.get("model", {}), dict):
+            return values
+        sections = [values[name] if isinstance(values.get(name), dict) else {} for name in ("evaluate", "distill")]
+        name = sections[0].get("model") or sections[1].get("pretrained_alignment_checkpoint", "align")
+        if name in OWN_STARTS:
             return values
         itself = dict.fromkeys(("multilingual_encoder_checkpoint", "lsr_encoder_checkpoint"), name)
         return {**values, "model": itself | values.get("model", {})}
 
     @model_validator(mode="after")
     def _it_is_trained_or_finished(self):
-        finished = self.evaluate.model
+        finished, said = self.evaluate.model, self.model_fields_set
         if finished and self.seeds:
             raise ValueError("seeds: nothing is trained where evaluate.model names a finished model; leave seeds out")
-        for key in ("languages", "align", "distill"):
-            if finished and key != "languages" and key in self.model_fields_set:
+        for key in ("align", "distill"):
+            if finished and key in said:
                 raise ValueError(
                     f"{key}: nothing is trained where evaluate.model names a finished model; leave one out"
                 )
-            if not finished and not (self.languages if key == "languages" else key in self.model_fields_set):
-                raise ValueError(f"{key}: missing; to measure a finished model without training, set evaluate.model")
+        whole = "to measure a finished model without training, set evaluate.model"
+        tuned = "to train a finished model on, set distill.pretrained_alignment_checkpoint to its source"
+        missing = {"languages": self.reads_targets() and not self.languages}
+        missing |= {"align": not self.start or self.aligns(), "distill": True}
+        for key, wanted in missing.items():
+            if not finished and wanted and (key == "languages" or key not in said):
+                raise ValueError(f"{key}: missing; {whole}{'' if key == 'distill' else f'; {tuned}'}")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_are_told_apart(self):
+        whole = self.evaluate.model or self.start
         checkpoints = {"dense": "multilingual_encoder_checkpoint", "teacher": "lsr_encoder_checkpoint"}
         for system, key in checkpoints.items():
-            if finished and system in self.evaluate.baselines and getattr(self.model, key) == finished:
+            if whole and system in self.evaluate.baselines and getattr(self.model, key) == whole:
                 raise ValueError(
                     f"evaluate.baselines: {system} is what model.{key} names, and it names none; set it, or leave "
                     f"{system} out"
                 )
+        if whole and not self.evaluate.model and self.reads_targets() and self.model.lsr_encoder_checkpoint == whole:
+            raise ValueError(
+                f"model.lsr_encoder_checkpoint: missing; {self._scored_in_english()[0]!r} of distill.train_datasets is "
+                "scored by an English retriever; name its source"
+            )
         return self
 
     @model_validator(mode="after")
@@ -117,17 +140,15 @@ class Config(Strict):
             wider = [(key, name, formats | MODEL_FORMATS) for key, name, formats in wanted]
             wanted = [("evaluate.model", self.evaluate.model, MODEL_FORMATS), *wider]
         wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
-        wanted += [
-            ("distill.train_datasets", name, {"triples", "home-assistant", "beir"})
-            for name in self.distill.train_datasets
-        ]
+        trained = {"triples", "home-assistant", "beir"} | ({"pairs"} if self.start and not self.aligns() else set())
+        wanted += [("distill.train_datasets", name, trained) for name in self.distill.train_datasets]
         wanted += [
             (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
             for kind in ("test", "development")
             for name in getattr(self.evaluate, f"{kind}_collections")
         ]
         stage_2 = {
-            "pretrained_alignment_checkpoint": ("align", "none"),
+            "pretrained_alignment_checkpoint": OWN_STARTS,
             "miner": ("teacher", "align", "distill"),
             "scorer": ("teacher",),
         }
@@ -225,7 +246,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _collections_can_be_mined(self):
         settings = self.distill
-        for name in self._collections_to_mine():
+        for name in self._in_format("beir"):
             if settings.miner == "teacher":
                 raise ValueError(
                     f"distill.miner: the English retriever cannot search {name!r}; "
@@ -241,6 +262,12 @@ class Config(Strict):
                     f"distill.scorer: the English retriever cannot read the queries of {name!r}; "
                     "set it to a source with a cross-encoder"
                 )
+        pairs = self._in_format("pairs")
+        if pairs and settings.miner == "teacher":
+            raise ValueError(
+                f"distill.miner: for the pairs of {pairs[0]!r} a MILCO model mines; set it to "
+                f"{settings.pretrained_alignment_checkpoint} or another source with one"
+            )
         return self
 
     @model_validator(mode="after")
@@ -263,15 +290,12 @@ class Config(Strict):
         for key in ("languages", "eval_languages"):
             if "en" in getattr(self, key):
                 raise ValueError(f"{key}: leave en out, English is always there")
-        unread = [language for language in self.eval_languages if language not in self.languages]
-        if unread:
-            raise ValueError(f"eval_languages: {', '.join(unread)} must be among languages, or its text is not read")
         return self
 
     @model_validator(mode="after")
     def _pairs_are_asked_for(self):
         asked = {*self.languages, SEVERAL}
-        for name in self.align.train_datasets:
+        for name in self.parallel_datasets():
             source = self.sources[name]
             if source.format != "pairs":  # the others read the languages that they are asked for
                 continue
@@ -293,10 +317,50 @@ class Config(Strict):
                 raise ValueError(f"sources.{name}.chunk_tokens: {size}, but model.passage_max_length cuts at {limit}")
         return self
 
+    @property
+    def start(self) -> str | None:
+        """The source of the model that Stage 2 goes on from; None: this experiment's Stage 1, or the encoder."""
+        said = self.distill.pretrained_alignment_checkpoint
+        return None if said in OWN_STARTS else said
+
+    def aligns(self) -> bool:
+        """Whether something needs this experiment's Stage 1."""
+        return "align" in (self.distill.pretrained_alignment_checkpoint, self.distill.miner)
+
+    def parallel_datasets(self) -> list[str]:
+        """Sources of the parallel text that is read: of Stage 1, or, where Stage 2 goes on from a finished model and
+        nothing needs Stage 1, those pairs that Stage 2 itself is trained on."""
+        if not self.start or self.aligns():
+            return self.align.train_datasets
+        return self._in_format("pairs")
+
+    def _scored_in_english(self) -> list[str]:
+        """Datasets of Stage 2 whose documents have an English side, which the English retriever reads."""
+        return self._in_format("home-assistant") + self._in_format("pairs")
+
+    def reads_targets(self) -> bool:
+        """Whether text with an English side is trained on, so that the English retriever's targets are needed."""
+        return not self.start or self.aligns() or bool(self._scored_in_english())
+
+    def teacher_length(self) -> tuple[str, int]:
+        """Key and tokens at which the English retriever cuts the texts of its targets."""
+        if not self.start or self.aligns():
+            return "align.max_length", self.align.max_length
+        return "model.passage_max_length", self.model.passage_max_length
+
+    def tuned_languages(self) -> set[str]:
+        """Languages of the queries that are trained on, as far as the configuration says them."""
+        named = {self.sources[name].language for name in self.distill.train_datasets}
+        return {language for language in {*self.languages, *named} if language and language != SEVERAL}
+
+    def languages_of_items(self) -> list[str]:
+        """Languages of the known items that are read: those that are trained on, and those that are only asked."""
+        return list(dict.fromkeys([*self.languages, *self.eval_languages]))
+
     def used_datasets(self) -> list[str]:
         """Sources of text that this experiment reads, each once."""
         names = [
-            *self.align.train_datasets,
+            *self.parallel_datasets(),
             *self.distill.train_datasets,
             *self.evaluate.test_collections,
             *self.evaluate.development_collections,
@@ -311,7 +375,7 @@ class Config(Strict):
 
     def training_sources(self) -> list[str]:
         """Sources of text that decide what is trained on, each once."""
-        trained = [*self.align.train_datasets, *self.distill.train_datasets]
+        trained = [*self.parallel_datasets(), *self.distill.train_datasets]
         return list(dict.fromkeys([*trained, *self.taken_out("test"), *self.taken_out("dev")]))
 
     def compared_sources(self, split: str = "test") -> list[str]:
@@ -327,18 +391,20 @@ class Config(Strict):
         """Whether the exported model shall have the smallest budgets that cost next to nothing."""
         return not self.evaluate.model and "auto" in (self.export.prune_documents, self.export.prune_queries)
 
-    def _collections_to_mine(self) -> list[str]:
-        return [name for name in self.distill.train_datasets if self.sources[name].format == "beir"]
+    def _in_format(self, wanted: str) -> list[str]:
+        """Datasets of Stage 2 in a format."""
+        return [name for name in self.distill.train_datasets if self.sources[name].format == wanted]
 
     def first_round(self) -> "Config | None":
         """The settings of the round of Stage 2 whose model mines for this one; None if `distill.miner` is another.
 
-        The English retriever mines for it, or, where there are collections, which it cannot read, the model that
-        Stage 2 starts from.
+        The English retriever mines for it, or, where there are collections, which it cannot read, or pairs, the model
+        that Stage 2 starts from.
         """
         if self.distill.miner != "distill":
             return None
-        miner = self.distill.pretrained_alignment_checkpoint if self._collections_to_mine() else "teacher"
+        texts = self._in_format("beir") + self._in_format("pairs")
+        miner = self.distill.pretrained_alignment_checkpoint if texts else "teacher"
         return self.model_copy(update={"distill": self.distill.model_copy(update={"miner": miner})})
 
     @property
@@ -379,7 +445,7 @@ class Config(Strict):
             checkpoint: a source, or the system whose model it is; those of our stages have what they started from.
         """
         encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
-        start = encoder if start in ("align", "none") else start
+        start = encoder if start in OWN_STARTS else start
         systems = {"dense": encoder, "align": encoder, "distill": start, "teacher": self.model.lsr_encoder_checkpoint}
         systems["development"] = start
         return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
@@ -390,6 +456,13 @@ class Config(Strict):
             return [*self.evaluate.baselines, self.main]
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
         return [*self.evaluate.baselines, *aligned, "distill", *self.mixes()]
+
+    @property
+    def encoder_apart(self) -> Path | None:
+        """Where the encoder of finished models in the authors' layout lies, if it is the user's own and not one of
+        them."""
+        named = self.model.multilingual_encoder_checkpoint
+        return None if named in (self.evaluate.model, self.start) else self.sources[named].local_path
 
     @property
     def main(self) -> str:
@@ -412,6 +485,6 @@ class Config(Strict):
             draft.write_text(self.to_yaml(), encoding="utf-8")
 
     def to_yaml(self) -> str:
-        """All settings, defaults included, as YAML."""
-        trainings = {"align", "distill"} if self.evaluate.model else set()
-        return yaml.safe_dump(self.model_dump(exclude=trainings), sort_keys=False, allow_unicode=True)
+        """All settings, defaults included, as YAML; without the trainings that are left out."""
+        left_out = {"align", "distill"} - self.model_fields_set
+        return yaml.safe_dump(self.model_dump(exclude=left_out), sort_keys=False, allow_unicode=True)

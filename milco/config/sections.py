@@ -189,7 +189,10 @@ class Distill(Training):
     """Stage 2: distillation with hard negatives."""
 
     pretrained_alignment_checkpoint: str = Field(
-        "align", description="`align`: this experiment's Stage 1; `none`: no Stage 1; else a source."
+        "align",
+        description="`align`: this experiment's Stage 1; `none`: no Stage 1; else the source of a finished model, ours "
+        "or in its authors' layout, that is trained on. Then align may be left out, if distill.miner does not need it; "
+        "its text is not read. The checkpoints of model may be left out, too, if no English retriever scores.",
     )
     train_group_size: Annotated[int, Field(ge=2)] = Field(8, description="Documents per query, the positive first.")
     lambda_q: Annotated[float, Field(ge=0)] = Field(1e-3, description="Weight of the queries' regularizer.")
@@ -210,6 +213,12 @@ class Distill(Training):
         "teacher",
         description="Who scores the documents of a query: `teacher`: the English retriever, known items by their "
         "English side; else a source with a cross-encoder (a sequence classifier of one label).",
+    )
+    positives: Literal["judged", "scored"] = Field(
+        "judged",
+        description="What answers the queries of a collection of train_datasets. judged: the documents that "
+        "qrels/train.tsv says; scored, where nobody judged: of the documents that the miner finds for each query of "
+        "queries.jsonl the one that the scorer likes best.",
     )
     hard_negatives: Count = Field(16, description="Mined negatives per query, the miner's best wrong documents.")
     random_negatives: Whole = Field(4, description="Random negatives per query.")

@@ -97,9 +97,10 @@ def relevant_documents(qrels: dict[str, dict[str, int]]) -> set[str]:
 
 
 def read_collection(
-    folder: Path, split: str = "test", broken: Broken | None = None, missing: float = MISSING
+    folder: Path, split: str | None = "test", broken: Broken | None = None, missing: float = MISSING
 ) -> Collection:
-    """Read a test collection in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
+    """Read a test collection in BEIR layout: corpus.jsonl, queries.jsonl and qrels/{split}.tsv. Without a split, all of
+    its queries and no judgements.
 
     Titles are put before the text of their document. Queries without a relevant document are left out, as in BEIR.
     Judged documents that are not there count as relevant and not found.
@@ -114,6 +115,9 @@ def read_collection(
     """
     path, about = _file(folder, "corpus.jsonl"), read_about(folder)
     documents = _each_once(path, reading.records(path, broken=broken))
+    if split is None:
+        path = _file(folder, "queries.jsonl")
+        return Collection(folder.name, documents, _each_once(path, reading.records(path, broken=broken)), {}, about)
     queries, qrels = _read_queries(folder, split, broken)
     collection = Collection(folder.name, documents, *_relevant(folder, split, queries, qrels), about)
     collection.warnings += _missing(folder, "queries", queries, qrels, missing)

@@ -171,7 +171,7 @@ def _items(config: Config, sources: dict[str, Path]) -> pd.DataFrame:
     """Known items of some sources, of training and held out."""
     return pd.concat(
         [
-            home_assistant.items(path, config.languages, config.corpora, config.seed)
+            home_assistant.items(path, config.languages_of_items(), config.corpora, config.seed)
             for name, path in sources.items()
             if config.sources[name].format == "home-assistant"
         ]
@@ -185,7 +185,7 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
     held = items[items.split != "train"]
     forbidden |= held_out.digests(pd.concat([held.title, held.description]).dropna())
     held_out.write(output, forbidden)
-    train = known = items[items.split == "train"]
+    train = known = items[(items.split == "train") & items.language.isin(["en", *config.languages])]
     for column in ("title", "description"):
         # not Series.isin: NumPy cuts bytes at their end if they are zero
         free = [pd.isna(value) or held_out.digest(value) not in forbidden for value in train[column]]
@@ -194,7 +194,7 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
     train.to_parquet(output / "items.parquet", index=False)
     english = train[train.language == "en"]
     languages = {*config.languages, SEVERAL}
-    broken = {name: Broken(config.sources[name].broken_share()) for name in config.align.train_datasets}
+    broken = {name: Broken(config.sources[name].broken_share()) for name in config.parallel_datasets()}
 
     def prepare(name: str, candidates: Iterable[Pair], counts: Counter) -> Iterator[Pair]:
         yield from parallel_pairs(candidates, languages, forbidden, counts, config.sources[name].cleans())
@@ -215,14 +215,15 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
     for line in warnings:
         print(f"warning: {line}")
     said = {"datasets": datasets, "warnings": warnings, "items": len(train), "items held out": len(known) - len(train)}
-    empty = sorted(set(config.languages) - {"en"} - set(statistics["pairs"]))
-    if empty and SEVERAL not in statistics["pairs"]:
+    there = set(statistics["pairs"]) if datasets else {*train.language}
+    empty = sorted(set(config.languages) - {"en"} - there) if config.reads_targets() else []
+    if empty and SEVERAL not in there:
         write_json(aside, {**statistics, **said})
         without = ", ".join(_without_a_pair(language, counts) for language in empty)
         whole = "; ".join(f"{name}: {counted(numbers)}" for name, numbers in datasets.items())
+        became = f". What became of all pairs is in {aside} ({whole})" if datasets else ""
         raise MilcoError(
-            f"languages: no training pair in {without}; drop them or add a dataset. "
-            f"What became of all pairs is in {aside} ({whole})"
+            f"languages: no training {'pair' if datasets else 'item'} in {without}; drop them or add a dataset{became}"
         )
     write_json(output / "statistics.json", {**statistics, **said})
 

@@ -99,6 +99,7 @@ def _collect(
     datasets: dict[str, Counter] = {}
     staged, first = 0, {}
     database.execute("CREATE TABLE kept (row BIGINT)")
+    database.from_arrow(STAGED.empty_table()).create("nothing")
     for number, (name, candidates) in enumerate(corpora.items()):
         part = folder / str(number)
         read = _stage(candidates, partial(prepare, name), counts[name], staged, seed, part)
@@ -111,7 +112,8 @@ def _collect(
         datasets[name] = Counter({"kept": kept, "duplicate": read - found, "over the cap": found - kept})
         first[name] = staged
         staged += read
-    database.read_parquet(str(folder / "*" / "*.parquet")).create_view("staged", replace=True)
+    every = database.read_parquet(str(folder / "*" / "*.parquet")) if corpora else database.table("nothing")
+    every.create_view("staged", replace=True)
     database.execute("""
         CREATE TABLE pairs AS SELECT english, non_english, language, row FROM staged SEMI JOIN (
             SELECT min(row) AS row FROM staged SEMI JOIN kept USING (row)

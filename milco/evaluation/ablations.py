@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from milco.config import Config
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.report import beside_published, made_how, markdown_table, template
 from milco.evaluation.seeds import measures_of
-from milco.evaluation.significance import paired_difference
+from milco.evaluation.significance import LEVEL, adjusted, paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
 
-LEVEL = 0.05
 STAGES = {
     "corpora": "corpora",
     "tokenize": "token cache",
@@ -106,7 +104,7 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(found, orient="index")
     if not (table.seeds > 1).any():
         table = table.drop(columns=["seeds", "deviation"])
-    table["q"] = _adjusted(table.p.iloc[1:])
+    table["q"] = adjusted(table.p.iloc[1:])
     table["significant"] = table.q < LEVEL
     for side in ("active_query", "active_document"):
         table[side] = [row.active.get(side, float("nan")) for row in rows]
@@ -125,16 +123,10 @@ def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame
             test = paired_difference(part.iloc[:, 0], part.iloc[:, 1])
             chances[name, row.name], signs[name, row.name] = test["p"], 1 if test["difference"] > 0 else -1
     marks = pd.DataFrame(0, index=table.index, columns=table.columns)
-    for (collection, name), chance in _adjusted(pd.Series(chances, dtype=float)).items():
+    for (collection, name), chance in adjusted(pd.Series(chances, dtype=float)).items():
         if chance < LEVEL:
             marks.at[collection, name] = signs[collection, name]
     return table, marks
-
-
-def _adjusted(chances: pd.Series) -> pd.Series:
-    """The p of a family of tests, adjusted; tests that could not be made are no members."""
-    made = chances.dropna()
-    return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
 
 def _values(row: Row, comparison: Comparison) -> pd.Series:

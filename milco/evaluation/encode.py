@@ -164,9 +164,8 @@ class SparseEncoder:
             self.iter_rows, self.tokenizer = teacher.iter_rows, teacher.tokenizer
             self.width = self.pivot_columns = teacher.head.decoder.out_features
         else:
-            named = config.model.multilingual_encoder_checkpoint
-            encoder = config.sources[named].local_path if named != config.evaluate.model else None
-            milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=encoder).to(self.device)
+            milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=config.encoder_apart)
+            milco = milco.to(self.device)
             self.iter_rows, self.tokenizer = milco.iter_rows, milco.tokenizer
             self.width, self.pivot_columns = milco.width, milco.config.pivot_vocab_size
 

@@ -18,6 +18,7 @@ from milco.data.cuts import CUT
 from milco.evaluation import budgets
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
+from milco.evaluation.forgetting import forgotten, in_words
 from milco.evaluation.index import PASSES, TIMED
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.seeds import measures_of, table_of
@@ -252,6 +253,7 @@ def summary_of(
     comparison: Comparison,
     names: dict[str, str],
     worth: str,
+    gained: pd.DataFrame,
     provenance: Provenance,
 ) -> str:
     """The main tables as Markdown, with what they were measured on.
@@ -260,6 +262,7 @@ def summary_of(
         main: the compared collections, as `collection_table` has them.
         averages, others, seeds: as `averages_of`, `others_of` and `table_of` give them.
         names, worth: as `system_names` and `worth_of` give them.
+        gained: as `forgotten` gives it.
     """
     seconds, peak = results.nodes.s.sum(), results.nodes.max_rss.max()
     made_by = f"{provenance}; {seconds / 60:.1f} minutes of work in all nodes, peak memory {peak / 1024:.1f} GB.\n"
@@ -285,6 +288,15 @@ def summary_of(
             for row in others.to_dict("records")
         ]
         parts.append(markdown_table(rows))
+    if not gained.empty:
+        rows = [["gained and forgotten", "queries", "start", "now", "difference", "95 % interval", "q"]]
+        for name, row in gained.iterrows():
+            figures = [f"{row.start:.3f}", f"{row.now:.3f}", f"{row.difference:+.3f}"]
+            interval = "–" if pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}"
+            rows.append(
+                [str(name), str(row.queries), *figures, interval, "< 0.001" if row.q < 0.001 else f"{row.q:.3f}"]
+            )
+        parts += [f"{in_words(gained)}\n", markdown_table(rows)]
     return "\n".join([*parts, made_how(provenance)])
 
 
@@ -395,6 +407,7 @@ def write(
     others, against = others_of(results, comparison), results.against(config.main, comparison)
     seeds = table_of(results.seeds, comparison)
     worth = worth_of(config, comparison, against, seeds)
+    gained = forgotten(config, results.measures)
     figures = results.statistics.groupby("system", sort=False).mean(numeric_only=True)
     active = figures.dropna(subset=["active_query", "active_document", "empty_query"])
     costs = figures.dropna(subset="dimensions") if "dimensions" in figures else figures[:0]  # else of earlier versions
@@ -422,6 +435,8 @@ def write(
         against=against,
         seeds=_seed_rows(seeds, names) if len(seeds) else [],
         worth=worth,
+        gained=gained,
+        gained_in_words=in_words(gained) if len(gained) else "",
         index=results.index,
         pruning=budgets.means(results.pruning),
         spread=results.pruning.get("milliseconds_spread"),
@@ -441,7 +456,7 @@ def write(
         provenance=provenance,
     )
     with finished_file(summary) as draft:
-        text = summary_of(main, averages, others, seeds, results, comparison, names, worth, provenance)
+        text = summary_of(main, averages, others, seeds, results, comparison, names, worth, gained, provenance)
         draft.write_text(text, encoding="utf-8")
     with finished_file(report) as draft:
         draft.write_text(page, encoding="utf-8")

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, false_discovery_control, permutation_test
 
 DRAWS = 9999
+LEVEL = 0.05  # of q, below which a difference counts as more than chance
 KEYS = ["difference", "low", "high", "p"]
 
 
@@ -61,6 +62,13 @@ def interval_of_mean(values: pd.Series, seed: int = 0) -> tuple[float, float]:
 def _interval(totals: np.ndarray, sizes: np.ndarray, how: dict[str, Any]) -> tuple[float, float]:
     interval = bootstrap((totals, sizes), _mean, paired=True, method="percentile", **how).confidence_interval
     return interval.low, interval.high
+
+
+def adjusted(chances: pd.Series) -> pd.Series:
+    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995); tests that could not be made are no
+    members."""
+    made = chances.dropna()
+    return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
 
 def _mean(totals: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:

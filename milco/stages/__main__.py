@@ -149,10 +149,10 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
     from milco.training.teacher import write_targets
 
     settings = _load(config, output)
-    align, trust = settings.align, settings.trusts("teacher")
+    align, (_, length), trust = settings.align, settings.teacher_length(), settings.trusts("teacher")
     raw, precision = align.target == "raw", align.teacher_precision
     write_targets(
-        corpora, teacher, align.max_length, settings.evaluate.batch_size, output, trust, tokens=raw, precision=precision
+        corpora, teacher, length, settings.evaluate.batch_size, output, trust, tokens=raw, precision=precision
     )
     if int(os.environ.get("RANK", 0)) == 0:
         record(output)
@@ -162,9 +162,9 @@ def teacher(config: ConfigFile, corpora: Corpora, teacher: Input, output: Output
 def mine(
     config: ConfigFile,
     corpora: Corpora,
-    teacher: Input,
     source: Named,
     output: Output,
+    teacher: Annotated[Path | None, typer.Option(help="Targets, where a dataset has an English side.")] = None,
     miner: Annotated[Path | None, typer.Option(help="The MILCO model that distill.miner means.")] = None,
     scorer: Annotated[Path | None, typer.Option(help="The cross-encoder that distill.scorer names.")] = None,
 ) -> None:

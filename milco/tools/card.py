@@ -35,10 +35,13 @@ def made_of(experiment: Experiment) -> list[dict[str, Any]]:
     config = experiment.config
     model, distill = config.model, config.distill
     encoder = config.sources[model.multilingual_encoder_checkpoint]
-    roles = [
+    parts = [
         ("multilingual encoder", model.multilingual_encoder_checkpoint),
         ("its tokenizer", encoder.tokenizer),
         ("English sparse retriever: teacher and pivot head", model.lsr_encoder_checkpoint),
+    ]
+    roles = [
+        *((role, name) for role, name in parts if name != config.start),  # which has encoder and head of its own
         ("start of Stage 2", distill.pretrained_alignment_checkpoint),
         ("miner of hard negatives", distill.miner),
         ("scores of Stage 2", distill.scorer),
@@ -134,7 +137,7 @@ def write(
         model: the exported model, whose budgets are told.
     """
     statistics = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))
-    settings = config.model_dump(include={"languages", "model", "align", "distill"})
+    settings = config.model_dump(include={"languages", "model", "align", "distill"} & config.model_fields_set)
     sources = made_of(Experiment(config))
     measured = pd.read_parquet(prune)
     asked = pd.read_csv(metrics, keep_default_na=False).query_language
@@ -144,9 +147,10 @@ def write(
     text = page.render(
         config=config,
         repo=config.publish.repo or "OWNER/NAME",
-        metadata=metadata(config, sources, list(statistics["pairs"])),
+        metadata=metadata(config, sources, list(statistics["pairs"]) or sorted(config.tuned_languages())),
         sources=sources,
         pairs=statistics["pairs"],
+        tuned=sorted(config.tuned_languages()),
         unmeasured=[language for language in statistics["pairs"] if language not in set(asked)],
         summary=summary.read_text(encoding="utf-8"),
         pruning=pruning_table(measured),

@@ -27,7 +27,7 @@ def plan(config: Config) -> list[dict[str, str]]:
     """
     machine = config.machine
     pairs, english = _pairs(config)
-    several = any(SEVERAL in _said(config.sources[name]) for name in config.align.train_datasets)
+    several = any(SEVERAL in _said(config.sources[name]) for name in config.parallel_datasets())
     texts_of = f"{'at least ' * several}{english:,.0f}"  # not all of its texts are there in each of its languages
     queries = sum(_examples(config, name) for name in config.distill.train_datasets)
     texts = _texts_to_encode(config)
@@ -41,7 +41,7 @@ def plan(config: Config) -> list[dict[str, str]]:
     encoding = texts * sum(seeds if system in ("align", "distill") else 1 for system in encoded)
     unsaid = [name for name in config.used_datasets() if config.sources[name].examples is None]
     unsaid = [name for name in unsaid if config.sources[name].format != "mteb"]
-    rows = [
+    stage_1 = [
         _row("token cache", f"{pairs:,.0f} pairs, {texts_of} English texts", disk=(pairs + english) * ids,
              devices=machine.devices),
         _row("teacher targets", f"{texts_of} texts", disk=english * (cell + ids * (align.target == "raw")),
@@ -49,6 +49,9 @@ def plan(config: Config) -> list[dict[str, str]]:
         _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs{again}",
              seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
+    ]  # fmt: skip
+    rows = [
+        *(stage_1 if Experiment(config).reads_pairs else stage_1[1:2] if config.reads_targets() else []),
         _row("Stage 2", f"{asked:,.0f} queries in {epochs:g} epochs{again}",
              asked / distill.global_batch_size,
              work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
@@ -148,7 +151,7 @@ def _languages(source: Source, asked: int) -> int:
 def _pairs(config: Config) -> tuple[float, float]:
     """Pairs, and English texts: the languages of a source translate the same ones."""
     pairs, english = 0.0, 0.0
-    for name in config.align.train_datasets:
+    for name in config.parallel_datasets():
         source, there = config.sources[name], _examples(config, name)
         taken, languages = min(there, source.max_pairs or there), _languages(source, len(config.languages))
         pairs += taken

@@ -148,14 +148,15 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         model = MilcoModel.from_pretrained(
             start,
             trust_remote_code=trust,
-            encoder=config.sources[config.model.multilingual_encoder_checkpoint].local_path,
-            teacher=lsr,
+            encoder=config.encoder_apart,
+            teacher=lsr if lsr != start else None,
             document_budgets={},
             query_budgets={},
             **(lengths if theirs else {}),
             **source_view(config),
         )
         freeze(model, config)
+    _ = model.pivot_tokenizer  # it is written beside the weights; what is not to be had is said before the training
     if config.model.echo_blank_pieces:
         echo_blank_pieces(model)
     packed = Triples(triples)

@@ -7,14 +7,20 @@ that a MILCO model finds for the query itself among the documents of that half. 
 are the teacher's, from the English side of the same items, or a cross-encoder's, from the texts themselves.
 
 Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
-the documents with a grade above 0. A MILCO model mines, a cross-encoder scores.
+the documents with a grade above 0. A MILCO model mines, a cross-encoder scores. Without judgements
+(`distill.positives: scored`) every query is taken, and its positive is the document of the highest score among those
+that the model finds.
+
+Parallel text, where Stage 2 goes on from a finished model: a query is a sentence, its positive the English side. A
+MILCO model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
+cross-encoder's.
 
 A user's triples are taken as they are, but for those whose query or positive must not be trained on, and those without
 a positive or a negative. How many, by dataset, stands in the file's metadata, as JSON under `statistics`.
 
 Run by rule `mine`:
-    python -m milco.stages mine --config FILE --corpora FOLDER --teacher FOLDER --source NAME=PATH … [--miner FOLDER]
-        [--scorer FOLDER] --output FILE
+    python -m milco.stages mine --config FILE --corpora FOLDER --source NAME=PATH … [--teacher FOLDER]
+        [--miner FOLDER] [--scorer FOLDER] --output FILE
 """
 
 import json
@@ -58,7 +64,7 @@ SCHEMA = pa.schema(zip(TRIPLE_COLUMNS, [pa.string(), TEXTS, TEXTS, SCORES, SCORE
 def mine(
     config: Config,
     corpora: Path,
-    teacher: Path,
+    teacher: Path | None,
     sources: dict[str, Path],
     output: Path,
     miner: Path | None = None,
@@ -67,7 +73,7 @@ def mine(
     """Write the triples of every dataset of Stage 2 to one Parquet file in the hub's layout.
 
     Args:
-        teacher: the English teacher's targets.
+        teacher: the English teacher's targets, where a dataset has an English side.
         miner, scorer: the MILCO model and the cross-encoder, where the settings name some other than the teacher.
 
     Raises:
@@ -90,11 +96,20 @@ def mine(
             case "beir":
                 assert model  # the settings are valid
                 with about_source(name, sources[name]):
-                    table = mine_collection(name, sources[name], corpora, config, model)
+                    mined = iter([mine_collection(name, sources[name], corpora, config, model)])
+            case "pairs":
+                assert model and teacher
+                mined = mine_pairs(corpora, teacher, config, model)
             case _:
-                table = mine_items(pd.read_parquet(corpora / "items.parquet"), corpora, teacher, config, model)
-        counts[name][KEPT] = len(table)
-        yield scored(table, judge) if judge else table
+                assert teacher
+                items = pd.read_parquet(corpora / "items.parquet")
+                mined = iter([mine_items(items, corpora, teacher, config, model)])
+        for table in mined:
+            table = scored(table, judge) if judge else table
+            if config.sources[name].format == "beir" and config.distill.positives == "scored":
+                table = best_first(table)
+            counts[name][KEPT] += len(table)
+            yield table
 
     with finished_file(output) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
         for name in counts:
@@ -147,32 +162,36 @@ class Miner:
 
 
 def mine_collection(name: str, folder: Path, corpora: Path, config: Config, miner: Miner) -> pd.DataFrame:
-    """Triples without scores from the judgements of a collection in BEIR layout. Documents are cut, not in chunks, and
+    """Triples without scores from the judgements of a collection in BEIR layout, or from its queries alone: then the
+    document that the miner likes best stands for the positive until `best_first`. Documents are cut, not in chunks, and
     those of the same text are one."""
     settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
     wanted = settings.hard_negatives + settings.random_negatives
-    collection = read_collection(folder, "train", Broken(source.broken_share()), source.missing_judged)
+    broken, judged = Broken(source.broken_share()), settings.positives == "judged"
+    collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
     for line in collection.warnings:
         warn(line)
     asked = held_out.read(corpora)
     queries = {key: query for key, query in collection.queries.items() if held_out.digest(query) not in asked}
     if not queries:
-        raise MilcoError(f"{folder}/qrels/train.tsv: test or development collections ask each of its queries")
+        asking = "qrels/train.tsv" if judged else "queries.jsonl"
+        raise MilcoError(f"{folder}/{asking}: test or development collections ask each of its queries")
     print(f"{name}: {len(queries)} queries, without {len(collection.queries) - len(queries)} to be asked in evaluation")
     if source.lowercase_documents:
         collection.documents = {key: text.lower() for key, text in collection.documents.items()}
     documents = list(dict.fromkeys(collection.documents.values()))
     place = {text: row for row, text in enumerate(documents)}
-    grades = [collection.qrels[key] for key in queries]
+    grades = [collection.qrels.get(key, {}) for key in queries]
     relevant = [
-        sorted({place[collection.documents[d]] for d in judged if judged[d] > 0 and d in collection.documents})
-        for judged in grades
+        sorted({place[collection.documents[d]] for d in graded if graded[d] > 0 and d in collection.documents})
+        for graded in grades
     ]
     texts = [query.lower() if source.lowercase_queries else query for query in queries.values()]
     index = Index.build(miner.rows("documents", documents))
-    found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(map(len, relevant)))
+    found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(1, *map(len, relevant)))
     triples = []
     for query, right, best in zip(texts, relevant, found, strict=True):
+        right = right if judged else best[:1]
         hard = [row for row in best if row not in right][: settings.hard_negatives]
         # So many different ones that enough are left, whichever of them are positive or hard.
         chance = random.choice(len(documents), min(len(documents), wanted + len(right)), replace=False).tolist()
@@ -183,6 +202,45 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
         sides = [[documents[row] for row in rows] for rows in (right, negatives)]
         triples.append((query, *sides, None, None))
     return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+
+
+def best_first(triples: pd.DataFrame) -> pd.DataFrame:
+    """Scored triples, of whose documents that with the highest score becomes the one positive."""
+    rows = []
+    for row in triples.itertuples(index=False):
+        documents, scores = [*row.pos, *row.neg], [*row.pos_scores, *row.neg_scores]
+        best = int(np.argmax(scores))
+        others = [place for place in range(len(scores)) if place != best]
+        sides = [[values[place] for place in others] for values in (documents, scores)]
+        rows.append((row.query, [documents[best]], sides[0], [scores[best]], sides[1]))
+    return pd.DataFrame(rows, columns=TRIPLE_COLUMNS)
+
+
+def mine_pairs(corpora: Path, teacher: Path, config: Config, miner: Miner) -> Iterator[pd.DataFrame]:
+    """Triples from the parallel text that `corpora` wrote, some thousand at a time, with the English teacher's scores:
+    what it says of the English side of a pair and another English text."""
+    random, settings = np.random.default_rng(config.seed), config.distill
+    pairs = pd.read_parquet(corpora / "parallel.parquet")
+    english = pd.read_parquet(corpora / "english.parquet").english
+    documents, place = np.unique(pairs.english_id, return_inverse=True)  # known items are listed among the texts, too
+    texts = english[documents].tolist()
+    if len(texts) < settings.train_group_size:
+        raise _too_few(config, "the parallel text", len(texts))
+    rows, index = Targets(teacher).rows(documents), Index.build(miner.rows("documents", texts))
+    wanted = settings.hard_negatives + settings.random_negatives
+    for start in range(0, len(pairs), WINDOW):
+        own, queries = place[start : start + WINDOW], pairs.non_english[start : start + WINDOW].tolist()
+        found = miner.best(miner.rows("queries", queries), index, settings.hard_negatives + 1)
+        triples = []
+        for query, right, best in zip(queries, own.tolist(), found, strict=True):
+            hard = [row for row in best if row != right][: settings.hard_negatives]
+            # So many different ones that enough are left, whichever of them are positive or hard.
+            chance = random.choice(len(texts), min(len(texts), wanted + 1), replace=False).tolist()
+            negatives = [*hard, *(row for row in chance if row not in {right, *hard})][:wanted]
+            scores = (rows[[right, *negatives]] @ rows[[right]].T).toarray().ravel().tolist()
+            negative_texts = [texts[row] for row in negatives]
+            triples.append((query, [texts[right]], negative_texts, scores[:1], scores[1:]))
+        yield pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
 
 
 def _too_few(config: Config, name: str, documents: int) -> MilcoError:

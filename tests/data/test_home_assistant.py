@@ -255,6 +255,39 @@ def test_held_out_string_counts_in_languages_that_no_query_is_in(built):
     assert set(pairs[pairs.english == word("verb", "en")].language) == {"de", "ja"}
 
 
+def fine_tuning(sources: dict[str, Path], **changes) -> config.Config:
+    """German is trained on, from a finished model; German and Japanese are asked."""
+    values = settings(sources).model_dump()
+    values["sources"]["start"] = {"uri": "file:start", "format": "transformers"}
+    values["distill"] |= {"pretrained_alignment_checkpoint": "start"}
+    return config.parse({**values, "languages": ["de"], **changes})
+
+
+def test_a_language_that_is_only_asked_has_collections_and_is_not_trained_on(sources, built, tmp_path):
+    build_corpora(fine_tuning(sources), sources, tmp_path / "out")
+    assert read_all(tmp_path / "out", "test") == read_all(built, "test")
+    items = pd.read_parquet(tmp_path / "out" / "items.parquet")
+    assert set(items.language) == {"en", "de"}
+    whole = pd.read_parquet(built / "items.parquet")
+    assert len(items) == whole.language.isin(["en", "de"]).sum()
+    asked = {query for found in read_all(built, "test").values() for query in found.queries.values()}
+    assert held_out.digests(asked) <= held_out.read(tmp_path / "out")  # those in Japanese, too
+
+
+def test_the_parallel_text_of_a_stage_1_that_nothing_needs_is_left(sources, tmp_path):
+    build_corpora(fine_tuning(sources), sources, tmp_path / "out")
+    assert read_pairs(tmp_path / "out").empty
+    items = pd.read_parquet(tmp_path / "out" / "items.parquet")
+    english = items[items.language == "en"]
+    texts = pd.read_parquet(tmp_path / "out" / "english.parquet").english
+    assert sorted(texts) == sorted({*english.title.dropna(), *english.description})
+
+
+def test_a_language_without_an_item_to_train_on_is_named(sources, tmp_path):
+    with pytest.raises(MilcoError, match=r"^languages: no training item in sw; drop them or add a dataset$"):
+        build_corpora(fine_tuning(sources, languages=["de", "sw"]), sources, tmp_path / "out")
+
+
 def test_frontend_gives_its_own_pairs(built):
     pairs = read_pairs(built)
     found = pairs[pairs.english == word("menu", "en")]

@@ -13,6 +13,7 @@ from test_authors_layout import LAYOUT, PARTS
 
 from milco.config import parse
 from milco.data.triples import SIDES, Triples, pack
+from milco.errors import MilcoError
 from milco.evaluation import encode, evaluate
 from milco.modeling.losses import contrastive_loss, distillation_loss
 from milco.modeling.model import MilcoModel, Views
@@ -194,6 +195,11 @@ def test_stage_2_starts_from_a_model_in_the_authors_layout(prepared, values, tmp
     )
     model = MilcoModel.from_pretrained(tmp_path / "model")
     assert model.echo_scale.item() == pytest.approx(1.7, abs=0.1) and model.config.special_token_ids == []
+    alone = config.model_copy(update={"model": config.model.model_copy(update={"lsr_encoder_checkpoint": "start"})})
+    with pytest.raises(MilcoError, match="no tokenizer for its 160 English terms"):  # before the first step
+        place = LAYOUT / "released"
+        distill.run(alone, prepared[0], tmp_path / "packed", place, place, prepared[0], tmp_path / "other" / "model")
+    assert not (tmp_path / "other").exists()
     assert model.config.query_max_length == config.model.query_max_length
     assert model.config.passage_max_length == config.model.passage_max_length
     assert model.column_name(0) == "e_[PAD]" and model.column_name(160) == "m_<s>"

@@ -505,6 +505,49 @@ def test_a_collection_becomes_triples_with_the_model_s_best_wrong_documents(
         assert_best(exact, triple.query, list(triple.neg[:HARD]), sorted(wrong))
 
 
+def test_without_judgements_the_scorer_s_favourite_of_what_the_model_finds_is_the_positive(
+    new_corpus, exact, cross_encoder_checkpoint
+):
+    (new_corpus / "qrels" / "train.tsv").unlink()
+    found = mined_from(new_corpus, "a.parquet", exact.name_or_path, cross_encoder_checkpoint, positives="scored")
+    queries, documents = read_texts(new_corpus, "queries"), {*read_texts(new_corpus, "corpus").values()}
+    assert found["query"].tolist() == [queries[f"q{n}"] for n in range(4)]  # all, but the one that a test asks
+    for triple in found.itertuples():
+        (best,), others = triple.pos, list(triple.neg)
+        assert len({best, *others}) == 1 + HARD + RANDOM and {best, *others} <= documents
+        assert triple.pos_scores[0] > max(triple.neg_scores)
+        for text, score in zip([best, *others], [*triple.pos_scores, *triple.neg_scores], strict=True):
+            assert score == pytest.approx(alone(cross_encoder_checkpoint, triple.query, text), abs=1e-5)
+        scores = exact.encode_document(sorted(documents)) @ exact.encode_query([triple.query]).T
+        deepest = np.sort(scores.toarray().ravel())[-1 - HARD]
+        strong = [text for text in (best, *others) if (exact.encode_document([text]) @ exact.encode_query(
+            [triple.query]).T).toarray().item() >= deepest * (1 - 2e-3)]  # fmt: skip
+        assert len(strong) > HARD  # the model's best are all among them
+
+
+def test_parallel_text_becomes_triples_with_the_scores_of_its_english_side(tmp_path, exact, monkeypatch):
+    table = word_items()
+    corpora = Corpora(tmp_path, table)
+    english = pd.read_parquet(corpora.folder / "english.parquet").english
+    chosen = english[english.isin(table[table.language == "en"].description)].index
+    sides = sentences(SOURCE_WORDS, 30, 5, 11)
+    pairs = pd.DataFrame({"english_id": chosen, "non_english": sides, "language": "de"})
+    pairs.to_parquet(corpora.folder / "parallel.parquet")
+    monkeypatch.setattr(mine, "WINDOW", 7)  # several tables
+    settings = model_settings()
+    found = pd.concat(
+        mine.mine_pairs(corpora.folder, corpora.teacher, settings, mine.Miner(settings, exact.name_or_path))
+    )
+    assert found["query"].tolist() == sides and found.pos.str[0].tolist() == english[chosen].tolist()
+    texts = english[chosen].tolist()
+    for triple in found.itertuples():
+        wrong = [text for text in texts if text != triple.pos[0]]
+        assert len({*triple.neg}) == HARD + RANDOM and {*triple.neg} <= {*wrong}
+        assert_best(exact, triple.query, triple.neg[:HARD], wrong)
+        scores = [corpora.score(triple.pos[0], text) for text in (*triple.pos, *triple.neg)]
+        assert [*triple.pos_scores, *triple.neg_scores] == pytest.approx(scores)
+
+
 @pytest.mark.parametrize("lower", [set(), {"queries"}, {"documents"}])
 def test_a_collection_is_mined_in_the_case_that_its_source_says(
     lower, new_corpus, exact, cross_encoder_checkpoint, monkeypatch

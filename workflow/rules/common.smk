@@ -202,8 +202,14 @@ TRAINED = {
     "card": [f"{BASE.results}/card.md"],
     "publish": [f"{BASE.results}/published.json"],
 }
+NEEDLESS = ([] if BASE.reads_pairs else ["tokenize", "align"]) + ([] if BASE.config.reads_targets() else ["teacher"])
+WHY = (
+    "evaluate.model names a finished model, and nothing is trained"
+    if BASE.config.evaluate.model
+    else "distill.pretrained_alignment_checkpoint names a finished model, and nothing needs it"
+)
 TARGETS = {
-    **(TRAINED if BASE.stages else {}),
+    **{name: paths for name, paths in TRAINED.items() if BASE.stages and name not in NEEDLESS},
     **{node.rule: [node.path] for node in (BASE.collections, BASE.index, BASE.pruning)},
     "evaluate": runs_of_seeds(lines(BASE)),
     "report": [f"{BASE.results}/report.html"],

@@ -83,10 +83,7 @@ class NamedTargets(type(workflow)):
     def dag_settings(self, said):
         for target in said.targets:
             if target in TRAINED and target not in TARGETS:
-                raise WorkflowError(
-                    f"target {target}: evaluate.model names a finished model, and nothing is trained; there are: "
-                    f"{', '.join(TARGETS)}"
-                )
+                raise WorkflowError(f"target {target}: {WHY}; there are: {', '.join(TARGETS)}")
         said.targets = [path for target in said.targets for path in TARGETS.get(target, [target])]
         self.__dict__["dag_settings"] = said
 

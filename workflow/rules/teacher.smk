@@ -33,7 +33,7 @@ rule teacher:
 rule mine:
     input:
         corpora=needs("mine", lambda e: e.corpora.path),
-        teacher=needs("mine", lambda e: e.targets.path),
+        teacher=needs("mine", lambda e: e.targets.path if e.config.reads_targets() else None),
         sources=lambda wildcards: map(by_content, triple_texts(owner("mine", wildcards)).values()),
         miner=needs("mine", lambda e: e.miner),
         scorer=needs("mine", lambda e: e.scorer),
@@ -50,10 +50,10 @@ rule mine:
         config=settings("mine"),
         sources=named("source", "mine", triple_texts),
         models=lambda wildcards, input: [
-            f"--{name} {shlex.quote(input[name])}" for name in ("miner", "scorer") if input[name]
+            f"--{name} {shlex.quote(input[name])}" for name in ("teacher", "miner", "scorer") if input[name]
         ],
     message:
         "distillation triples with hard negatives"
     shell:
-        "python -m milco.stages mine --config {params.config} --corpora {input.corpora} --teacher {input.teacher:q}"
+        "python -m milco.stages mine --config {params.config} --corpora {input.corpora}"
         " {params.sources} {params.models} --output {output} 2>&1 | tee {log}"
