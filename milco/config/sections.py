@@ -134,7 +134,7 @@ class Training(Strict):
         return self.keep == "best" or self.patience is not None
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """The same; when it looks counts where looks decide the weights."""
+        """Values of the keys that decide a result; `eval_steps` does where the looks decide the weights."""
         if not self.looks_decide:
             return super().result(but | {"keep", "patience"})
         return {**super().result(but), "eval_steps": self.eval_steps}

@@ -248,6 +248,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     plan = project.snakemake("--dry-run", "ablations")
     jobs = dict(line.split() for line in plan.split("Job stats:")[1].split("total")[0].splitlines()[3:] if line.strip())
     assert jobs == {
+        "development": "5",
         "align": "1",
         "distill": "4",
         "mine": "1",
@@ -299,6 +300,12 @@ def test_further_seeds_share_the_data_and_stand_in_the_report(finished, tmp_path
     assert "distill, seed 7" in project.one("results/miniature/report.html").read_text(encoding="utf-8")
     assert project.planned("all") == project.planned("align", "evaluate") == set()
     assert len(list(tmp_path.glob("artifacts/align/*/model"))) == 2
+    assert project.planned("ablations") == {"ablations"}
+    project.snakemake("ablations")
+    table = pd.read_csv(project.one("results/miniature/ablations.csv"), index_col="experiment")
+    assert table["nDCG@10"]["Stage 2"] == pytest.approx(np.mean(figures["distill"]))
+    assert table.deviation["Stage 2"] == pytest.approx(np.std(figures["distill"], ddof=1))
+    assert table.seeds[["Stage 2", "Stage 1", "BM25"]].tolist() == [2, 2, 1]
 
 
 def test_the_target_align_stops_after_stage_one(tmp_path, values):
