@@ -117,7 +117,7 @@ class Training(Strict):
         "with the highest mean nDCG@10 on the development collections, the first of equal ones. What looks see is then "
         "part of the result: a change of development_collections or of what they hold, of development_queries, "
         "development_documents or eval_steps trains again. Collections that share queries with a test collection would "
-        "choose by the test.",
+        "choose by the test. A training then has up to four checkpoints on disk, else two.",
     )
     patience: Count | None = Field(
         None,
