@@ -267,7 +267,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     measured = pd.read_csv(project.one("results/miniature/metrics.csv")).query("measure == 'nDCG@10'")
     assert table["nDCG@10"]["Stage 1"] == pytest.approx(measured.set_index("system").value["align"], abs=1e-6)
     assert table.changes["no-echo"] == "model.echo: false" and table.made["no-echo"] == "Stage 2"
-    assert table.made["second-round"] == "triples, Stage 2"
+    assert table.made["second-round"] == "triples, token cache of Stage 2, Stage 2"
     page = project.one("results/miniature/ablations.html").read_text(encoding="utf-8")
     assert "second-round" in page and "<script" not in page
     assert project.planned("ablations") == set()
