@@ -471,9 +471,10 @@ class Experiment:
 
     def _seen(self, settings: Training) -> list:
         """What the looks of a training see, and measure, where that decides its weights."""
+        if not settings.looks_decide:
+            return []
         evaluate = self.config.evaluate
-        seen = [*self._development, evaluate.development_queries, evaluate.development_documents, LOOK]
-        return [seen] if settings.looks_decide else []
+        return [[*self._development, evaluate.development_queries, evaluate.development_documents, LOOK]]
 
     @property
     def _only_asked(self) -> list[list[str]]:

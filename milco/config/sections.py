@@ -117,7 +117,7 @@ class Training(Strict):
         "with the highest mean nDCG@10 on the development collections, the first of equal ones. What looks see is then "
         "part of the result: a change of development_collections or of what they hold, of development_queries, "
         "development_documents or eval_steps trains again. Collections that share queries with a test collection would "
-        "choose by the test.",
+        "choose by the test. A training then has up to four checkpoints on disk, else two.",
     )
     patience: Count | None = Field(
         None,
@@ -134,7 +134,7 @@ class Training(Strict):
         return self.keep == "best" or self.patience is not None
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """The same; when it looks counts where looks decide the weights."""
+        """Values of the keys that decide a result; `eval_steps` does where the looks decide the weights."""
         if not self.looks_decide:
             return super().result(but | {"keep", "patience"})
         return {**super().result(but), "eval_steps": self.eval_steps}

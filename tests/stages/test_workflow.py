@@ -267,7 +267,7 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
     measured = pd.read_csv(project.one("results/miniature/metrics.csv")).query("measure == 'nDCG@10'")
     assert table["nDCG@10"]["Stage 1"] == pytest.approx(measured.set_index("system").value["align"], abs=1e-6)
     assert table.changes["no-echo"] == "model.echo: false" and table.made["no-echo"] == "Stage 2"
-    assert table.made["second-round"] == "triples, Stage 2"
+    assert table.made["second-round"] == "triples, token cache of Stage 2, Stage 2"
     page = project.one("results/miniature/ablations.html").read_text(encoding="utf-8")
     assert "second-round" in page and "<script" not in page
     assert project.planned("ablations") == set()
@@ -300,6 +300,12 @@ def test_further_seeds_share_the_data_and_stand_in_the_report(finished, tmp_path
     assert "distill, seed 7" in project.one("results/miniature/report.html").read_text(encoding="utf-8")
     assert project.planned("all") == project.planned("align", "evaluate") == set()
     assert len(list(tmp_path.glob("artifacts/align/*/model"))) == 2
+    assert project.planned("ablations") == {"ablations"}
+    project.snakemake("ablations")
+    table = pd.read_csv(project.one("results/miniature/ablations.csv"), index_col="experiment")
+    assert table["nDCG@10"]["Stage 2"] == pytest.approx(np.mean(figures["distill"]))
+    assert table.deviation["Stage 2"] == pytest.approx(np.std(figures["distill"], ddof=1))
+    assert table.seeds[["Stage 2", "Stage 1", "BM25"]].tolist() == [2, 2, 1]
 
 
 def test_the_target_align_stops_after_stage_one(tmp_path, values):
