@@ -114,6 +114,7 @@ def corpora(call, folder: Path, checkpoints: tuple, data: str, **changes) -> tup
     values["sources"]["pairs"] |= {"uri": f"file:{folder}/{data}", "language": "de", "cleaning": "sentences", **changes}
     values["sources"]["mine"] |= {"language": "de"}
     values["evaluate"] |= {"development_collections": [], "examples": {}}
+    values.pop("export", None)
     (folder / "own.yaml").write_text(yaml.safe_dump(values))
     where = [f"pairs={folder / data}", f"triples={folder}", f"mine={folder / 'collection'}"]
     named = [word for place in where for word in ("--source", place)]
