@@ -350,22 +350,27 @@ def test_two_processes_and_small_parts_agree_with_one(tmp_path, values, finished
     """Parts whose gradients are summed, and, as the losses of Stage 2 look at the whole batch, its gradient cache."""
     plain = {**values, "model": {**values["model"], "dropout": 0.0}}
     compared = {"contrastive_weight": 0.5, "sparse_reg": "flops"}
-    weights = []
+    weights, first_steps = [], []
     for processes, tokens in ((1, 10_000), (2, 10_000), (1, 50), (2, 20)):
         project = Project(tmp_path / f"{processes}-{tokens}", plain)
         project.prepare(finished)
-        budget = {"max_tokens_per_device": tokens, "dataloader_num_workers": processes - 1}
+        budget = {"max_tokens_per_device": tokens, "dataloader_num_workers": processes - 1, "logging_steps": 1}
         project.configure(align=budget, distill={**budget, **compared})
         layout = [f"{stage}:processes_per_node={processes}" for stage in ("align", "distill")]
         project.snakemake("distill", "--set-resources", *layout)
         weights.append(load_file(project.one("artifacts/distill/*/model/model.safetensors")))
+        rows = [json.loads(project.one(f"artifacts/{stage}/*/metrics.jsonl").read_text().splitlines()[0])
+                for stage in ("align", "distill")]  # fmt: skip
+        first_steps.append([{name: row[name] for name in row if name.startswith(("loss", "grad"))} for row in rows])
+    for steps in first_steps[1:]:
+        for step, wanted in zip(steps, first_steps[0], strict=True):
+            assert step == pytest.approx(wanted, rel=2e-5)
     for name, value in weights[0].items():
         # The keys' biases change no attention: their gradient is rounding noise, which Adam blows up to full steps, as
-        # it does here and there with a weight whose gradient is next to nothing.
-        tolerance = 1e-2 if name.endswith("key.bias") else 1e-4
+        # it does here and there with a weight whose gradient is next to nothing; a maximum may then change its place.
+        tolerance = 1e-2 if name.endswith("key.bias") else 1e-3
         for other in weights[1:]:
-            apart = (value - other[name]).abs() / value.abs().clamp(min=1)
-            assert apart.flatten().quantile(0.98) < tolerance, name
+            assert (value - other[name]).abs().flatten().quantile(0.98) < tolerance, name
 
 
 @pytest.mark.parametrize(
