@@ -49,7 +49,7 @@ def test_every_part_runs_on_a_processor_and_becomes_a_page(bundle, tmp_path, mon
     results = tmp_path / "results"
     command = [sys.executable, SCRIPT, "--tiny", "--minutes", "60", "--bundle", bundle, "--results", results]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-9000:]
     found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     assert set(found) == {f"gpu-{name}" for name in gpu.PARTS}
     assert all(row["right"] for name in ("gpu-correct", "gpu-processes") for row in found[name])
