@@ -151,9 +151,10 @@ def settings(data: Path, teacher: Path, encoder: Path) -> dict:
 class Project:
     """A folder with a configuration in which Snakemake is run as a user runs it."""
 
+    workflow = ROOT / "workflow" / "Snakefile"
+
     def __init__(self, folder: Path, values: dict):
         self.folder, self.values = folder, values
-        self.workflow = ROOT / "workflow" / "Snakefile"
         folder.mkdir(parents=True, exist_ok=True)
         self.configure()
 
