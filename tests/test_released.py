@@ -30,7 +30,7 @@ def test_the_page_works_from_inspection_to_the_served_page(tmp_path):
     for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         script.append(block if language == "sh" else f'"{sys.executable}" - <<"PYTHON"\n{block}PYTHON\n')
     served = f'"{sys.executable}" -m milco serve \\1 --no-open --port 0 > served.txt &\n'
-    served += "timeout 120 sh -c 'until grep -q http://127.0.0.1 served.txt; do sleep 1; done'; kill -INT $!\n"
+    served += "timeout 120 sh -c 'until grep -q http://127.0.0.1 served.txt; do sleep 1; done'; kill $!\n"
     command, found = re.subn(r"milco serve (\S+)\n", served, "".join(script))
     assert found == 1
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -61,9 +61,9 @@ def test_touches_copies_and_stray_files_rerun_nothing(project):
 @pytest.mark.parametrize(
     ("name", "file", "rules"),
     [
-        ("pairs", "", {"corpora", "tokenize", "teacher", "align"}),
-        ("encoder", "config.json", {"tokenize", "align"}),
-        ("lsr", "config.json", {"teacher", "align"}),
+        ("pairs", "", {"corpora", "tokenize", "teacher", "development", "align"}),
+        ("encoder", "config.json", {"tokenize", "development", "align"}),
+        ("lsr", "config.json", {"teacher", "development", "align"}),
         ("lsr", "README.md", set()),
     ],
 )

@@ -170,8 +170,6 @@ def moved(finished: Project, place: Path, *arguments: str) -> list[str]:
     """A dry run by a copy of the project that lies elsewhere."""
     for part in ("workflow", "config", "milco", "profiles"):
         shutil.copytree(ROOT / part, place / part)
-    for part in ("environment.yml", "CITATION.cff"):
-        shutil.copy(ROOT / part, place)
     command = finished.command("--dry-run", *arguments)
     for part in ("workflow", "profiles"):
         command = [word.replace(str(ROOT / part), str(place / part)) for word in command]

@@ -34,7 +34,7 @@ OWNERS = {
     # a model of Stage 1 may mine where none is aligned
     for node in [*experiment.nodes, experiment.align, experiment.development(experiment.align)]
 }
-ENVIRONMENT = workflow.source_path("../../environment.yml")
+ENVIRONMENT = "../../environment.yml"  # as the rules see it
 OWN = {
     str(source.local_path) for e in EXPERIMENTS.values() for source in e.config.sources.values() if source.local_path
 }
@@ -124,8 +124,7 @@ FIGURES = Path(workflow.source_path("../../config/published.yaml")).read_text(en
 
 def own(file):
     """A file of the project. Where the project lies decides nothing (see `settings`)."""
-    place = workflow.source_path(f"../../{file}")
-    return lambda wildcards, output: place
+    return lambda wildcards, output: workflow.source_path(f"../../{file}")
 
 
 def trainings(experiment):
