@@ -47,7 +47,8 @@ def said_by_profile():
     return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
 
-ALONE = workflow.resource_settings.cores or 1
+# On a cluster a job has what it was given: there `cores` are all of the node.
+ALONE = (workflow.is_main_process and workflow.resource_settings.cores) or 1
 SAID = {name: dict(resources) for name, resources in said_by_profile().items()}
 for name, resources in workflow.resource_settings.overwrite_resources.items():
     SAID[name] = {**SAID.get(name, {}), **resources}
