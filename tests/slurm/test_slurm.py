@@ -155,7 +155,9 @@ def test_the_whole_pipeline_runs_on_two_nodes(finished):
         "2 gres:gpu:2 rule_align",
         "2 gres:gpu:2 rule_distill",
     ]
-    assert len([line for line in wide if "gres:gpu:1 rule_encode" in line]) == 6  # two systems and the budgets, two shards each
+    assert (
+        len([line for line in wide if "gres:gpu:1 rule_encode" in line]) == 6
+    )  # two systems and the budgets, two shards each
     assert not any("fetch" in line for line in wide)
 
 
