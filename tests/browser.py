@@ -24,6 +24,8 @@ class Browser:
         self.answers, answers = os.pipe()
         flags = [*flags, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         flags += ["--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", f"--window-size={width},{height}"]
+        if not CHROMIUM:
+            raise RuntimeError("there is no Chromium, by which the page is tested: apt-get install chromium")
         # The browser reads commands from descriptor 3 and answers on 4.
         program = ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", str(CHROMIUM), *flags]
         self.process = subprocess.Popen(program, pass_fds=(commands, answers), stderr=subprocess.DEVNULL)

@@ -10,7 +10,7 @@ import threading
 from urllib.parse import quote
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from miniature import write_lines
 
 from milco.errors import MilcoError
@@ -186,22 +186,18 @@ def test_the_command_serves_a_collection_until_it_is_interrupted(tmp_path, model
 
 @pytest.fixture(scope="module")
 def chromium():
-    browser = Browser() if CHROMIUM else None
+    browser = Browser()
     yield browser
-    if browser:
-        browser.close()
+    browser.close()
 
 
 @pytest.fixture
-def browser(chromium, capfd):
-    if chromium is None:
-        with capfd.disabled():
-            print("\n*** NO CHROMIUM: the page of `milco serve` is NOT tested; apt-get install chromium ***")
-        pytest.skip("no chromium")
+def browser(chromium):
     chromium.said.clear()
     return chromium
 
 
+@pytest.mark.browser
 def test_a_search_by_keyboard_shows_words_bars_and_views(browser, server, answers):
     browser.open(server.url)
     browser.wait("document.activeElement.id === 'query' && document.querySelectorAll('#examples button').length === 2")
@@ -222,6 +218,7 @@ def test_a_search_by_keyboard_shows_words_bars_and_views(browser, server, answer
     assert browser.said == []
 
 
+@pytest.mark.browser
 def test_the_slider_chooses_an_index(browser, server):
     browser.open(f"{server.url}?q=the+house")
     browser.wait("document.querySelectorAll('#hits > li').length > 0")
@@ -238,6 +235,7 @@ def test_the_slider_chooses_an_index(browser, server):
     assert browser.said == []
 
 
+@pytest.mark.browser
 def test_nothing_that_comes_from_outside_is_html(browser, server):
     browser.open(f"{server.url}?q={quote(HOSTILE)}")
     browser.wait("document.querySelectorAll('#hits > li').length > 0")
@@ -261,6 +259,7 @@ def test_nothing_that_comes_from_outside_is_html(browser, server):
     assert browser.run("document.title") == "milco" and any("Content Security Policy" in line for line in browser.said)
 
 
+@pytest.mark.browser
 def test_texts_side_by_side_share_words_and_have_their_direction(browser, server):
     browser.open(f"{server.url}#compare")
     browser.wait("document.querySelectorAll('#texts > li').length === 6")
@@ -279,6 +278,7 @@ def test_texts_side_by_side_share_words_and_have_their_direction(browser, server
     assert directions == ["ltr", "rtl"] and browser.said == []
 
 
+@pytest.mark.browser
 def test_everything_that_can_be_used_has_a_name(browser, server):
     browser.open(f"{server.url}?q=house#search")
     browser.wait("document.querySelectorAll('#hits > li').length > 0")
@@ -288,6 +288,7 @@ def test_everything_that_can_be_used_has_a_name(browser, server):
     assert len(usable) > 4 and all(node["name"]["value"] for node in usable)
 
 
+@pytest.mark.browser
 def test_the_page_fits_a_phone(browser, server):
     browser.send("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
     try:

@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from miniature import write_lines
 
 from milco.tools.inspection import load_model
@@ -84,7 +84,7 @@ def test_a_name_is_no_html(server):
     assert "<script>" not in get(server, "<script>alert(1)</script>")[2]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium")
+@pytest.mark.browser
 def test_a_browser_shows_what_to_do(server):
     browser = Browser(flags=["--host-resolver-rules=MAP stranger.example 127.0.0.1"])
     try:
@@ -98,10 +98,10 @@ def test_a_browser_shows_what_to_do(server):
 
 def test_the_page_is_reached_by_ipv6(answers):
     try:
-        server = serving(answers, "::1")
-    except Exception as error:
-        pytest.skip(f"no IPv6 ({error})")
-    with server:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 ({error})")
+    with serving(answers, "::1") as server:
         assert server.url == f"http://[::1]:{server.server_port}/"
         assert get(server, f"[::1]:{server.server_port}", at="::1")[0] == 200
         assert get(server, "evil.example", at="::1")[0] == 403
