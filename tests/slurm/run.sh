@@ -11,7 +11,7 @@ skip() {
 }
 
 [ "$(id -u)" -eq 0 ] || skip "a cluster can only be started by root"
-if ! command -v slurmctld slurmd srun munged >/dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v srun && command -v munged; } >/dev/null; then
     command -v apt-get >/dev/null || skip "slurmctld, slurmd, srun or munged is missing and there is no apt-get"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge ||
