@@ -174,7 +174,7 @@ class Experiment:
     @property
     def reads_pairs(self) -> bool:
         """Whether there is text for a Stage 1, its own or that of a variant."""
-        return bool(self.stages) and (not self.config.start or self.config.aligns())
+        return bool(self.stages) and self.config.aligns()
 
     @cached_property
     def downloads(self) -> dict[str, Node]:

@@ -106,7 +106,7 @@ class Config(Strict):
         whole = "to measure a finished model without training, set evaluate.model"
         tuned = "to train a finished model on, set distill.pretrained_alignment_checkpoint to its source"
         missing = {"languages": self.reads_targets() and not self.languages}
-        missing |= {"align": not self.start or self.aligns(), "distill": True}
+        missing |= {"align": self.aligns(), "distill": True}
         for key, wanted in missing.items():
             if not finished and wanted and (key == "languages" or key not in said):
                 raise ValueError(f"{key}: missing; {whole}{'' if key == 'distill' else f'; {tuned}'}")
@@ -140,7 +140,7 @@ class Config(Strict):
             wider = [(key, name, formats | MODEL_FORMATS) for key, name, formats in wanted]
             wanted = [("evaluate.model", self.evaluate.model, MODEL_FORMATS), *wider]
         wanted += [("align.train_datasets", name, PAIR_FORMATS) for name in self.align.train_datasets]
-        trained = {"triples", "home-assistant", "beir"} | ({"pairs"} if self.start and not self.aligns() else set())
+        trained = {"triples", "home-assistant", "beir"} | (set() if self.aligns() else {"pairs"})
         wanted += [("distill.train_datasets", name, trained) for name in self.distill.train_datasets]
         wanted += [
             (f"evaluate.{kind}_collections", name, {"beir", "mteb", "home-assistant"})
@@ -324,15 +324,13 @@ class Config(Strict):
         return None if said in OWN_STARTS else said
 
     def aligns(self) -> bool:
-        """Whether something needs this experiment's Stage 1."""
-        return "align" in (self.distill.pretrained_alignment_checkpoint, self.distill.miner)
+        """Whether the text of a Stage 1 is read: always, unless Stage 2 goes on from a finished model and no Stage 1
+        mines for it."""
+        return not self.start or self.distill.miner == "align"
 
     def parallel_datasets(self) -> list[str]:
-        """Sources of the parallel text that is read: of Stage 1, or, where Stage 2 goes on from a finished model and
-        nothing needs Stage 1, those pairs that Stage 2 itself is trained on."""
-        if not self.start or self.aligns():
-            return self.align.train_datasets
-        return self._in_format("pairs")
+        """Sources of the parallel text that is read: of Stage 1, or those pairs that Stage 2 itself is trained on."""
+        return self.align.train_datasets if self.aligns() else self._in_format("pairs")
 
     def _scored_in_english(self) -> list[str]:
         """Datasets of Stage 2 whose documents have an English side, which the English retriever reads."""
@@ -340,11 +338,11 @@ class Config(Strict):
 
     def reads_targets(self) -> bool:
         """Whether text with an English side is trained on, so that the English retriever's targets are needed."""
-        return not self.start or self.aligns() or bool(self._scored_in_english())
+        return self.aligns() or bool(self._scored_in_english())
 
     def teacher_length(self) -> tuple[str, int]:
         """Key and tokens at which the English retriever cuts the texts of its targets."""
-        if not self.start or self.aligns():
+        if self.aligns():
             return "align.max_length", self.align.max_length
         return "model.passage_max_length", self.model.passage_max_length
 

@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from milco.config import Config
-from milco.evaluation.comparison import Comparison
+from milco.evaluation.comparison import ASKED, Comparison
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.report import beside_published, made_how, markdown_table, template
 from milco.evaluation.seeds import measures_of
-from milco.evaluation.significance import LEVEL, adjusted, paired_difference
+from milco.evaluation.significance import LEVEL, adjusted, chance, interval, paired_difference
 from milco.experiments import Experiment, compared
 from milco.files import finished_file
 
@@ -31,7 +31,6 @@ STAGES = {
     "align": "Stage 1",
     "distill": "Stage 2",
 }
-ASKED = ["collection", "query"]
 
 
 @dataclass
@@ -123,8 +122,8 @@ def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame
             test = paired_difference(part.iloc[:, 0], part.iloc[:, 1])
             chances[name, row.name], signs[name, row.name] = test["p"], 1 if test["difference"] > 0 else -1
     marks = pd.DataFrame(0, index=table.index, columns=table.columns)
-    for (collection, name), chance in adjusted(pd.Series(chances, dtype=float)).items():
-        if chance < LEVEL:
+    for (collection, name), q in adjusted(pd.Series(chances, dtype=float)).items():
+        if q < LEVEL:
             marks.at[collection, name] = signs[collection, name]
     return table, marks
 
@@ -210,8 +209,8 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
                     else []
                 ),
                 "–" if alone else f"{row.difference:+.3f}{'*' if row.significant else ''}",
-                "–" if alone or pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}",
-                "–" if alone else "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+                "–" if alone else interval(row.low, row.high),
+                "–" if alone else chance(row.q),
                 str(row.queries),
                 str(row.different),
                 str(row.collections),

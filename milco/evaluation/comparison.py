@@ -9,6 +9,7 @@ import pandas as pd
 from milco.config import Config
 from milco.data.beir import read_about
 
+ASKED = ["collection", "query"]  # what a value is of
 FEW = 3  # sources that a sentence names
 
 

@@ -4,9 +4,9 @@ started from against the one that it made, collection by collection."""
 import pandas as pd
 
 from milco.config import Config
+from milco.evaluation.comparison import ASKED
 from milco.evaluation.significance import LEVEL, adjusted, paired_difference
 
-ASKED = ["collection", "query"]
 TUNED, OTHERS = "trained on", "other languages"
 
 

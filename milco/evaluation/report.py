@@ -16,13 +16,13 @@ import yaml
 from milco.config import Config
 from milco.data.cuts import CUT
 from milco.evaluation import budgets
-from milco.evaluation.comparison import Comparison
+from milco.evaluation.comparison import ASKED, Comparison
 from milco.evaluation.drawings import draw_curves, draw_pruning
 from milco.evaluation.forgetting import forgotten, in_words
 from milco.evaluation.index import PASSES, TIMED
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.seeds import measures_of, table_of
-from milco.evaluation.significance import paired_difference
+from milco.evaluation.significance import chance, interval, paired_difference
 from milco.experiments import SYSTEM_NAMES, Experiment, Node, system_names
 from milco.files import finished_file
 
@@ -117,7 +117,7 @@ class Results:
     def against(self, system: str, comparison: Comparison) -> pd.DataFrame:
         """How `system` differs from each other system, over all queries that both were asked."""
         rows = comparison.rows(self.measures)
-        values = rows.pivot(index=["collection", "query"], columns="system", values="value")
+        values = rows.pivot(index=ASKED, columns="system", values="value")
         found = {}
         for other in [name for name in self.systems if name in values and name != system]:
             both = values[[system, other]].dropna()
@@ -292,10 +292,7 @@ def summary_of(
         rows = [["gained and forgotten", "queries", "start", "now", "difference", "95 % interval", "q"]]
         for name, row in gained.iterrows():
             figures = [f"{row.start:.3f}", f"{row.now:.3f}", f"{row.difference:+.3f}"]
-            interval = "–" if pd.isna(row.low) else f"{row.low:+.3f} … {row.high:+.3f}"
-            rows.append(
-                [str(name), str(row.queries), *figures, interval, "< 0.001" if row.q < 0.001 else f"{row.q:.3f}"]
-            )
+            rows.append([str(name), str(row.queries), *figures, interval(row.low, row.high), chance(row.q)])
         parts += [f"{in_words(gained)}\n", markdown_table(rows)]
     return "\n".join([*parts, made_how(provenance)])
 
@@ -310,15 +307,11 @@ def _seed_rows(seeds: pd.DataFrame, names: dict[str, str]) -> list[list[str]]:
         "deviation",
         "95 % interval over queries",
     ]
-    cells = [
-        [names[str(system)], *(_cell(row[key], ".3f") for key in [*trained, "mean"])]
-        for system, row in seeds.iterrows()
-    ]
-    ends = [
-        [f"{row.deviation:.4f}", "–" if pd.isna(row.low) else f"{row.low:.3f} … {row.high:.3f}"]
-        for _, row in seeds.iterrows()
-    ]
-    return [head, *(one + other for one, other in zip(cells, ends, strict=True))]
+    rows = [head]
+    for system, row in seeds.iterrows():
+        means = [_cell(row[key], ".3f") for key in [*trained, "mean"]]
+        rows.append([names[str(system)], *means, f"{row.deviation:.4f}", interval(row.low, row.high, ".3f")])
+    return rows
 
 
 def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame, seeds: pd.DataFrame) -> str:
@@ -379,7 +372,9 @@ def markdown_table(rows: list[list[str]]) -> str:
 def template(name: str) -> jinja2.Template:
     """A page of this package that escapes what it is given."""
     loader = jinja2.PackageLoader("milco.evaluation", ".")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.globals |= {"interval": interval, "chance": chance}
+    return pages.get_template(name)
 
 
 def write(

@@ -71,6 +71,16 @@ def adjusted(chances: pd.Series) -> pd.Series:
     return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
 
+def interval(low: float, high: float, form: str = "+.3f") -> str:
+    """The ends of an interval, for a reader."""
+    return "–" if np.isnan(low) else f"{low:{form}} … {high:{form}}"
+
+
+def chance(value: float) -> str:
+    """A p or q, for a reader."""
+    return "–" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _mean(totals: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
     return totals.sum(axis) / sizes.sum(axis)
 

@@ -40,7 +40,7 @@ import scipy.sparse
 from tqdm import tqdm
 from transformers import PretrainedConfig
 
-from milco.config import Config
+from milco.config import Config, Distill
 from milco.data import held_out
 from milco.data.beir import read_collection
 from milco.data.corpora import BROKEN, HELD_OUT, KEPT, counted
@@ -166,7 +166,6 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     document that the miner likes best stands for the positive until `best_first`. Documents are cut, not in chunks, and
     those of the same text are one."""
     settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
-    wanted = settings.hard_negatives + settings.random_negatives
     broken, judged = Broken(source.broken_share()), settings.positives == "judged"
     collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
     for line in collection.warnings:
@@ -192,11 +191,7 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     triples = []
     for query, right, best in zip(texts, relevant, found, strict=True):
         right = right if judged else best[:1]
-        hard = [row for row in best if row not in right][: settings.hard_negatives]
-        # So many different ones that enough are left, whichever of them are positive or hard.
-        chance = random.choice(len(documents), min(len(documents), wanted + len(right)), replace=False).tolist()
-        taken = {*right, *hard}
-        negatives = [*hard, *(row for row in chance if row not in taken)][:wanted]
+        negatives = _negatives(best, {*right}, len(documents), settings, random)
         if len(negatives) < settings.train_group_size - 1:
             raise _too_few(config, name, len(documents))
         sides = [[documents[row] for row in rows] for rows in (right, negatives)]
@@ -227,20 +222,27 @@ def mine_pairs(corpora: Path, teacher: Path, config: Config, miner: Miner) -> It
     if len(texts) < settings.train_group_size:
         raise _too_few(config, "the parallel text", len(texts))
     rows, index = Targets(teacher).rows(documents), Index.build(miner.rows("documents", texts))
-    wanted = settings.hard_negatives + settings.random_negatives
     for start in range(0, len(pairs), WINDOW):
         own, queries = place[start : start + WINDOW], pairs.non_english[start : start + WINDOW].tolist()
         found = miner.best(miner.rows("queries", queries), index, settings.hard_negatives + 1)
         triples = []
         for query, right, best in zip(queries, own.tolist(), found, strict=True):
-            hard = [row for row in best if row != right][: settings.hard_negatives]
-            # So many different ones that enough are left, whichever of them are positive or hard.
-            chance = random.choice(len(texts), min(len(texts), wanted + 1), replace=False).tolist()
-            negatives = [*hard, *(row for row in chance if row not in {right, *hard})][:wanted]
+            negatives = _negatives(best, {right}, len(texts), settings, random)
             scores = (rows[[right, *negatives]] @ rows[[right]].T).toarray().ravel().tolist()
             negative_texts = [texts[row] for row in negatives]
             triples.append((query, [texts[right]], negative_texts, scores[:1], scores[1:]))
         yield pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+
+
+def _negatives(
+    best: list[int], right: set[int], count: int, settings: Distill, random: np.random.Generator
+) -> list[int]:
+    """Of `count` documents the best wrong ones, and then random ones."""
+    wanted = settings.hard_negatives + settings.random_negatives
+    hard = [row for row in best if row not in right][: settings.hard_negatives]
+    # So many different ones that enough are left, whichever of them are positive or hard.
+    chance = random.choice(count, min(count, wanted + len(right)), replace=False).tolist()
+    return [*hard, *(row for row in chance if row not in right and row not in hard)][:wanted]
 
 
 def _too_few(config: Config, name: str, documents: int) -> MilcoError:

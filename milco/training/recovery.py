@@ -235,8 +235,8 @@ class Interruption(TrainerCallback):
     """Ends a training after a checkpoint, in time for its deadline or when SIGTERM or SIGINT asks for it.
 
     All processes agree on the step, whichever of them was asked; they ask each other about once a second, since each
-    time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since
-    1970, set by launch.sh from the job's time limit.
+    time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since 1970, set by launch.sh from the
+    job's time limit.
     """
 
     def __init__(self) -> None:
