@@ -15,7 +15,7 @@ from milco import config
 pytestmark = pytest.mark.slow
 
 # A program whose parts are small, slow, and told when they have their names.
-PROGRAM = """
+PROGRAM = r"""
 import os, sys, time
 import milco.data.pairs, milco.data.shards, milco.evaluation.encode
 from milco.stages.__main__ import app
@@ -26,7 +26,7 @@ replace = os.replace
 
 def told(source, target):
     replace(source, target)
-    print("made", os.path.basename(target), flush=True)
+    os.write(1, f"made {os.path.basename(target)}\n".encode())  # at once: two processes share the pipe
     time.sleep(float(os.environ["PAUSE"]))
 
 os.replace = told

@@ -18,7 +18,14 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils.hub import cached_file
 
@@ -227,8 +234,8 @@ class MilcoModel(PreTrainedModel):
             for part in (self.encoder, self.encoder.config):
                 if part._auto_class is not None:
                     custom_object_save(part, save_directory)
-            self.tokenizer.save_pretrained(save_directory)
-            self.pivot_tokenizer.save_pretrained(Path(save_directory) / PIVOT_TOKENIZER)
+            _save_tokenizer(self.tokenizer, Path(save_directory))
+            _save_tokenizer(self.pivot_tokenizer, Path(save_directory) / PIVOT_TOKENIZER)
 
     def forward(
         self,
@@ -418,6 +425,14 @@ def _refuse_incomplete(model: MilcoModel, info: dict[str, Any], stored: dict[str
             f"{model.name_or_path}: weights and configuration do not belong together: {faults[0]}{more}; "
             "copy or download the model again"
         )
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The same bytes whatever it was used for: a fast tokenizer writes truncation and padding of its last call, too."""
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
 
 
 def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from itertools import count
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -221,14 +222,34 @@ def _end_when_told(training: int | None) -> None:
     os._exit(0)
 
 
-def shield_forkserver() -> None:
-    """Start what workers are forked from since Python 3.14, out of reach of the signals that ask a training to stop:
-    without it they would end, too."""
-    if multiprocessing.get_start_method() == "forkserver":
+def shield_workers() -> None:
+    """Let workers be forked out of reach of the signals that ask a training to stop, before any is.
+
+    Since Python 3.14 they are forked from a server, which must outlive the signals itself. Where the training is
+    forked, libraries start threads in the worker before `outlive_signals` is called (gRPC, which trackers bring); they
+    must not take a signal that it waits for.
+    """
+    method = multiprocessing.get_start_method()
+    if method == "forkserver":
         resource_tracker.ensure_running()  # the server starts it, and it unblocks both signals
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+    elif method == "fork" and sys.platform == "linux":
+        _block_while_forking()
+
+
+@cache
+def _block_while_forking() -> None:
+    earlier = threading.local()
+
+    def block() -> None:
+        earlier.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def restore() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier.mask)
+
+    os.register_at_fork(before=block, after_in_parent=restore, after_in_child=restore)
 
 
 class Interruption(TrainerCallback):

@@ -91,12 +91,10 @@ def _encoder(
     *worker: int,
 ) -> Convert:
     teacher = Teacher(checkpoint, device, trust)
-    if precision == "tf32":
-        torch.set_float32_matmul_precision("high")
 
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = batch.column("english").to_pylist()
-        with torch.autocast(teacher.encoder.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with _computed_in(precision, teacher.encoder.device.type):
             rows = in_text_order(teacher.iter_rows(texts, max_length, batch_size), teacher.head.decoder.out_features)
         found = to_batch(rows)
         if not tokens:
@@ -104,6 +102,17 @@ def _encoder(
         return found.append_column("input_ids", pa.array(token_ids(teacher.tokenizer, texts, max_length), IDS))
 
     return convert
+
+
+@contextmanager
+def _computed_in(precision: str, device: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    try:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def to_batch(rows: scipy.sparse.csr_array) -> pa.RecordBatch:

@@ -40,7 +40,7 @@ from milco.training.recovery import (
     outlive_signals,
     put_outdated_aside,
     seal,
-    shield_forkserver,
+    shield_workers,
     state_of,
     wait_for_others,
     writing,
@@ -275,7 +275,7 @@ def train(
         record(folder, recorded(folder) if last else ())
         shutil.rmtree(draft_of(folder), ignore_errors=True)
     if settings.dataloader_num_workers:
-        shield_forkserver()
+        shield_workers()
     at_hand = None  # step whose weights the model has
     if last and gains_no_more(state_of(last), settings):  # it ended there, and was cut off before it was finished
         trainer.state = state_of(last)

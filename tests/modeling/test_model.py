@@ -275,6 +275,16 @@ def test_a_trained_scale_takes_the_place_of_the_constant_and_changes_no_other_we
     torch.testing.assert_close(loaded(ids, mask).source, 4 * before)
 
 
+def test_a_saved_model_is_the_same_whatever_its_tokenizers_were_used_for(model, tmp_path):
+    for tokenizer in (model.tokenizer, model.pivot_tokenizer):
+        tokenizer(TEXTS, truncation=True, max_length=3, padding=True)
+    model.save_pretrained(tmp_path / "used")
+    loaded = MilcoModel.from_pretrained(tmp_path / "used")
+    loaded.save_pretrained(tmp_path / "unused")
+    for name in ("tokenizer.json", "pivot_tokenizer/tokenizer.json"):
+        assert (tmp_path / "used" / name).read_bytes() == (tmp_path / "unused" / name).read_bytes()
+
+
 def test_a_trained_scale_begins_at_the_constant_when_an_aligned_model_is_loaded(
     encoder_checkpoint, teacher_checkpoint, tmp_path
 ):

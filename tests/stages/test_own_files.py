@@ -17,7 +17,8 @@ class Clone(Project):
     """A project in a clone of its own, run by the workflow that lies there."""
 
     def command(self, *arguments: str) -> list[str]:
-        return [word.replace(str(ROOT), str(self.folder)) for word in super().command(*arguments)]
+        python, *words = super().command(*arguments)  # which may lie in the repository itself, as .venv
+        return [python, *(word.replace(str(ROOT), str(self.folder)) for word in words)]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_t
     workers = [psutil.Process(process.pid) for process in batches._workers]  # no other test's
     for number in (signal.SIGTERM, signal.SIGINT):
         for worker in workers:  # not from this process: it may end them
-            subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
+            subprocess.run(["sh", "-c", f"kill -{int(number)} {worker.pid}"], check=True)
     time.sleep(0.5)
     assert len(list(batches)) == len(shares) - 2
     assert not psutil.wait_procs(workers, timeout=20)[1]
@@ -77,9 +77,9 @@ def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
 SERVER = """
 import multiprocessing, os, signal
 from multiprocessing import forkserver
-from milco.training.recovery import shield_forkserver
+from milco.training.recovery import shield_workers
 multiprocessing.set_start_method("forkserver")
-shield_forkserver()
+shield_workers()
 for number in (signal.SIGTERM, signal.SIGINT):
     os.kill(forkserver._forkserver._forkserver_pid, number)
 connection, other = multiprocessing.Pipe(duplex=False)
@@ -93,3 +93,25 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 def test_the_server_that_forks_workers_outlives_the_signals_that_ask_a_training_to_stop():
     done = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, timeout=120)
     assert done.stdout == "alive (0, 0)\n", done.stderr
+
+
+LIBRARY = """
+import subprocess
+import grpc
+from torch.utils.data import DataLoader
+from milco.training.recovery import outlive_signals, shield_workers
+
+channel = grpc.insecure_channel("localhost:1")  # its threads begin anew in each forked process
+waiting = grpc.channel_ready_future(channel)
+shield_workers()
+batches = iter(DataLoader(range(20), 1, num_workers=1, worker_init_fn=outlive_signals))
+next(batches)
+for _ in range(5):
+    subprocess.run(["sh", "-c", f"kill -TERM {batches._workers[0].pid}"], check=True)
+print(len(list(batches)))
+"""
+
+
+def test_a_worker_outlives_the_signals_whatever_threads_a_library_starts_in_it():
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "19\n", done.stderr
