@@ -1,6 +1,8 @@
 """How every program of ours begins and ends."""
 
+import ctypes
 import os
+import signal
 import sys
 from io import TextIOWrapper
 from typing import NoReturn
@@ -25,6 +27,8 @@ def run(app: typer.Typer, hub: bool = False) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        _end_with_torchrun()
     for stream in (sys.stdin, sys.stdout, sys.stderr):  # UTF-8 whatever the locale; a path may have any bytes
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -42,6 +46,14 @@ def run(app: typer.Typer, hub: bool = False) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program has imported it
             raise
         _end(out_of_memory(sys.argv[1], error))
+
+
+def _end_with_torchrun() -> None:
+    """Have the kernel ask this process to stop when torchrun is killed.
+
+    Else it would wait for torchrun's store, for as long as a training may wait, and keep the next one from its folder.
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _end(message: str) -> NoReturn:

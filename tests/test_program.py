@@ -1,7 +1,9 @@
 """What the programs end with."""
 
+import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 import typer
@@ -54,3 +56,29 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["milco"])
     with pytest.raises(RuntimeError, match="made"):
         run(app)
+
+
+PROGRAM = """
+import os, time
+import typer
+from milco.program import run
+
+app = typer.Typer()
+
+@app.command()
+def wait() -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+run(app)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_does_not_outlive_the_torchrun_that_started_it(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    with subprocess.Popen([*launch, tmp_path / "program.py"], stdout=subprocess.PIPE, text=True) as torchrun:
+        program = psutil.Process(int(torchrun.stdout.readline()))
+        torchrun.kill()
+        program.wait(timeout=20)
