@@ -1,6 +1,7 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
 #              cluster of two nodes; make test-engines: Lucene itself on our feed, downloaded for it
+# make test-lowest    the quick tests and the dry runs with the oldest packages, Snakemake too, that pyproject.toml allows
 # make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
 #                   make rehearsal-slurm: the same on the private cluster
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
@@ -13,6 +14,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VERSIONS ?= requirements.txt
 TORCH ?= torch==2.13.0
 CONFIG ?= config/demo.yaml
 PROFILE ?= profiles/local
@@ -21,7 +23,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-fast test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
+.PHONY: demo install test test-fast test-lowest test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -47,15 +49,15 @@ dag: $(VENV)/installed
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml requirements.txt
+$(VENV)/installed: pyproject.toml $(VERSIONS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
-	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable .
+	$(VENV)/bin/pip install --quiet --constraint $(VERSIONS) --editable .
 	touch $@
 
 # What the tests want besides: checkers, search engines, ONNX.
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(VENV)/bin/pip install --quiet --constraint requirements.txt --editable ".[test]"
+	$(VENV)/bin/pip install --quiet --constraint $(VERSIONS) --editable ".[test]"
 	touch $@
 
 doctor: $(VENV)/installed
@@ -66,6 +68,11 @@ test: $(VENV)/installed-for-tests
 
 test-fast: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/run.sh fast
+
+# In an environment of its own.
+test-lowest:
+	$(MAKE) VENV=.venv-lowest VERSIONS=tests/lowest.txt .venv-lowest/installed-for-tests
+	PATH="$(abspath .venv-lowest)/bin:$$PATH" tests/run.sh lowest
 
 rehearsal: $(VENV)/installed-for-tests
 	$(ACTIVE) python -m pytest -m rehearsal -s tests/rehearsal

@@ -1,4 +1,4 @@
-"""The three lists of packages (pyproject.toml, environment.yml, requirements.txt) agree."""
+"""The lists of packages (pyproject.toml, environment.yml, requirements.txt, tests/lowest.txt) agree."""
 
 import re
 import subprocess
@@ -10,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {
@@ -43,8 +44,8 @@ def pip_lines() -> list[str]:
     return [line for part in environment()["dependencies"] if isinstance(part, dict) for line in part["pip"]]
 
 
-def pins() -> dict[str, SpecifierSet]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def pins(name: str = "requirements.txt") -> dict[str, SpecifierSet]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     words = [line.split("#")[0].strip() for line in lines]
     return bounds([word for word in words if word and not word.startswith("--")])
 
@@ -80,6 +81,15 @@ def test_requirements_pin_every_package_of_the_project_within_its_bounds():
         if name not in pinned or not wanted.contains(next(iter(pinned[name])).version)
     }
     assert wrong == {}
+
+
+def test_the_lowest_versions_are_the_bounds_of_the_project():
+    """But of torch, whose oldest builds bring gigabytes of CUDA, and where another package wants a newer one."""
+    lowest = {name: next(iter(pin)).version for name, pin in pins("tests/lowest.txt").items()}
+    wanted = bounds(project()["dependencies"])
+    other = {name for name, bound in wanted.items() if not bound.contains(lowest[name])}
+    higher = {name for name, bound in wanted.items() if Version(next(iter(bound)).version) != Version(lowest[name])}
+    assert (other, higher) == (set(), {"torch"})
 
 
 def texts() -> dict[str, str]:
