@@ -41,7 +41,7 @@ class Results:
         nodes: time and memory of each node of the DAG.
         corpora, triples: how much of each dataset there is, and what was lost.
         overlap: what `overlap` counted of each test collection.
-        cuts: texts that were longer than a system reads: system, side, language, texts, cut.
+        cuts: texts, and those that were longer than a system reads: system, side, language, texts, cut.
         tuned: as `pruning`, of the development collections, where budgets are chosen.
         seeds: as `measures`, with a row per seed, of the systems that are trained with several.
         systems: those that stand in the tables, in the reader's order.
@@ -160,13 +160,24 @@ def beside_published(published: Path, means: pd.DataFrame) -> dict[str, pd.DataF
 
 
 def _cuts(system: str, path: Path) -> list[dict[str, Any]]:
-    """A row for each side and language of which texts were cut."""
+    """A row for each side and language that a system reads."""
     counts = _json(path) if path.exists() else {}
     return [
-        {"system": system, "side": side, "language": language, "texts": count["texts"][language], "cut": cut}
+        {"system": system, "side": side, "language": language, "texts": texts, "cut": count["cut"].get(language, 0)}
         for side, count in counts.items()
-        for language, cut in count["cut"].items()
+        for language, texts in count["texts"].items()
     ]
+
+
+def cut_table(cuts: pd.DataFrame) -> pd.DataFrame:
+    """How many texts each system cut, and of how many: by system, rows for each side and language of which any were."""
+    if not cuts.empty:
+        cuts = cuts[cuts.groupby(["side", "language"]).cut.transform("max") > 0]
+    if cuts.empty:
+        return cuts
+    words = [f"{row.cut} of {row.texts}" for row in cuts.itertuples()]
+    table = cuts.assign(words=words).pivot(index=["side", "language"], columns="system", values="words")
+    return table[cuts.system.unique()].fillna("")
 
 
 def _json(path: Path) -> Any:
@@ -446,7 +457,7 @@ def write(
         pruning_curve=draw_pruning(results.pruning, comparison.measure),
         examples=examples,
         kept=kept,
-        cuts=results.cuts,
+        cuts=cut_table(results.cuts),
         settings=config.to_yaml(),
         provenance=provenance,
     )

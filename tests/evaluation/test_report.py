@@ -180,12 +180,15 @@ def test_queries_that_stand_in_the_training_text_are_counted_by_collection(value
 def test_texts_that_were_cut_are_counted_by_system_side_and_language(values, tmp_path):
     found = results(CASES["mixed"])
     assert "Texts that were cut" not in pages(values, found, comparison(found), tmp_path)[0]
-    (tmp_path / CUT).write_text(json.dumps({"queries": {"texts": {"zh": 8, "de": 9}, "cut": {"zh": 2}}}))
-    found.cuts = pd.DataFrame(_cuts("distill", tmp_path / CUT))
+    rows = []
+    for system, cut in (("teacher", {}), ("distill", {"zh": 2})):
+        (tmp_path / CUT).write_text(json.dumps({"queries": {"texts": {"zh": 8, "de": 9}, "cut": cut}}))
+        rows += _cuts(system, tmp_path / CUT)
+    found.cuts = pd.DataFrame(rows)
     page = pages(values, found, comparison(found), tmp_path)[0]
-    assert (
-        "<td>queries</td><td>zh</td><td>8</td><td>2</td><td>25.0 %</td>" in page and "<td>de</td><td>9</td>" not in page
-    )
+    assert "<th>queries</th><td>zh</td><td>0 of 8</td><td>2 of 8</td>" in page and "of 9<" not in page
+    found.cuts = found.cuts[found.cuts.system == "teacher"]
+    assert "Texts that were cut" not in pages(values, found, comparison(found), tmp_path)[0]
 
 
 def with_seeds() -> Results:
