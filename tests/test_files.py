@@ -78,12 +78,13 @@ def test_a_second_process_waits_and_takes_what_the_first_finished(tmp_path):
 
 
 def test_a_second_process_goes_on_where_the_first_was_killed(tmp_path):
-    first = start(tmp_path / "out", "x", 0.3)
+    first = start(tmp_path / "out", "x", 1.0)
     assert first.stdout and first.stdout.read(2) == "ab"
     second = start(tmp_path / "out", "x")
     assert second.stderr and "waiting for it to end" in second.stderr.readline()
     first.kill()
-    assert second.communicate()[0] in ("cdefgh", "defgh")
+    made = second.communicate()[0]  # while it started, the first went on
+    assert made and "cdefgh".endswith(made)
     assert contents(tmp_path / "out") == {part: f"x {part}" for part in "abcdefgh"}
 
 
