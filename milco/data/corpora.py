@@ -35,8 +35,9 @@ from tqdm import tqdm
 
 from milco.config import Config, Source
 from milco.content import sample_of
-from milco.data import held_out, home_assistant, mteb_tasks, text
+from milco.data import home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, Documents, read_about, stream_collection, write_collection
+from milco.data.held_out import HeldOut, strings_of
 from milco.data.pairs import Pair, write_pairs
 from milco.data.reading import Broken
 from milco.data.tables import PAIR_COLUMNS, read_batches
@@ -53,13 +54,13 @@ MANY_LANGUAGES = 1000  # that are not asked for; a column with more of them hold
 
 
 def parallel_pairs(
-    candidates: Iterable[Pair], languages: set[str], forbidden: set[bytes], counts: Counter, cleaning: str
+    candidates: Iterable[Pair], languages: set[str], forbidden: HeldOut, counts: Counter, cleaning: str
 ) -> Iterator[Pair]:
     """Clean (English, other, language) candidates into training pairs, and count what becomes of them.
 
     Args:
         languages: languages to keep.
-        forbidden: digests of strings that must not be trained on, on either side.
+        forbidden: strings that must not be trained on, on either side.
         counts: is filled: (language, why a candidate was dropped, or `kept`) → how many.
         cleaning: what is done to both sides, as `text.prepared` has it.
     """
@@ -70,7 +71,7 @@ def parallel_pairs(
             counts[language if listed else "others", OTHER] += 1
             continue
         english, other, reason = text.prepared(english, other, language, cleaning)
-        if reason is None and not forbidden.isdisjoint(map(held_out.digest, (english, other))):
+        if reason is None and (english in forbidden or other in forbidden):
             reason = HELD_OUT
         counts[language, reason or KEPT] += 1
         if reason is None:
@@ -181,14 +182,12 @@ def _items(config: Config, sources: dict[str, Path]) -> pd.DataFrame:
 
 def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) -> None:
     items = _items(config, sources)
-    forbidden = held_out.digests(_strings_of_files(config, sources))
     held = items[items.split != "train"]
-    forbidden |= held_out.digests(pd.concat([held.title, held.description]).dropna())
-    held_out.write(output, forbidden)
+    forbidden = HeldOut(chain(_strings_of_files(config, sources), held.title.dropna(), held.description.dropna()))
+    forbidden.write(output)
     train = known = items[(items.split == "train") & items.language.isin(["en", *config.languages])]
     for column in ("title", "description"):
-        # not Series.isin: NumPy cuts bytes at their end if they are zero
-        free = [pd.isna(value) or held_out.digest(value) not in forbidden for value in train[column]]
+        free = [pd.isna(value) or value not in forbidden for value in train[column]]
         train = train[np.array(free, bool)]
     train = train[["item", "language", "title", "description"]]
     train.to_parquet(output / "items.parquet", index=False)
@@ -237,10 +236,10 @@ def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]
                 case "beir":
                     which = config.corpora.decontaminate
                     with about_source(name, sources[name]):
-                        yield from held_out.strings_of(sources[name], split, which, source.broken_share())
+                        yield from strings_of(sources[name], split, which, source.broken_share())
                 case "mteb":
                     for folder in mteb_tasks.folders(sources[name]):
-                        yield from held_out.strings_of(folder, "test", config.corpora.decontaminate)
+                        yield from strings_of(folder, "test", config.corpora.decontaminate)
 
 
 def _candidates(config: Config, name: str, source: Path, broken: Broken) -> Iterator[Pair]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
@@ -20,7 +21,8 @@ from milco.data.reading import Broken
 from milco.data.text import clean, comparable
 
 UNSEEN = regex.compile(r"(?V1)[[\p{Cf}\p{Cc}]--\s]")  # joiners and direction marks included
-SCHEMA = pa.schema({"digest": pa.binary(16)})
+BYTES = np.dtype("S16")
+SCHEMA = pa.schema({"digest": pa.binary(BYTES.itemsize)})
 FILE = "held_out.parquet"
 
 
@@ -29,12 +31,7 @@ def digest(text: str) -> bytes:
     """16 bytes, equal for strings that count as the same."""
     plain = text if text.isprintable() else UNSEEN.sub("", text)
     form = comparable(clean(plain) or normalize("NFC", plain))  # of "{name}" nothing would be left
-    return hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def digests(texts: Iterable[str]) -> set[bytes]:
-    """Of all texts but blank ones."""
-    return {digest(text) for text in texts if text.strip()}
+    return hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=BYTES.itemsize).digest()
 
 
 def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) -> Iterator[str]:
@@ -55,11 +52,40 @@ def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) ->
             yield from (record.title, record.text, f"{record.title} {record.text}")
 
 
-def write(folder: Path, found: set[bytes]) -> None:
-    """Beside what `corpora` writes, for those who bring further text."""
-    pq.write_table(pa.table([pa.array(sorted(found), pa.binary(16))], SCHEMA), folder / FILE)
+class HeldOut:
+    """Strings that must not be trained on, however they are written: `text in held_out`.
 
+    16 bytes of memory for each, and as many again while it is built: of a set of them Python would want 100.
+    """
 
-def read(folder: Path) -> set[bytes]:
-    """What `write` wrote."""
-    return set(pq.read_table(folder / FILE)["digest"].to_pylist())
+    def __init__(self, texts: Iterable[str] = ()):
+        """All texts but blank ones."""
+        found = bytearray()
+        for text in texts:
+            if text.strip():
+                found += digest(text)
+        digests = np.frombuffer(found, BYTES)
+        digests.sort()  # in place
+        first = np.ones(len(digests), bool)
+        first[1:] = digests[1:] != digests[:-1]
+        self.digests = digests[first]
+
+    def __contains__(self, text: str) -> bool:
+        wanted = digest(text)
+        place = int(self.digests.searchsorted(wanted))
+        return place < len(self.digests) and self.digests.item(place) == wanted.rstrip(b"\0")  # as NumPy gives them
+
+    def write(self, folder: Path) -> None:
+        """Beside what `corpora` writes, for those who bring further text."""
+        buffers = [None, pa.py_buffer(self.digests)]
+        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(BYTES.itemsize), len(self.digests), buffers)
+        pq.write_table(pa.table([column], SCHEMA), folder / FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> "HeldOut":
+        """What `write` wrote."""
+        found = cls()
+        for batch in pq.read_table(folder / FILE).combine_chunks().to_batches():  # one, or none
+            column = batch.column("digest")
+            found.digests = np.frombuffer(column.buffers()[1], BYTES, len(column), column.offset * BYTES.itemsize)
+        return found

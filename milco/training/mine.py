@@ -41,9 +41,9 @@ from tqdm import tqdm
 from transformers import PretrainedConfig
 
 from milco.config import Config, Distill
-from milco.data import held_out
 from milco.data.beir import read_collection
 from milco.data.corpora import BROKEN, HELD_OUT, KEPT, counted
+from milco.data.held_out import HeldOut
 from milco.data.reading import Broken, BrokenRow, Row, warn
 from milco.data.tables import TRIPLE_COLUMNS, read_batches
 from milco.errors import MilcoError, about_source
@@ -91,7 +91,7 @@ def mine(
         match config.sources[name].format:
             case "triples":
                 with about_source(name, sources[name]):
-                    yield from read_triples(sources[name], config, name, held_out.read(corpora), counts[name])
+                    yield from read_triples(sources[name], config, name, HeldOut.read(corpora), counts[name])
                 return
             case "beir":
                 assert model  # the settings are valid
@@ -170,8 +170,8 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
     collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
     for line in collection.warnings:
         warn(line)
-    asked = held_out.read(corpora)
-    queries = {key: query for key, query in collection.queries.items() if held_out.digest(query) not in asked}
+    asked = HeldOut.read(corpora)
+    queries = {key: query for key, query in collection.queries.items() if query not in asked}
     if not queries:
         asking = "qrels/train.tsv" if judged else "queries.jsonl"
         raise MilcoError(f"{folder}/{asking}: test or development collections ask each of its queries")
@@ -252,14 +252,12 @@ def _too_few(config: Config, name: str, documents: int) -> MilcoError:
     )
 
 
-def read_triples(
-    path: Path, config: Config, name: str, forbidden: set[bytes], counts: Counter
-) -> Iterator[pd.DataFrame]:
+def read_triples(path: Path, config: Config, name: str, forbidden: HeldOut, counts: Counter) -> Iterator[pd.DataFrame]:
     """Triples some rows at a time, checked: every document needs a score. Those without a positive or a negative, those
     that must not be trained on, and in files that are not the user's own those without a value are left out.
 
     Args:
-        forbidden: digests of strings that no query and no positive may be.
+        forbidden: strings that no query and no positive may be.
         counts: is filled: why a row was left out, `kept`, or SHORT → how many.
     """
     wanted, broken = config.distill.train_group_size - 1, Broken(config.sources[name].broken_share())
@@ -279,7 +277,7 @@ def read_triples(
             reason = KEPT
             if len(triple.pos) == 0 or len(triple.neg) == 0:
                 reason = LACKING
-            elif not forbidden.isdisjoint(map(held_out.digest, (triple.query, *triple.pos))):
+            elif any(text in forbidden for text in (triple.query, *triple.pos)):
                 reason = HELD_OUT
             elif len(triple.neg) < wanted:
                 counts[SHORT] += 1

@@ -1,12 +1,14 @@
 """Tables that users bring, and the way from them to training text and test collections."""
 
 import json
+import tracemalloc
 import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from miniature import build_corpora, read_pairs
 from milco import config
 from milco.data import corpora, held_out, reading, tables
 from milco.data.beir import Collection, read_collection, write_collection
-from milco.data.held_out import digests
+from milco.data.held_out import HeldOut
 from milco.errors import MilcoError
 
 ROOT = Path(__file__).parents[2]
@@ -251,7 +253,7 @@ def pairs(
     candidates: list[tuple], held_out=(), languages=("de", "ja"), cleaning="interface"
 ) -> tuple[list[tuple], dict[str, int]]:
     counts: Counter = Counter()
-    found = list(corpora.parallel_pairs(candidates, set(languages), digests(held_out), counts, cleaning))
+    found = list(corpora.parallel_pairs(candidates, set(languages), HeldOut(held_out), counts, cleaning))
     return found, dict(corpora.by_reason(counts))
 
 
@@ -463,11 +465,31 @@ def test_string_of_a_collection_is_found_however_it_is_written_and_cleaned(test,
 
 @pytest.mark.parametrize("one, other", [("schon", "schön"), ("{name}", "{value}"), ("2", "3"), ("–", "→")])
 def test_strings_that_read_differently_are_two(one, other):
-    assert len(digests([one, other])) == 2
+    assert len(HeldOut([one, other]).digests) == 2
 
 
 def test_blank_strings_hold_nothing_out():
-    assert digests(["", " ", "\n"]) == set()
+    assert len(HeldOut(["", " ", "\n"]).digests) == 0
+
+
+def test_held_out_strings_take_the_memory_of_their_digests_and_survive_a_file(tmp_path):
+    tracemalloc.start()
+    found = HeldOut(f"word {n}" for n in range(100_000))
+    held_out.digest.cache_clear()
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 20 * 100_000 and most < 64 * 100_000
+    found.write(tmp_path)
+    again = HeldOut.read(tmp_path)
+    assert np.array_equal(found.digests, again.digests) and len(again.digests) == 100_000
+    assert all(f"Word  {n}" in again for n in range(0, 100_000, 97)) and "word 100000" not in again
+
+
+def test_digests_that_end_with_zeros_are_told_apart(monkeypatch):
+    """NumPy drops zeros at the end of bytes."""
+    own = held_out.digest
+    monkeypatch.setattr(held_out, "digest", lambda text: own(text)[:14] + (b"\0\0" if text > "m" else b"\1\0"))
+    assert all(text in HeldOut(["a", "z"]) for text in "az") and "b" not in HeldOut(["a", "z"])
 
 
 def answers(folder: Path, **row: str) -> Path:
@@ -517,7 +539,8 @@ def test_queries_and_what_answers_them_leave_the_training_text(own, tmp_path, wh
     kept = set(read_pairs(tmp_path / "out").english)
     assert {s for s in strings if f"{s}:" not in kept} == lost
     assert statistics_of(tmp_path / "out")["datasets"]["web"] == {"kept": 7 - len(lost), "held out": len(lost)}
-    assert digests(lost) <= held_out.read(tmp_path / "out")
+    found = HeldOut.read(tmp_path / "out")
+    assert lost and all(text in found for text in lost)
 
 
 def test_a_thousand_passages_that_nobody_asked_for_are_trained_on(own, tmp_path):

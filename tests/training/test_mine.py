@@ -16,8 +16,7 @@ from conftest import ENGLISH_WORDS, SOURCE_WORDS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from milco import config
-from milco.data import held_out
-from milco.data.held_out import digests
+from milco.data.held_out import HeldOut
 from milco.data.tables import TRIPLE_COLUMNS
 from milco.errors import MilcoError
 from milco.modeling.model import MilcoModel
@@ -84,7 +83,7 @@ class Corpora:
         with pa.ipc.new_file(str(self.teacher / "targets-00000.arrow"), batch.schema) as file:
             file.write_batch(batch)
         (self.teacher / "columns.json").write_text("30")
-        held_out.write(self.folder, set())
+        HeldOut().write(self.folder)
 
     def mined(self, **changes) -> pd.DataFrame:
         return mine.mine_items(self.items, self.folder, self.teacher, settings(**changes))
@@ -251,7 +250,7 @@ def read(path: Path, forbidden=(), uri="file:triples") -> tuple[pd.DataFrame, Co
     counts: Counter = Counter()
     config = settings(distill__train_group_size=4)
     config.sources["triples"] = config.sources["triples"].model_copy(update={"uri": uri})
-    return pd.concat(mine.read_triples(path, config, "triples", digests(forbidden), counts)), counts
+    return pd.concat(mine.read_triples(path, config, "triples", HeldOut(forbidden), counts)), counts
 
 
 def statistics_of(triples: Path) -> dict:
@@ -345,7 +344,7 @@ def test_what_is_lost_of_triples_is_said_and_stands_in_their_file(corpora, tmp_p
     path = user_triples(
         tmp_path, TRIPLE, lacking, lacking, {**TRIPLE, "query": "Tür", "neg": ["b"], "neg_scores": [1.0]}
     )
-    held_out.write(corpora.folder, digests(["Lampe"]))
+    HeldOut(["Lampe"]).write(corpora.folder)
     own = settings(distill__train_datasets=["triples"], distill__train_group_size=4)
     mine.mine(own, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "triples.parquet")
     found = statistics_of(tmp_path / "triples.parquet")
@@ -358,7 +357,7 @@ def test_what_is_lost_of_triples_is_said_and_stands_in_their_file(corpora, tmp_p
 
 def test_a_reason_that_takes_most_of_the_triples_is_warned_of(corpora, tmp_path, capsys):
     path = user_triples(tmp_path, TRIPLE, TRIPLE, {**TRIPLE, "query": "Tür"})
-    held_out.write(corpora.folder, digests(["Lampe"]))
+    HeldOut(["Lampe"]).write(corpora.folder)
     own = settings(distill__train_datasets=["triples"], distill__train_group_size=4)
     mine.mine(own, corpora.folder, corpora.teacher, {"triples": path}, tmp_path / "triples.parquet")
     assert statistics_of(tmp_path / "triples.parquet")["warnings"] == ["triples: held out: 2 of 3 triples"]
@@ -367,7 +366,7 @@ def test_a_reason_that_takes_most_of_the_triples_is_warned_of(corpora, tmp_path,
 
 def test_triples_of_which_none_is_left_are_named_with_what_took_them(corpora, tmp_path):
     path = user_triples(tmp_path, TRIPLE)
-    held_out.write(corpora.folder, digests(["Lampe"]))
+    HeldOut(["Lampe"]).write(corpora.folder)
     own = settings(distill__train_datasets=["triples"])
     with pytest.raises(
         MilcoError, match=r"^distill\.train_datasets: no triple is left \(triples: kept 0, held out 1\)$"
@@ -466,7 +465,7 @@ def new_corpus(tmp_path) -> Path:
     judged = {"q0": {"d0": 1}, "q1": {"d2": 1, "d3": 2}, "q2": {"d4": 1, "d5": 0}, "q3": {"copy9": 1}, "q4": {"d6": 1}}
     write_beir(tmp_path / "new", "train", documents, queries, judged)
     (tmp_path / "corpora").mkdir()
-    held_out.write(tmp_path / "corpora", held_out.digests([queries["q4"].upper()]))
+    HeldOut([queries["q4"].upper()]).write(tmp_path / "corpora")
     return tmp_path / "new"
 
 
