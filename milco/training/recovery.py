@@ -226,8 +226,8 @@ def shield_workers() -> None:
     """Let workers be forked out of reach of the signals that ask a training to stop, before any is.
 
     Since Python 3.14 they are forked from a server, which must outlive the signals itself. Where the training is
-    forked, libraries start threads in the worker before `outlive_signals` is called (gRPC, which trackers bring); they
-    must not take a signal that it waits for.
+    forked, libraries that are loaded by now, such as gRPC, start threads in the worker before `outlive_signals` is
+    called: they must not take a signal that it waits for.
     """
     method = multiprocessing.get_start_method()
     if method == "forkserver":

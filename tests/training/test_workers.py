@@ -16,7 +16,7 @@ from milco.config import parse
 from milco.data import tokens
 from milco.training.align import Pairs
 from milco.training.batching import Steps
-from milco.training.recovery import outlive_signals
+from milco.training.recovery import outlive_signals, shield_workers
 from milco.training.teacher import Targets, write_targets
 from milco.training.trainer import Shares, _share_of_a_step
 
@@ -41,6 +41,7 @@ def loader(shares: Shares, method: str, workers: int = 2) -> DataLoader:
 
 def begun(shares: Shares) -> Iterator:
     """Batches, of which each worker has made the first: both have prepared for signals."""
+    shield_workers()  # other tests have loaded libraries that start threads in them
     batches = iter(loader(shares, "fork"))
     next(batches), next(batches)
     return batches
