@@ -1,7 +1,7 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
 # make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
 #              cluster of two nodes; make test-engines: Lucene itself on our feed, downloaded for it
-# make test-lowest    the quick tests and the dry runs with the oldest packages, Snakemake too, that pyproject.toml allows
+# make test-lowest    the quick tests and the workflow's with the oldest packages that pyproject.toml allows, in .venv-lowest
 # make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
 #                   make rehearsal-slurm: the same on the private cluster
 # make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
@@ -14,7 +14,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-VERSIONS ?= requirements.txt
+CONSTRAINTS ?= requirements.txt
 TORCH ?= torch==2.13.0
 CONFIG ?= config/demo.yaml
 PROFILE ?= profiles/local
@@ -49,15 +49,15 @@ dag: $(VENV)/installed
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml $(VERSIONS)
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
-	$(VENV)/bin/pip install --quiet --constraint $(VERSIONS) --editable .
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 # What the tests want besides: checkers, search engines, ONNX.
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(VENV)/bin/pip install --quiet --constraint $(VERSIONS) --editable ".[test]"
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test]"
 	touch $@
 
 doctor: $(VENV)/installed
@@ -69,9 +69,8 @@ test: $(VENV)/installed-for-tests
 test-fast: $(VENV)/installed-for-tests
 	$(ACTIVE) tests/run.sh fast
 
-# In an environment of its own.
 test-lowest:
-	$(MAKE) VENV=.venv-lowest VERSIONS=tests/lowest.txt .venv-lowest/installed-for-tests
+	$(MAKE) VENV=.venv-lowest CONSTRAINTS=tests/lowest.txt .venv-lowest/installed-for-tests
 	PATH="$(abspath .venv-lowest)/bin:$$PATH" tests/run.sh lowest
 
 rehearsal: $(VENV)/installed-for-tests

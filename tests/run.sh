@@ -13,9 +13,9 @@ check() {
 }
 
 processes=(-n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder) # conftest.py puts the long files first
-fast="not slow and not slurm and not rehearsal and not engines"
+wanted="not slurm and not rehearsal and not engines"
 if [ "${1:-}" = lowest ]; then
-    check python -m pytest "${processes[@]}" -m "$fast"
+    check python -m pytest "${processes[@]}" -m "not slow and $wanted"
     check python -m pytest tests/stages/test_workflow.py
     exit
 fi
@@ -24,10 +24,9 @@ check ruff format --check .
 check snakefmt --check workflow
 check mypy milco
 if [ "${1:-}" = fast ]; then
-    check python -m pytest "${processes[@]}" -m "$fast"
+    check python -m pytest "${processes[@]}" -m "not slow and $wanted"
 else
     check snakemake --lint --configfile config/demo.yaml
-    wanted="not slurm and not rehearsal and not engines"
     if ! command -v chromium chromium-browser google-chrome >/dev/null; then
         printf '\n*** NO CHROMIUM: the page of `milco serve` is NOT tested; apt-get install chromium ***\n\n' >&2
         wanted+=" and not browser"

@@ -21,8 +21,8 @@ from milco.data.reading import Broken
 from milco.data.text import clean, comparable
 
 UNSEEN = regex.compile(r"(?V1)[[\p{Cf}\p{Cc}]--\s]")  # joiners and direction marks included
-BYTES = np.dtype("S16")
-SCHEMA = pa.schema({"digest": pa.binary(BYTES.itemsize)})
+DIGEST = np.dtype("S16")
+SCHEMA = pa.schema({"digest": pa.binary(DIGEST.itemsize)})
 FILE = "held_out.parquet"
 
 
@@ -31,7 +31,7 @@ def digest(text: str) -> bytes:
     """16 bytes, equal for strings that count as the same."""
     plain = text if text.isprintable() else UNSEEN.sub("", text)
     form = comparable(clean(plain) or normalize("NFC", plain))  # of "{name}" nothing would be left
-    return hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=BYTES.itemsize).digest()
+    return hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=DIGEST.itemsize).digest()
 
 
 def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) -> Iterator[str]:
@@ -64,7 +64,7 @@ class HeldOut:
         for text in texts:
             if text.strip():
                 found += digest(text)
-        digests = np.frombuffer(found, BYTES)
+        digests = np.frombuffer(found, DIGEST)
         digests.sort()  # in place
         first = np.ones(len(digests), bool)
         first[1:] = digests[1:] != digests[:-1]
@@ -78,7 +78,7 @@ class HeldOut:
     def write(self, folder: Path) -> None:
         """Beside what `corpora` writes, for those who bring further text."""
         buffers = [None, pa.py_buffer(self.digests)]
-        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(BYTES.itemsize), len(self.digests), buffers)
+        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST.itemsize), len(self.digests), buffers)
         pq.write_table(pa.table([column], SCHEMA), folder / FILE)
 
     @classmethod
@@ -87,5 +87,5 @@ class HeldOut:
         found = cls()
         for batch in pq.read_table(folder / FILE).combine_chunks().to_batches():  # one, or none
             column = batch.column("digest")
-            found.digests = np.frombuffer(column.buffers()[1], BYTES, len(column), column.offset * BYTES.itemsize)
+            found.digests = np.frombuffer(column.buffers()[1], DIGEST, len(column), column.offset * DIGEST.itemsize)
         return found
