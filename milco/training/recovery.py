@@ -226,8 +226,8 @@ def shield_workers() -> None:
     """Let workers be forked out of reach of the signals that ask a training to stop, before any is.
 
     Since Python 3.14 they are forked from a server, which must outlive the signals itself. Where the training is
-    forked, libraries that are loaded by now, such as gRPC, start threads in the worker before `outlive_signals` is
-    called: they must not take a signal that it waits for.
+    forked, SIGTERM stays blocked in the worker until `outlive_signals` waits for it: one may come earlier, and
+    libraries that are loaded by now, such as gRPC, have started threads by then, which must not take it.
     """
     method = multiprocessing.get_start_method()
     if method == "forkserver":
@@ -249,7 +249,7 @@ def _block_while_forking() -> None:
     def restore() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier.mask)
 
-    os.register_at_fork(before=block, after_in_parent=restore, after_in_child=restore)
+    os.register_at_fork(before=block, after_in_parent=restore)
 
 
 class Interruption(TrainerCallback):

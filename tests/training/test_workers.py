@@ -1,5 +1,6 @@
 """Workers that prepare batches beside a training process: what a signal does to them, and how they are started."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -32,9 +33,9 @@ def shares(prepared, values, teacher_checkpoint, encoder_checkpoint, tmp_path_fa
     return Shares(Steps(cache.lengths, cache.families, 8, 1.0, 0), 1, pairs)
 
 
-def loader(shares: Shares, method: str, workers: int = 2) -> DataLoader:
+def loader(shares: Shares, method: str, workers: int = 2, begin=outlive_signals) -> DataLoader:
     return DataLoader(
-        shares, 1, num_workers=workers, collate_fn=_share_of_a_step, worker_init_fn=outlive_signals,
+        shares, 1, num_workers=workers, collate_fn=_share_of_a_step, worker_init_fn=begin,
         multiprocessing_context=method if workers else None,
     )  # fmt: skip
 
@@ -62,6 +63,17 @@ def test_a_worker_outlives_the_signals_that_ask_a_training_to_stop_but_not_its_t
     time.sleep(0.5)
     assert len(list(batches)) == len(shares) - 2
     assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def begin_late(worker: int) -> None:
+    """A worker that is told to end before it has begun."""
+    subprocess.run(["sh", "-c", f"kill -TERM {os.getpid()}"], check=True)
+    outlive_signals(worker)
+
+
+def test_a_worker_outlives_a_signal_that_comes_before_it_waits_for_one(shares):
+    shield_workers()  # a worker of the second epoch is forked when the training may have been asked already
+    assert len(list(loader(shares, "fork", begin=begin_late))) == len(shares)
 
 
 def test_a_training_that_fails_does_not_wait_for_its_workers_for_ever(shares):
