@@ -25,15 +25,14 @@ EARLIER = "earlier"  # environments in which parts were made before
 
 def record(made: Path, parts: Iterable[dict[str, Any]] = ()) -> None:
     """Write down where `made` is made: here, after those parts of it that were made in `parts`."""
-    now = environment()
-    _write(made, [now, *(part for part in parts if part != now)])
+    _write(made, [environment(), *parts])
 
 
 def record_as_parts(made: Path, parts: Iterable[Path]) -> None:
     """Write down that `made` is no more than its parts."""
     found = [environment for part in parts for environment in recorded(part)]
     if found:
-        _write(made, [one for number, one in enumerate(found) if one not in found[:number]])
+        _write(made, found)
 
 
 def recorded(made: Path) -> list[dict[str, Any]]:
@@ -50,7 +49,7 @@ def _place(made: Path) -> Path:
 
 
 def _write(made: Path, environments: list[dict[str, Any]]) -> None:
-    last, *earlier = environments
+    last, *earlier = [one for number, one in enumerate(environments) if one not in environments[:number]]
     write_json(_place(made), {**last, EARLIER: earlier} if earlier else last)
 
 

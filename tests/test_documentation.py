@@ -89,6 +89,7 @@ def test_layout_keys_and_no_others_are_marked():
         "evaluate.development_documents",
         "evaluate.batch_size",
         "evaluate.encode_shards",
+        "evaluate.search_shards",
         "evaluate.documents_at_a_time",
         "evaluate.examples",
         *(f"machine.{key}" for key in config.Machine.model_fields),

@@ -267,6 +267,12 @@ class Evaluate(Strict):
     encode_shards: Count = Field(
         1, description="Jobs that share the encoding of the test collections.", json_schema_extra=Layout
     )
+    search_shards: Count = Field(
+        1,
+        description="Jobs that share the documents of the test collections in exact search, indexes and the "
+        "measurement of pruning budgets. Any number finds the same, but for indexes, which have more parts.",
+        json_schema_extra=Layout,
+    )
     documents_at_a_time: Count = Field(
         65_536,
         description="Documents that exact search and BM25 hold in memory at a time, with 24 bytes for each of their "

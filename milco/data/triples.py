@@ -15,7 +15,7 @@ Run by rule `pack`:
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from transformers import PretrainedConfig
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.shards import ROWS, Convert, Shards, write_shards
+from milco.data.sorting import DIGEST_EDGES, PARTS, Sorted, numbered
 from milco.data.tokens import IDS, tokenizer_of
 from milco.environment import made_with
 from milco.files import finished_folder, write_json
@@ -55,48 +56,80 @@ def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: P
     tokens = partial(tokenizer_of, tokenizer, config.trusts("distill"))
     made_by = [cut.query_max_length, cut.passage_max_length, sample_of(triples), sample_of(tokenizer), made_with()]
     with finished_folder(output, made_by) as folder:
-        texts, numbered = folder / "texts.parquet", folder / "numbered.parquet"
-        negatives = _number(triples, texts, numbered)
+        texts, queries = folder / "texts.parquet", folder / "numbered.parquet"
+        negatives = _number(triples, texts, queries)
         write_shards({"documents": texts}, folder, partial(_documents, tokens, cut.passage_max_length), workers)
-        write_shards({"queries": numbered}, folder, partial(_queries, tokens, cut.query_max_length, folder), workers)
+        write_shards({"queries": queries}, folder, partial(_queries, tokens, cut.query_max_length, folder), workers)
         texts.unlink()
-        numbered.unlink()
+        queries.unlink()
         write_json(folder / "negatives.json", sorted(negatives.items()))
 
 
-def _number(triples: Path, texts: Path, numbered: Path) -> Counter[int]:
-    """Write each document once to `texts`, and the triples with the numbers of their documents to `numbered`. Of the
-    texts only 16 bytes each are in memory.
+def _number(triples: Path, texts: Path, output: Path) -> Counter[int]:
+    """Write each document once to `texts`, and the triples with the numbers of their documents to `output`. Memory
+    has a batch of them at a time.
 
     Returns:
         Number of negatives → how many queries have so many.
     """
-    numbers: dict[bytes, int] = {}
     negatives: Counter[int] = Counter()
     with pq.ParquetFile(triples, pre_buffer=False) as file:  # else all of it stays in memory until its end
-        schema = file.schema_arrow
+        numbers = _numbers(_digests(lists.flatten()) for batch in file.iter_batches(ROWS) for lists in _sides(batch))
+        schema, seen, known = file.schema_arrow, 0, 0
         for side in SIDES:
             schema = schema.set(schema.get_field_index(side), pa.field(side, IDS))
-        with pq.ParquetWriter(texts, TEXT) as documents, pq.ParquetWriter(numbered, schema) as queries:
+        with pq.ParquetWriter(texts, TEXT) as documents, pq.ParquetWriter(output, schema) as queries:
             for batch in file.iter_batches(ROWS):
-                new: list[str] = []
-                for place in map(schema.get_field_index, SIDES):
-                    lists = batch.column(place)
-                    rows = [_number_of(text, numbers, new) for text in lists.flatten().to_pylist()]
+                for side, lists in zip(SIDES, _sides(batch), strict=True):
+                    found = lists.flatten()
+                    rows = np.concatenate([*numbers.parts(range(seen, seen := seen + len(found)))])[:, 1]
+                    met, first = np.unique(rows, return_index=True)
+                    new = found.take(pa.array(first[met >= known]))
+                    documents.write_table(pa.table([new], TEXT))
+                    known += len(new)
                     starts = pa.array(_starts(pc.list_value_length(lists).to_numpy()), pa.int32())
-                    as_numbers = pa.ListArray.from_arrays(starts, pa.array(rows, pa.uint32()))
+                    as_numbers = pa.ListArray.from_arrays(starts, pa.array(rows.astype(np.uint32)))
+                    place = schema.get_field_index(side)
                     batch = batch.set_column(place, schema.field(place), as_numbers)
                 negatives.update(pc.list_value_length(batch.column("neg")).to_pylist())
-                documents.write_table(pa.table([new], TEXT))
                 queries.write_batch(batch)
     return negatives
 
 
-def _number_of(text: str, numbers: dict[bytes, int], new: list[str]) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    if digest not in numbers:
-        new.append(text)
-    return numbers.setdefault(digest, len(numbers))
+def _sides(batch: pa.RecordBatch) -> list[pa.ListArray]:
+    return [batch.column(side) for side in SIDES]
+
+
+def _digests(texts: pa.Array) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist())
+    return np.frombuffer(digests, np.uint64)
+
+
+def _numbers(digests: Iterable[np.ndarray]) -> Sorted:
+    """Pairs of a place and the number of the text there: equal texts have the same, and new ones the next."""
+    by_digest = Sorted(numbered(digests), DIGEST_EDGES)
+    edges = np.linspace(0, len(by_digest), PARTS, dtype=np.uint64)[1:-1]
+    by_first = Sorted(map(_with_first, by_digest.parts()), edges)  # where a text stands first, and where it stands
+    return Sorted(_counted(by_first.parts()), edges)
+
+
+def _with_first(pairs: np.ndarray) -> np.ndarray:
+    """(digest, place), by digest → (first place of the digest, place)."""
+    if not len(pairs):
+        return pairs
+    digests, places = pairs.T
+    starts = np.flatnonzero(np.concatenate([[True], digests[1:] != digests[:-1]]))
+    first = np.minimum.reduceat(places, starts)
+    return np.column_stack([np.repeat(first, np.diff([*starts, len(pairs)])), places])
+
+
+def _counted(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """(first place, place), by first place → (place, how many first places are smaller)."""
+    known = 0
+    for pairs in portions:
+        first, number = np.unique(pairs[:, 0], return_inverse=True)
+        yield np.column_stack([pairs[:, 1], number.astype(np.uint64) + np.uint64(known)])
+        known += len(first)
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.sparse
 
 from milco.evaluation.lookup import Places, StoredCollection
-from milco.evaluation.search import Block, Ranking, rank_blocks
+from milco.evaluation.search import Block, rank_blocks
+from milco.evaluation.sharding import ALL, Found, Shard
 from milco.modeling.checkpoints import load
 
 K1, B = 1.5, 0.75
@@ -40,13 +41,14 @@ class Bm25:
         self.places: Places | None = None
         self.words: Words
 
-    def search(self, collection: StoredCollection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
-        """The best documents of each query, and no figures beside them."""
+    def search(self, collection: StoredCollection, depth: int, shard: Shard) -> Found:
+        """The best documents of each query in a shard of the collection, and no figures beside them. The words of all
+        documents are counted for any shard."""
         if collection.places is not self.places:
             self.places, self.words = collection.places, Words(self._counted(collection.texts()), self.scratch)
         # A word that is asked twice stands there twice: the order of a sum is a part of its result.
         queries = self._pieces(list(collection.queries.values()))
-        return rank_blocks(queries, self.words.blocks(self.size), depth), {}
+        return Found({collection.name: rank_blocks(queries, self.words.blocks(self.size, shard), depth)}, {})
 
     def _pieces(self, texts: list[str]) -> scipy.sparse.csr_array:
         """A one for each piece of each text, in the order of the text."""
@@ -85,14 +87,20 @@ class Words:
         ]
         self.idf = np.array(rarity, np.float32)
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        """Places of documents and the weights of their words, up to `size` documents at a time."""
+    def blocks(self, size: int, shard: Shard = ALL) -> Iterator[Block]:
+        """Places of documents, or of a shard of them, and the weights of their words, up to `size` documents at a
+        time."""
         self.file.seek(0)
         start, waiting = 0, list[scipy.sparse.csr_array]()
-        for following in [*self.parts[1:], size]:
-            waiting.append(self._weighted(*(np.load(self.file) for _ in range(3))))
+        mine = shard.of(len(self.parts))
+        for number, following in enumerate([*self.parts[1:], size]):
+            counts, words, bounds = (np.load(self.file) for _ in range(3))
+            if number not in mine:
+                start += self.parts[number]
+                continue
+            waiting.append(self._weighted(counts, words, bounds))
             held = sum(rows.shape[0] for rows in waiting)
-            if held + following > size:
+            if held + following > size or number + 1 not in mine:
                 yield start + np.arange(held), scipy.sparse.vstack(waiting, format="csr")
                 start, waiting = start + held, []
 

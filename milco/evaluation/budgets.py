@@ -1,28 +1,31 @@
 """What fewer terms per text cost and save, and the smallest budget that costs next to nothing.
 
-Run by rule `prune` on the test collections, and by rule `tune`, where a budget is chosen, on those for development:
-    python -m milco.stages prune --config FILE --corpora FOLDER --vectors FOLDER --output FILE
+Run by rule `prune` on the test collections, and by rule `tune`, where a budget is chosen, on those for development;
+with `--shard` by `prune_shard` where several jobs share the documents:
+    python -m milco.stages prune --config FILE [--shard 2-of-8] --corpora FOLDER --vectors FOLDER
+        [--found FOLDER --found FOLDER …] --output FILE
 """
 
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ir_measures
 import numpy as np
 import pandas as pd
-import scipy.sparse
 from tqdm import tqdm
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.evaluation.comparison import Comparison
 from milco.evaluation.evaluate import depth_of, measure, run_of
 from milco.evaluation.index import PASSES, Index, median, parts
 from milco.evaluation.lookup import StoredCollection, Vectors, read_stored
 from milco.evaluation.search import Search, scorer
-from milco.files import finished_file
+from milco.evaluation.sharding import ALL, Found, Shard, put_together
+from milco.experiments import Experiment
+from milco.files import finished_file, finished_folder
 from milco.modeling.pruning import prune
 
 LOSS = 0.01  # share of the measure that a budget may cost
@@ -31,7 +34,9 @@ FIGURES = ["active", "value", "bytes", "milliseconds"]
 COLUMNS = ["side", "budget", "collection", *LANGUAGES.values(), "measure", *FIGURES, "milliseconds_spread"]
 
 
-def sweep(config: Config, collections: Path, vectors: Path, output: Path, split: str = "test") -> None:
+def sweep(
+    config: Config, collections: Path, vectors: Path, output: Path, split: str = "test", found: Sequence[Path] = ()
+) -> None:
     """Prune documents, and then queries, of the compared collections to every budget.
 
     Writes a Parquet file, a row for each side, budget and collection: side (documents or queries: what is pruned),
@@ -41,84 +46,116 @@ def sweep(config: Config, collections: Path, vectors: Path, output: Path, split:
     It has no row if nothing is compared.
 
     Args:
+        vectors: what `encode` wrote.
         split: of the collections, `test` or `dev`.
+        found: what `sweep_shard` wrote of every shard of the documents, if several jobs searched.
     """
-    found, settings, comparison = Vectors(vectors), config.evaluate, Comparison.of(config, collections, split)
-    shared = defaultdict(list)  # collections over the same documents share an index
-    for collection in read_stored((collections / name for name in comparison.collections), split):
-        shared[collection.places.fingerprint].append(collection)
-    budgets = [("documents", budget) for budget in _named(settings.top_k, settings.mass)]
-    budgets += [("queries", budget) for budget in _named(settings.query_top_k, settings.query_mass)]
+    trials, stored = Trials(config, collections, split), Vectors(vectors)
     rows: list[dict] = []
-    for group in shared.values():
-        rows += _sweep(group, found, budgets, comparison.measure, settings.documents_at_a_time)
+    for group in trials.groups:
+        if found:
+            answer = put_together([path / group[0].name for path in found], trials.depths(group))
+        else:
+            answer = trials.run(group, stored)
+        rows += trials.rows(group, answer)
     with finished_file(output) as draft:
         pd.DataFrame(rows, columns=COLUMNS).to_parquet(draft, index=False)
 
 
-class Trial:
-    """Queries of a collection, pruned or not, and what they find in documents that are pruned or not."""
+def sweep_shard(config: Config, collections: Path, vectors: Path, shard: Shard, output: Path) -> None:
+    """Prune and search a shard of the documents of the compared collections, for `sweep`. Collections that a run of the
+    same finished are taken over."""
+    trials, stored = Trials(config, collections), Vectors(vectors)
+    made_by = [Experiment(config).pruning.key, shard, sample_of(collections), sample_of(vectors)]
+    with finished_folder(output, made_by) as folder:
+        for group in trials.groups:
+            if not (folder / f"{group[0].name}.parquet").exists():
+                trials.run(group, stored, shard).save(folder / group[0].name)
 
-    def __init__(self, collection: StoredCollection, queries: scipy.sparse.csr_array, depth: int):
-        self.collection, self.depth = collection, depth
-        self.exact, self.times = Search(queries, depth), np.zeros(PASSES)
 
+class Trials:
+    """Searches with every budget of documents and of queries, in the collections that are compared.
 
-def _sweep(
-    group: list[StoredCollection], vectors: Vectors, budgets: list[tuple[str, str]], name: str, size: int
-) -> Iterator[dict]:
-    """Rows of collections over the same documents, which are read once for exact search and once for the indexes."""
-    wanted = ir_measures.parse_measure(name)
-    # by budget of the documents, then by side and budget of the row: all rows of queries ask the documents as they are
-    trials: dict[str, dict[tuple[str, str], list[Trial]]] = defaultdict(lambda: defaultdict(list))
-    for collection in group:
-        queries, depth = vectors.of("queries", collection.queries.values()), collection.texts_to_find(depth_of(wanted))
-        for side, budget in budgets:
-            asked = prune(queries, budget) if side == "queries" else queries
-            trials[budget if side == "documents" else "none"][side, budget].append(Trial(collection, asked, depth))
-    terms: Counter[str] = Counter()
-    for places, rows in vectors.blocks("documents", group[0].places, size):
-        for budget, asking in trials.items():
-            kept = prune(rows, budget)
-            score = scorer(kept)
-            terms[budget] += kept.nnz
-            for trial in chain(*asking.values()):
-                trial.exact.add(places, score)
-    sizes = _ask_indexes(vectors, group[0], trials)
-    for side, budget in budgets:
-        pruned = budget if side == "documents" else "none"
-        for trial in trials[pruned][side, budget]:
-            collection, queries = trial.collection, trial.exact.queries
-            rankings = trial.exact.rankings()
-            run = run_of(collection, rankings, collection.judged_ids(rankings), depth_of(wanted))
-            documents = len(collection.places)
+    A trial has a side and a budget; those of queries ask the documents as they are. `groups` are collections over the
+    same documents, which are read once for exact search and once for the indexes.
+    """
+
+    def __init__(self, config: Config, collections: Path, split: str = "test"):
+        settings, comparison = config.evaluate, Comparison.of(config, collections, split)
+        self.size, self.measure = settings.documents_at_a_time, ir_measures.parse_measure(comparison.measure)
+        shared = defaultdict(list)
+        for collection in read_stored((collections / name for name in comparison.collections), split):
+            shared[collection.places.fingerprint].append(collection)
+        self.groups = list(shared.values())
+        self.budgets = [("documents", budget) for budget in _named(settings.top_k, settings.mass)]
+        self.budgets += [("queries", budget) for budget in _named(settings.query_top_k, settings.query_mass)]
+
+    def all_of(self, group: list[StoredCollection]) -> Iterator[tuple[str, str, str, StoredCollection]]:
+        """The trials of a group: a name, the side, the budget and the collection of each."""
+        for side, budget in self.budgets:
+            for collection in group:
+                yield f"{side} {budget} {collection.name}", side, budget, collection
+
+    def depths(self, group: list[StoredCollection]) -> dict[str, int]:
+        """Trial → how many documents of each query count."""
+        depth = depth_of(self.measure)
+        return {name: collection.texts_to_find(depth) for name, _, _, collection in self.all_of(group)}
+
+    def run(self, group: list[StoredCollection], vectors: Vectors, shard: Shard = ALL) -> Found:
+        """What they find in a shard of the documents by exact search, and the times of a query in an index; the terms
+        of what is pruned, by trial (of queries) or by budget (of documents), and bytes of the index by budget."""
+        depths = self.depths(group)
+        searches: dict[str, dict[str, Search]] = defaultdict(dict)  # by budget of the documents, by trial
+        queries = {c.name: vectors.of("queries", c.queries.values()) for c in group}
+        sums: dict = {}
+        for name, side, budget, collection in self.all_of(group):
+            asked = queries[collection.name]
+            sums |= {f"times {name}": np.zeros(PASSES), f"terms {budget}": 0, f"bytes {budget}": 0}
+            if side == "queries":
+                asked = prune(asked, budget)
+                sums[f"terms {name}"] = asked.nnz if shard.number == 0 else 0  # one of all shards counts them
+            searches[_pruned(side, budget)][name] = Search(asked, depths[name])
+        for places, rows in vectors.blocks("documents", group[0].places, self.size, shard):
+            for budget, asking in searches.items():
+                kept = prune(rows, budget)
+                score = scorer(kept)
+                sums[f"terms {budget}"] += kept.nnz
+                for search in asking.values():
+                    search.add(places, score)
+        for places, rows in parts(vectors, group[0].places, shard):
+            for budget, asking in tqdm(searches.items(), desc=f"prune {group[0].name}"):
+                index = Index.build(prune(rows, budget), places)
+                with tempfile.TemporaryDirectory() as folder:
+                    sums[f"bytes {budget}"] += index.save(Path(folder) / "pruned")
+                for name, search in asking.items():
+                    sums[f"times {name}"] += index.times(search.queries, depths[name])
+        rankings = {name: search.rankings() for asking in searches.values() for name, search in asking.items()}
+        return Found(rankings, {name: np.asarray(value).tolist() for name, value in sums.items()})
+
+    def rows(self, group: list[StoredCollection], found: Found) -> Iterator[dict]:
+        """What `sweep` writes of a group."""
+        documents = len(group[0].places)
+        for name, side, budget, collection in self.all_of(group):
+            rankings, pruned = found.rankings[name], _pruned(side, budget)
+            run = run_of(collection, rankings, collection.judged_ids(rankings), depth_of(self.measure))
+            asked = side == "queries"
+            terms = found.sums[f"terms {name if asked else budget}"]
             yield {
                 "side": side,
                 "budget": budget,
                 "collection": collection.name,
                 **{language: collection.about[language] for language in LANGUAGES.values()},
-                "measure": name,
-                "active": queries.nnz / queries.shape[0] if side == "queries" else terms[pruned] / documents,
-                "value": float(measure(collection.qrels, run, [wanted]).value.mean()),
-                "bytes": sizes[pruned] / documents,
-                **median(trial.times),
+                "measure": str(self.measure),
+                "active": terms / (len(collection.queries) if asked else documents),
+                "value": float(measure(collection.qrels, run, [self.measure]).value.mean()),
+                "bytes": found.sums[f"bytes {pruned}"] / documents,
+                **median(np.array(found.sums[f"times {name}"])),
             }
 
 
-def _ask_indexes(
-    vectors: Vectors, collection: StoredCollection, trials: dict[str, dict[tuple[str, str], list[Trial]]]
-) -> dict[str, int]:
-    """Ask an index of the documents for each budget of theirs; its parts are asked one after the other, and their times
-    added. Returns the bytes on disk."""
-    sizes: Counter[str] = Counter()
-    for places, rows in parts(vectors, collection.places):
-        for budget, asking in tqdm(trials.items(), desc=f"prune {collection.name}"):
-            index = Index.build(prune(rows, budget), places)
-            with tempfile.TemporaryDirectory() as folder:
-                sizes[budget] += index.save(Path(folder) / "pruned")
-            for trial in chain(*asking.values()):
-                trial.times += index.times(trial.exact.queries, trial.depth)
-    return sizes
+def _pruned(side: str, budget: str) -> str:
+    """The budget of the documents in a trial."""
+    return budget if side == "documents" else "none"
 
 
 def _named(top_k: list[int], mass: list[float]) -> list[str]:

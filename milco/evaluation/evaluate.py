@@ -4,15 +4,17 @@
 `measures.parquet` the measures per query, `statistics.json` the mean number of active dimensions, `cut.json` what
 `encode` counted. A collection that fails stops the rule: there is no average over those that happened to work.
 
-Run by rule `evaluate`:
-    python -m milco.stages evaluate --config FILE --system NAME --corpora FOLDER --encoder FOLDER [--vectors FOLDER]
-        --output FOLDER
+Run by rule `evaluate`, with `--shard` by `evaluate_shard` where several jobs share the documents:
+    python -m milco.stages evaluate --config FILE --system NAME [--shard 2-of-8] --corpora FOLDER --encoder FOLDER
+        [--vectors FOLDER] [--found FOLDER --found FOLDER …] --output FOLDER
 """
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import ir_measures
@@ -23,6 +25,7 @@ from ir_measures import nDCG
 from tqdm import tqdm
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.data.beir import Collection
 from milco.data.cuts import CUT
 from milco.data.trec import Run, write_run
@@ -30,12 +33,14 @@ from milco.errors import MilcoError
 from milco.evaluation.bm25 import Bm25
 from milco.evaluation.lookup import StoredCollection, Vectors, collections_of
 from milco.evaluation.search import Block, Ranking, rank_blocks
+from milco.evaluation.sharding import ALL, Found, Shard, put_together
+from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 
 MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
 TERM = 8  # bytes of its id and its weight
 WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
-Search = Callable[[StoredCollection, int], tuple[list[Ranking], dict[str, float]]]
+Search = Callable[[StoredCollection, int, Shard], Found]  # the ranking has the collection's name
 Names = Sequence[str] | Mapping[int, str]  # ids of documents by their places
 
 
@@ -82,33 +87,36 @@ def run_of(collection: Collection | StoredCollection, rankings: list[Ranking], j
     return {query: dict(islice(found.items(), depth)) for query, found in run.items()}
 
 
-def evaluate(config: Config, system: str, collections: Path, vectors: Path | None, encoder: Path, output: Path) -> None:
+def evaluate(
+    config: Config,
+    system: str,
+    collections: Path,
+    vectors: Path | None,
+    encoder: Path,
+    output: Path,
+    found: Sequence[Path] = (),
+) -> None:
     """Search every test collection with a system and write runs and measures to the folder `output`.
 
     Args:
         system: `bm25`, or a system that `encode` knows, or one of `Config.mixes`.
         vectors: what `encode` wrote; None for bm25.
         encoder: checkpoint of the multilingual encoder, whose tokenizer BM25 uses.
+        found: what `search_shard` wrote of every shard of the documents, if several jobs searched.
     """
     with finished_folder(output) as folder:
-        size = config.evaluate.documents_at_a_time
-        search: Search
-        if vectors is None:
-            search = Bm25(encoder, config.trusts("dense"), size, folder).search
-        else:
-            search = _vector_search(Vectors(vectors), config.mixes().get(system, 1.0), size)
+        search = _put_together(found) if found else _search(config, system, vectors, encoder, folder)
         (folder / "runs").mkdir()
         measures, statistics = [], []
         for collection in tqdm(collections_of(system, collections), desc=f"evaluate {system}"):
-            wanted = [ir_measures.parse_measure(name) for name in config.sources[collection.about["source"]].measures]
+            wanted = measures_of(config, collection)
             depth = max(map(depth_of, wanted))
-            try:
-                rankings, found = search(collection, collection.texts_to_find(depth))
-                statistics.append({"collection": collection.name, **found})
+            with _named(system, collection):
+                answer = search(collection, collection.texts_to_find(depth), ALL)
+                rankings = answer.rankings[collection.name]
+                statistics.append({"collection": collection.name, **figures(answer.sums)})
                 run = run_of(collection, rankings, collection.judged_ids(rankings), depth)
                 rows = measure(collection.qrels, run, wanted)
-            except Exception as error:
-                raise MilcoError(f"{system} on collection {collection.name}: {error}") from error
             languages = {key: collection.about[key] for key in ("query_language", "document_language")}
             measures.append(rows.assign(collection=collection.name, **languages))
             with (folder / "runs" / f"{collection.name}.trec").open("w", encoding="utf-8") as lines:
@@ -119,59 +127,114 @@ def evaluate(config: Config, system: str, collections: Path, vectors: Path | Non
             shutil.copyfile(vectors / CUT, folder / CUT)
 
 
+def search_shard(
+    config: Config, system: str, collections: Path, vectors: Path | None, encoder: Path, shard: Shard, output: Path
+) -> None:
+    """Search a shard of the documents of every test collection for `evaluate`, with the same arguments. Collections
+    that a run of the same finished are taken over."""
+    made_of = [sample_of(path) for path in (collections, vectors) if path]
+    made_by = [Experiment(config).runs[system].key, shard, *made_of]
+    with finished_folder(output, made_by) as folder, TemporaryDirectory() as scratch:
+        search = _search(config, system, vectors, encoder, Path(scratch))
+        for collection in tqdm(collections_of(system, collections), desc=f"search {system}"):
+            if not (folder / f"{collection.name}.parquet").exists():
+                depth = max(map(depth_of, measures_of(config, collection)))
+                with _named(system, collection):
+                    found = search(collection, collection.texts_to_find(depth), shard)
+                    found.save(folder / collection.name)
+
+
+def measures_of(config: Config, collection: StoredCollection) -> list[ir_measures.Measure]:
+    """What is measured on a collection, as its source says."""
+    return [ir_measures.parse_measure(name) for name in config.sources[collection.about["source"]].measures]
+
+
+@contextmanager
+def _named(system: str, collection: StoredCollection) -> Iterator[None]:
+    """Say of an error where it was met."""
+    try:
+        yield
+    except Exception as error:
+        raise MilcoError(f"{system} on collection {collection.name}: {error}") from error
+
+
+def _search(config: Config, system: str, vectors: Path | None, encoder: Path, scratch: Path) -> Search:
+    size = config.evaluate.documents_at_a_time
+    if vectors is None:
+        return Bm25(encoder, config.trusts("dense"), size, scratch).search
+    return _vector_search(Vectors(vectors), config.mixes().get(system, 1.0), size)
+
+
+def _put_together(found: Sequence[Path]) -> Search:
+    def search(collection: StoredCollection, depth: int, shard: Shard) -> Found:
+        return put_together([path / collection.name for path in found], {collection.name: depth})
+
+    return search
+
+
 def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:
-    """Exact search over vectors; beside the rankings the mean active dimensions, the share of empty texts, and what
-    the search takes: `dimensions`, `bytes_document`, and `milliseconds` a query.
+    """Exact search over vectors; beside the rankings the sums of which `figures` are made.
 
     Args:
         source_weight: what the source view counts in a score beside the pivot view; with 0 its columns are left out.
         size: documents in memory at a time.
     """
 
-    def search(collection: StoredCollection, depth: int) -> tuple[list[Ranking], dict[str, float]]:
+    def search(collection: StoredCollection, depth: int, shard: Shard) -> Found:
         queries = vectors.of("queries", collection.queries.values())
-        blocks = vectors.blocks("documents", collection.places, size)
+        blocks = vectors.blocks("documents", collection.places, size, shard)
         if source_weight == 0:
             queries = queries[:, : vectors.pivot_columns]
             blocks = ((places, rows[:, : vectors.pivot_columns]) for places, rows in blocks)
         elif source_weight != 1:
             queries.data[queries.indices >= vectors.pivot_columns] *= source_weight
-        active = {"query": Active(), "document": Active()}
-        active["query"].add(queries)
+        sides = {"query": Active(), "document": Active()}
+        first = shard.number == 0  # it counts for all what does not hang on the documents
+        if first:
+            sides["query"].add(queries)
         start = perf_counter()
-        found = rank_blocks(queries, active["document"].watched(blocks), depth)
-        seconds = perf_counter() - start
-        figures = {name: value for side, seen in active.items() for name, value in seen.figures(side).items()}
-        figures["dimensions"] = queries.shape[1]
-        figures["bytes_document"] = active["document"].bytes / len(collection.places)
-        figures["milliseconds"] = 1000 * seconds / queries.shape[0]
-        return found, figures
+        rankings = rank_blocks(queries, sides["document"].watched(blocks), depth)
+        sums: dict = {"seconds": perf_counter() - start, "dimensions": queries.shape[1] if first else 0}
+        counted = ["texts", "bytes", *(["terms", "empty"] if scipy.sparse.issparse(queries) else [])]
+        sums |= {f"{side}_{name}": getattr(seen, name) for side, seen in sides.items() for name in counted}
+        return Found({collection.name: rankings}, sums)
 
     return search
 
 
+def figures(sums: dict) -> dict[str, float]:
+    """Mean active dimensions of either side and the share of texts without any, if the vectors are sparse; and what the
+    search takes: `dimensions`, `bytes_document`, and `milliseconds` a query. Nothing of BM25."""
+    if not sums:
+        return {}
+    found = {
+        f"{figure}_{side}": sums[f"{side}_{counted}"] / sums[f"{side}_texts"]
+        for side in ("query", "document")
+        for figure, counted in (("active", "terms"), ("empty", "empty"))
+        if f"{side}_{counted}" in sums
+    }
+    found["dimensions"] = sums["dimensions"]
+    found["bytes_document"] = sums["document_bytes"] / sums["document_texts"]
+    return found | {"milliseconds": 1000 * sums["seconds"] / sums["query_texts"]}
+
+
 class Active:
-    """How many terms some sparse rows have; dense ones have none that count. And the bytes of either."""
+    """How many terms some sparse rows have, and the bytes of sparse or dense ones."""
 
     def __init__(self) -> None:
         self.texts = self.terms = self.empty = self.bytes = 0
 
     def add(self, rows) -> None:
-        sparse = scipy.sparse.issparse(rows)
-        self.bytes += TERM * rows.nnz if sparse else rows.nbytes
-        if sparse:
+        self.texts += rows.shape[0]
+        if scipy.sparse.issparse(rows):
             terms = np.diff(rows.indptr)
-            self.texts += len(terms)
             self.terms += int(terms.sum())
             self.empty += int((terms == 0).sum())
+            self.bytes += TERM * rows.nnz
+        else:
+            self.bytes += rows.nbytes
 
     def watched(self, blocks: Iterable[Block]) -> Iterator[Block]:
         for places, rows in blocks:
             self.add(rows)
             yield places, rows
-
-    def figures(self, side: str) -> dict[str, float]:
-        """Mean active dimensions and the share of texts without any; nothing of dense vectors."""
-        if not self.texts:
-            return {}
-        return {f"active_{side}": self.terms / self.texts, f"empty_{side}": self.empty / self.texts}

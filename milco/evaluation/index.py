@@ -2,11 +2,14 @@
 
 Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
 
-Run by rule `index`:  python -m milco.stages index --config FILE --corpora FOLDER --vectors FOLDER --output FOLDER
+Run by rule `index`, with `--shard` by `index_shard` where several jobs share the documents:
+    python -m milco.stages index --config FILE [--shard 2-of-8] --corpora FOLDER --vectors FOLDER
+        [--found FOLDER --found FOLDER …] --output FOLDER
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from tqdm import tqdm
 
 from milco.config import Config
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
-from milco.evaluation.lookup import Places, Vectors, collections_of
+from milco.evaluation.lookup import Places, StoredCollection, Vectors, collections_of, link_or_copy
 from milco.evaluation.search import Ranking, rank_blocks
+from milco.evaluation.sharding import ALL, Found, Shard, put_together
 from milco.files import finished_folder
 
 QUERY_CUT = 64
@@ -103,19 +107,19 @@ class Index:
         return cls(seismic.SeismicIndexLV.load(f"{path}.index.seismic"), np.load(f"{path}.columns.npy"))
 
 
-def parts(vectors: Vectors, places: Places) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
+def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
     """Documents as they are indexed, so many at a time that one machine can: their places, ascending, and rows."""
-    for found, rows in vectors.blocks("documents", places, DOCUMENTS):
+    for found, rows in vectors.blocks("documents", places, DOCUMENTS, shard):
         order = np.argsort(found)
         yield found[order], rows[order]
 
 
 def best_of(found: list[list[Ranking]], k: int) -> list[Ranking]:
     """The k best documents of each query in all parts of an index, from the rankings of each part."""
-    return [sorted(chain(*rankings), key=lambda hit: -hit[1])[:k] for rankings in zip(*found, strict=True)]
+    return [sorted(chain(*hits), key=lambda hit: (-hit[1], hit[0]))[:k] for hits in zip(*found, strict=True)]
 
 
-def build_all(config: Config, collections: Path, vectors: Path, output: Path) -> None:
+def build_all(config: Config, collections: Path, vectors: Path, output: Path, found: Sequence[Path] = ()) -> None:
     """Index every test collection and measure each index, read back from disk, beside exact search.
 
     Collections over the same documents share an index, and one of more than `DOCUMENTS` has several parts, which are
@@ -123,50 +127,94 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path) ->
     documents, parts, bytes, build_seconds, milliseconds and milliseconds_spread (of a query, as `median` has them),
     recall (share of the exact 10 best that the index finds; of chunks as many as hold the 10 best documents), nDCG@10
     of both.
+
+    Args:
+        vectors: what `encode` wrote.
+        found: what `build_shard` wrote of every shard of the documents, if several jobs built.
     """
-    found = Vectors(vectors)
     rows = []
-    made: dict[str, dict] = {}
+    names: dict[str, str] = {}
     with finished_folder(output) as folder:
-        for collection in tqdm(collections_of(config.main, collections), desc="index"):
-            texts = collection.places.fingerprint
-            if texts not in made:
-                made[texts] = _build(parts(found, collection.places), folder / collection.name)
-            queries, depth = found.of("queries", collection.queries.values()), collection.texts_to_find(DEPTH)
-            paths = [folder / f"{made[texts]['index']}-{part:03}" for part in range(made[texts]["parts"])]
-            answers, times = [], np.zeros(PASSES)
-            for path in paths:
-                index = Index.load(path)
-                answers.append(index.search(queries, depth)[0])
-                times += index.times(queries, depth)
-            rankings = best_of(answers, depth)
-            blocks = found.blocks("documents", collection.places, config.evaluate.documents_at_a_time)
-            exact = rank_blocks(queries, blocks, depth)
-            names = collection.judged_ids([*rankings, *exact])
+        if found:
+            answers = _put_together(config, collections, found, folder)
+        else:
+            answers = _build(config, collections, vectors, folder)
+        for collection, answer in answers:
+            rankings, exact = answer.rankings["index"], answer.rankings["exact"]
+            judged = collection.judged_ids([*rankings, *exact])
             rows.append(
                 {
                     "collection": collection.name,
                     "documents": len(collection.places),
-                    **made[texts],
-                    **median(times),
+                    "index": names.setdefault(collection.places.fingerprint, collection.name),
+                    **{name: answer.sums[name] for name in ("parts", "bytes", "build_seconds")},
+                    **median(np.array(answer.sums["times"])),
                     "recall": recall(rankings, exact),
-                    "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, names, DEPTH)),
-                    "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, names, DEPTH)),
+                    "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, judged, DEPTH)),
+                    "exact nDCG@10": mean_ndcg(collection.qrels, run_of(collection, exact, judged, DEPTH)),
                 }
             )
         pd.DataFrame(rows).to_parquet(folder / "seismic.parquet", index=False)
 
 
-def _build(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path: Path) -> dict:
-    """Build and save an index: its name, its parts, its size and the time that building took."""
-    made: dict = {"index": path.name, "parts": 0, "build_seconds": 0.0, "bytes": 0}
+def build_shard(config: Config, collections: Path, vectors: Path, shard: Shard, output: Path) -> None:
+    """Build and search the indexes of a shard of the documents of every test collection, for `build_all`."""
+    with finished_folder(output) as folder:
+        for collection, answer in _build(config, collections, vectors, folder, shard):
+            answer.save(folder / collection.name)
+
+
+def _build(
+    config: Config, collections: Path, vectors: Path, folder: Path, shard: Shard = ALL
+) -> Iterator[tuple[StoredCollection, Found]]:
+    """Collections, and what their indexes, which are built in `folder`, and exact search find; of the indexes the
+    number of parts, bytes, seconds of building and times of a query."""
+    stored = Vectors(vectors)
+    made: dict[str, tuple[list[Path], dict]] = {}
+    for collection in tqdm(collections_of(config.main, collections), desc="index"):
+        texts = collection.places.fingerprint
+        if texts not in made:
+            made[texts] = _write_parts(parts(stored, collection.places, shard), folder / collection.name)
+        paths, sums = made[texts]
+        queries, depth = stored.of("queries", collection.queries.values()), collection.texts_to_find(DEPTH)
+        answers: list[list[Ranking]] = [[[]] * queries.shape[0]]  # a shard may have no documents
+        times = np.zeros(PASSES)
+        for path in paths:
+            index = Index.load(path)
+            answers.append(index.search(queries, depth)[0])
+            times += index.times(queries, depth)
+        blocks = stored.blocks("documents", collection.places, config.evaluate.documents_at_a_time, shard)
+        rankings = {"index": best_of(answers, depth), "exact": rank_blocks(queries, blocks, depth)}
+        yield collection, Found(rankings, {**sums, "times": times.tolist()})
+
+
+def _put_together(
+    config: Config, collections: Path, found: Sequence[Path], folder: Path
+) -> Iterator[tuple[StoredCollection, Found]]:
+    """The same of all shards, whose indexes become the parts of one."""
+    count: Counter[str] = Counter()
+    for path in [path for shard in found for path in sorted(shard.glob("*.columns.npy"))]:
+        part = path.name.removesuffix(".columns.npy")
+        name = part.rpartition("-")[0]
+        for suffix in (".columns.npy", ".index.seismic"):
+            link_or_copy(path.with_name(f"{part}{suffix}"), folder / f"{name}-{count[name]:03}{suffix}")
+        count[name] += 1
+    for collection in collections_of(config.main, collections):
+        depths = dict.fromkeys(("index", "exact"), collection.texts_to_find(DEPTH))
+        yield collection, put_together([shard / collection.name for shard in found], depths)
+
+
+def _write_parts(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path: Path) -> tuple[list[Path], dict]:
+    """Build and save an index: its parts, how many they are, their size and the time that building took."""
+    paths: list[Path] = []
+    size, seconds = 0, 0.0
     for places, rows in documents:
         started = time.perf_counter()
         index = Index.build(rows, places)
-        made["build_seconds"] += time.perf_counter() - started
-        made["bytes"] += index.save(path.with_name(f"{path.name}-{made['parts']:03}"))
-        made["parts"] += 1
-    return made
+        seconds += time.perf_counter() - started
+        paths.append(path.with_name(f"{path.name}-{len(paths):03}"))
+        size += index.save(paths[-1])
+    return paths, {"parts": len(paths), "bytes": size, "build_seconds": seconds}
 
 
 def median(times: np.ndarray) -> dict[str, float]:

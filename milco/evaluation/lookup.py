@@ -15,14 +15,14 @@ import scipy.sparse
 
 from milco.data.beir import depth_of_search, iter_documents, read_about, read_queries
 from milco.data.cuts import CUT, Cuts
+from milco.data.sorting import DIGEST_EDGES, PARTS, Sorted, numbered
 from milco.data.vectors import load_ids, load_vectors, pivot_columns
 from milco.errors import MilcoError
 from milco.evaluation.search import Block, Ranking
-from milco.evaluation.sorting import PARTS, Sorted
+from milco.evaluation.sharding import ALL, Shard
 from milco.files import finished_folder, write_json
 
 SIDES = ("queries", "documents")
-DIGEST_EDGES = np.arange(1, PARTS, dtype=np.uint64) * np.uint64(2**64 // PARTS)
 TEXTS = 16_384  # whose digests are taken at a time
 
 
@@ -77,28 +77,21 @@ class Places:
 
     def __init__(self, texts: Iterable[str]):
         self._digest = hashlib.sha256()
-        self.sorted = Sorted(self._portions(map(text_id, texts)), DIGEST_EDGES)
+        self.sorted = Sorted(numbered(self._portions(map(text_id, texts))), DIGEST_EDGES)
         self.fingerprint = self._digest.hexdigest()  # the same for the same texts in the same order
 
     def __len__(self) -> int:
         return len(self.sorted)
 
     def _portions(self, ids: Iterator[str]) -> Iterator[np.ndarray]:
-        start = 0
         while len(digests := _digests(islice(ids, TEXTS))):
             self._digest.update(digests.data)
-            yield _numbered(digests, start)
-            start += len(digests)
+            yield digests
 
 
 def _digests(ids: Iterable[str]) -> np.ndarray:
     """The numbers that `text_id` writes in hexadecimal form."""
     return np.frombuffer(bytes.fromhex("".join(ids)), ">u8").astype(np.uint64)
-
-
-def _numbered(digests: np.ndarray, start: int) -> np.ndarray:
-    """Digests, and numbers from `start` on."""
-    return np.column_stack([digests, np.arange(start, start + len(digests), dtype=np.uint64)])
 
 
 class Vectors:
@@ -119,8 +112,8 @@ class Vectors:
         ((found, rows),) = blocks
         return rows[np.argsort(found)]
 
-    def blocks(self, side: str, places: Places, size: int) -> Iterator[Block]:
-        """Places and rows of all texts of a list, `size` of them at a time, in the order of the files.
+    def blocks(self, side: str, places: Places, size: int, shard: Shard = ALL) -> Iterator[Block]:
+        """Places and rows of a list of texts, or of a shard of it, `size` of them at a time, in the order of the files.
 
         Raises:
             MilcoError: the folder does not have each of the texts once.
@@ -133,7 +126,7 @@ class Vectors:
             )
         waiting: list[Block] = []
         free = size
-        for part in found.parts():
+        for part in found.parts(shard.of(len(found))):
             numbers, at = part.astype(np.int64).T
             files = np.searchsorted(starts, numbers, side="right") - 1
             for file in np.unique(files):
@@ -156,10 +149,10 @@ class Vectors:
             def portions() -> Iterator[np.ndarray]:
                 for path in self.paths[side]:
                     digests = _digests(load_ids(path))
-                    yield _numbered(digests, starts[-1])
                     starts.append(starts[-1] + len(digests))
+                    yield digests
 
-            names = Sorted(portions(), DIGEST_EDGES)
+            names = Sorted(numbered(portions()), DIGEST_EDGES)
             self.named[side] = np.array(starts), names
         return self.named[side]
 

@@ -6,12 +6,12 @@ Rules `export` and `plan` call `milco export` and `milco plan`, which people cal
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from milco import config as configuration
-from milco.environment import record, record_as_parts
+from milco.environment import record, record_as_parts, recorded
 from milco.errors import MilcoError
 from milco.experiments import Experiment
 from milco.outputs import check_output
@@ -51,6 +51,8 @@ Trained = Annotated[Path, typer.Option(help="Folder for the model; it appears wh
 Tuned = Annotated[Path | None, typer.Option(help="What `tune` wrote, where a budget is chosen.")]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
+OneShard = Annotated[str, typer.Option("--shard", help="Which part of the texts, as 2-of-8.")]
+Answers = Annotated[list[Path] | None, typer.Option(help="What this program wrote of each shard.")]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
 NamedOrNone = Annotated[list[str] | None, typer.Option(help="NAME=PATH, once for each.")]
 
@@ -218,15 +220,16 @@ def encode(
     model: Input,
     corpora: Corpora,
     output: Output,
-    shard: Annotated[str, typer.Option(help="Which part of the texts, as 2-of-8.")] = "1-of-1",
+    shard: OneShard = "1-of-1",
 ) -> None:
     """Encode the test collections with one system."""
     from milco.evaluation.encode import encode
+    from milco.evaluation.sharding import Shard
 
-    number, shards = map(int, shard.split("-of-"))
+    number, shards = Shard.parse(shard)
     split = "dev" if system == "development" else "test"
     texts = corpora / "collections" / split
-    encode(_settings(config, output), system, model, texts, output, number - 1, shards, split)
+    encode(_settings(config, output), system, model, texts, output, number, shards, split)
     record(output)
 
 
@@ -239,6 +242,11 @@ def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")
     record_as_parts(output, shard)
 
 
+def _environments(found: list[Path] | None) -> list[dict[str, Any]]:
+    """Where the shards were searched."""
+    return [environment for path in found or () for environment in recorded(path)]
+
+
 @app.command()
 def evaluate(
     config: ConfigFile,
@@ -247,30 +255,61 @@ def evaluate(
     encoder: Input,
     output: Output,
     vectors: Annotated[Path | None, typer.Option()] = None,
+    shard: OneShard | None = None,
+    found: Answers = None,
 ) -> None:
     """Search the test collections with one system and measure it."""
-    from milco.evaluation.evaluate import evaluate
+    from milco.evaluation import evaluate
+    from milco.evaluation.sharding import Shard
 
-    evaluate(_settings(config, output), system, corpora / "collections" / "test", vectors, encoder, output)
-    record(output)
+    settings, tests = _settings(config, output), corpora / "collections" / "test"
+    if shard:
+        evaluate.search_shard(settings, system, tests, vectors, encoder, Shard.parse(shard), output)
+    else:
+        evaluate.evaluate(settings, system, tests, vectors, encoder, output, found or ())
+    record(output, _environments(found))
 
 
 @app.command()
-def index(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+def index(
+    config: ConfigFile,
+    corpora: Corpora,
+    vectors: Input,
+    output: Output,
+    shard: OneShard | None = None,
+    found: Answers = None,
+) -> None:
     """Build the Seismic indexes and hold them against exact search."""
-    from milco.evaluation.index import build_all
+    from milco.evaluation.index import build_all, build_shard
+    from milco.evaluation.sharding import Shard
 
-    build_all(_settings(config, output), corpora / "collections" / "test", vectors, output)
-    record(output)
+    settings, tests = _settings(config, output), corpora / "collections" / "test"
+    if shard:
+        build_shard(settings, tests, vectors, Shard.parse(shard), output)
+    else:
+        build_all(settings, tests, vectors, output, found or ())
+    record(output, _environments(found))
 
 
 @app.command()
-def prune(config: ConfigFile, corpora: Corpora, vectors: Input, output: Output) -> None:
+def prune(
+    config: ConfigFile,
+    corpora: Corpora,
+    vectors: Input,
+    output: Output,
+    shard: OneShard | None = None,
+    found: Answers = None,
+) -> None:
     """Measure every pruning budget."""
-    from milco.evaluation.budgets import sweep
+    from milco.evaluation.budgets import sweep, sweep_shard
+    from milco.evaluation.sharding import Shard
 
-    sweep(_settings(config, output), corpora / "collections" / "test", vectors, output)
-    record(output)
+    settings, tests = _settings(config, output), corpora / "collections" / "test"
+    if shard:
+        sweep_shard(settings, tests, vectors, Shard.parse(shard), output)
+    else:
+        sweep(settings, tests, vectors, output, found=found or ())
+    record(output, _environments(found))
 
 
 @app.command()

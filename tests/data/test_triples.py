@@ -1,5 +1,6 @@
 """Packed triples: what goes in as text comes out as the tokenizer's ids, each document once, in little memory."""
 
+import random
 import tracemalloc
 
 import numpy as np
@@ -132,11 +133,32 @@ def peak(work) -> int:
     return found
 
 
-def test_documents_are_numbered_without_their_texts_in_memory(monkeypatch, tmp_path):
-    """3,000 queries with 3 documents of 4,000 letters each: 36 MB of text."""
+def test_numbering_takes_the_same_memory_for_any_number_of_documents(monkeypatch, tmp_path):
+    """3 documents a query of 1,000 letters each: 18 MB of text in the end."""
     monkeypatch.setattr(milco.data.triples, "ROWS", 100)
-    path = many(tmp_path, 3000, letters=4000)
-    assert peak(lambda: milco.data.triples._number(path, tmp_path / "a", tmp_path / "b")) < 8e6
+    monkeypatch.setattr(milco.data.sorting, "RUN", 1000)
+    peaks = []
+    for queries in (1500, 6000):
+        path = many(tmp_path, queries, letters=1000)
+        peaks.append(peak(lambda path=path: milco.data.triples._number(path, tmp_path / "a", tmp_path / "b")))
+    assert peaks[1] < 1.2 * peaks[0] < 1e6, peaks
+
+
+def test_documents_have_numbers_in_the_order_in_which_they_are_met(monkeypatch, tmp_path):
+    monkeypatch.setattr(milco.data.triples, "ROWS", 7)
+    draw, met = random.Random(0), {}
+    pos, neg = ([[f"d{draw.randrange(30)}" for _ in range(draw.randint(1, 4))] for _ in range(50)] for _ in range(2))
+    columns = {"query": [f"q{n}" for n in range(50)], "pos": pos, "neg": neg}
+    scores = {f"{side}_scores": [[1.0] * len(texts) for texts in columns[side]] for side in ("pos", "neg")}
+    pq.write_table(pa.table({**columns, **scores}, SCHEMA), tmp_path / "triples.parquet")
+    milco.data.triples._number(tmp_path / "triples.parquet", tmp_path / "texts.parquet", tmp_path / "numbered.parquet")
+    wanted: dict[str, list] = {"pos": [], "neg": []}
+    for start in range(0, 50, 7):  # of a batch first all positives, then all negatives
+        for side, lists in wanted.items():
+            lists += [[met.setdefault(text, len(met)) for text in texts] for texts in columns[side][start : start + 7]]
+    found = pq.read_table(tmp_path / "numbered.parquet")
+    assert {side: found[side].to_pylist() for side in wanted} == wanted
+    assert pq.read_table(tmp_path / "texts.parquet")["text"].to_pylist() == list(met)
 
 
 def test_a_training_starts_in_as_little_memory_with_many_queries_as_with_few(values, encoder_checkpoint, tmp_path):

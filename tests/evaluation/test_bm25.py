@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from milco.evaluation.bm25 import Bm25
 from milco.evaluation.lookup import StoredCollection
+from milco.evaluation.sharding import ALL
 
 DOCUMENTS = 5000  # more than are cut into pieces at a time
 
@@ -33,7 +34,7 @@ def collection(encoder_checkpoint, tmp_path_factory):
 def test_every_score_is_that_of_the_package_whatever_is_in_memory_at_a_time(
     collection, encoder_checkpoint, tmp_path, size
 ):
-    found, _ = Bm25(encoder_checkpoint, False, size, tmp_path).search(collection, 50)
+    found = Bm25(encoder_checkpoint, False, size, tmp_path).search(collection, 50, ALL).rankings[collection.name]
     assert list(tmp_path.iterdir()) == []
     tokenizer, package = AutoTokenizer.from_pretrained(encoder_checkpoint), bm25s.BM25()
 

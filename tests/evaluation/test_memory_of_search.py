@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+import milco.data.sorting
 import milco.evaluation.lookup
-import milco.evaluation.sorting
 from milco.data.vectors import save_vectors
 from milco.evaluation.lookup import Places, Vectors, text_id
 from milco.evaluation.search import rank_blocks
@@ -34,7 +34,7 @@ def vectors(tmp_path_factory):
 
 def test_the_memory_of_search_is_that_of_a_block(vectors, monkeypatch):
     monkeypatch.setattr(milco.evaluation.lookup, "TEXTS", 2000)
-    monkeypatch.setattr(milco.evaluation.sorting, "RUN", 2000)
+    monkeypatch.setattr(milco.data.sorting, "RUN", 2000)
     peaks = []
     for documents in (6000, 24_000):
         queries = vectors.of("queries", [f"query {row}" for row in range(20)])

@@ -42,6 +42,8 @@ MEASURED = ("seconds", "milliseconds", "bytes_per_second")  # columns of time, n
 PARTS = ("*.arrow", "*.safetensors", ".staged/*/*.parquet")  # what a job that goes on takes over
 TAKING_OVER = ("corpora", "tokenize", "teacher", "pack", "encode")
 PASSING = {".snakemake_timestamp", "metrics.jsonl", "environment.json", "inputs.json", ".lock"}
+# Where a node was made is written last, when it has its name; a job that is cut off there is made again.
+PASSING |= {".environment.json.part", ".environment.json.lock"}
 
 
 def kill_all(jobs: list[psutil.Process], chance: random.Random) -> None:

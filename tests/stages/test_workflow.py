@@ -473,6 +473,25 @@ def test_shards_make_the_same_vectors(tmp_path, values, finished):
             assert ids == other_ids and abs(one - other).max() < 1e-4, (name, side)
 
 
+def test_shards_find_the_same(tmp_path, values, finished):
+    project = Project(tmp_path, values)
+    project.configure(evaluate={"search_shards": 2})
+    shutil.copytree(finished.folder / "artifacts", tmp_path / "artifacts", symlinks=True)
+    made = {"runs": "*/runs/*.trec", "prune": "*.parquet", "index": "*/*.seismic"}
+    for folder in made:
+        shutil.rmtree(tmp_path / "artifacts" / folder)
+    assert project.planned("all") >= {f"{rule}{s}" for rule in ("evaluate", "index", "prune") for s in ("", "_shard")}
+    project.snakemake("all")
+    for folder, pattern in made.items():
+        found, wanted = (
+            {path.relative_to(root): path.read_bytes() for path in root.glob(f"artifacts/{folder}/{pattern}")}
+            for root in (tmp_path, finished.folder)
+        )
+        assert {path.parts[2] for path in found} == {path.parts[2] for path in wanted}
+        assert folder != "runs" or found == wanted
+    assert not [*tmp_path.glob("artifacts/*/*-of-*")]
+
+
 def sorted_rows(vectors: Path, side: str) -> tuple[list[str], csr_array]:
     """Ids and rows of all files of a side, in the order of the ids."""
     parts = [load_vectors(path) for path in vectors.glob(f"{side}-*.safetensors")]

@@ -107,16 +107,36 @@ def triple_texts(experiment):
     return experiment.sources(experiment.config.distill.train_datasets)
 
 
-def shards_of_vectors(wildcards):
-    """What the encode jobs of a system write, one for each shard."""
-    shards = owner("encode", wildcards).config.evaluate.encode_shards
-    return [f"artifacts/vectors/{{system}}-{{key}}.{number}-of-{shards}" for number in range(1, shards + 1)]
+def each_shard(rule, path, count):
+    """What the jobs that share a node write, of which there are `count` (experiment → number)."""
+
+    def paths(wildcards):
+        shards = count(owner(rule, wildcards))
+        return [f"{path}.{number}-of-{shards}" for number in range(1, shards + 1)]
+
+    return paths
+
+
+def found_by(rule, path):
+    """What the jobs that share a search write; nothing, if one job searches."""
+    paths = each_shard(rule, path, lambda e: e.config.evaluate.search_shards)
+    return lambda wildcards: several if len(several := paths(wildcards)) > 1 else []
+
+
+def found(wildcards, input):
+    """Options that hand it over."""
+    return [f"--found {path}" for path in input.found]
 
 
 def vectors_of_system(wildcards):
     """What a system is searched by; BM25 has no vectors."""
     vectors = owner("evaluate", wildcards).vectors
     return vectors[wildcards.system].path if wildcards.system in vectors else []
+
+
+def searched(wildcards, input):
+    """The option for it."""
+    return f"--vectors {input.vectors}" if input.vectors else ""
 
 
 FIGURES = Path(workflow.source_path("../../config/published.yaml")).read_text(encoding="utf-8")

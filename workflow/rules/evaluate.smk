@@ -1,4 +1,5 @@
-# Vectors, searches and measures of every system on every test collection.
+# Vectors, searches and measures of every system on every test collection. With evaluate.search_shards several jobs
+# search, each in its shard of the documents; then the rules without `_shard` put together what they found.
 
 
 rule encode:
@@ -27,7 +28,7 @@ rule encode:
 
 rule merge:
     input:
-        shards_of_vectors,
+        each_shard("encode", "artifacts/vectors/{system}-{key}", lambda e: e.config.evaluate.encode_shards),
     output:
         directory("artifacts/vectors/{system}-{key}"),
     log:
@@ -49,6 +50,7 @@ rule evaluate:
         corpora=needs("evaluate", lambda e: e.collections.path),
         encoder=needs("evaluate", lambda e: e.encoder),
         vectors=vectors_of_system,
+        found=found_by("evaluate", "artifacts/runs/{system}-{key}"),
     output:
         directory("artifacts/runs/{system}-{key}"),
     log:
@@ -59,18 +61,43 @@ rule evaluate:
         ENVIRONMENT
     params:
         config=settings("evaluate"),
-        vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
+        vectors=searched,
+        found=found,
     message:
         "measure {wildcards.system}"
     shell:
         "python -m milco.stages evaluate --config {params.config} --system {wildcards.system} --corpora {input.corpora}"
-        " --encoder {input.encoder:q} {params.vectors} --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder:q} {params.vectors} {params.found} --output {output} 2>&1 | tee {log}"
+
+
+rule evaluate_shard:
+    input:
+        corpora=needs("evaluate", lambda e: e.collections.path),
+        encoder=needs("evaluate", lambda e: e.encoder),
+        vectors=vectors_of_system,
+    output:
+        temp(directory("artifacts/runs/{system}-{key}.{shard}")),
+    log:
+        "logs/evaluate/{system}-{key}.{shard}.log",
+    benchmark:
+        "logs/evaluate/{system}-{key}.{shard}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        config=settings("evaluate"),
+        vectors=searched,
+    message:
+        "search with {wildcards.system}, {wildcards.shard}"
+    shell:
+        "python -m milco.stages evaluate --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
+        " --corpora {input.corpora} --encoder {input.encoder:q} {params.vectors} --output {output} 2>&1 | tee {log}"
 
 
 rule index:
     input:
         corpora=needs("index", lambda e: e.collections.path),
         vectors=needs("index", lambda e: e.vectors[e.config.main].path),
+        found=found_by("index", "artifacts/index/{key}"),
     output:
         directory("artifacts/index/{key}"),
     log:
@@ -82,17 +109,41 @@ rule index:
     threads: ALONE  # it measures times; the work is that of one
     params:
         config=settings("index"),
+        found=found,
     message:
         "Seismic index of every test collection"
     shell:
         "python -m milco.stages index --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
-        " --output {output} > {log} 2>&1"
+        " {params.found} --output {output} > {log} 2>&1"
+
+
+rule index_shard:
+    input:
+        corpora=needs("index", lambda e: e.collections.path),
+        vectors=needs("index", lambda e: e.vectors[e.config.main].path),
+    output:
+        temp(directory("artifacts/index/{key}.{shard}")),
+    log:
+        "logs/index/{key}.{shard}.log",
+    benchmark:
+        "logs/index/{key}.{shard}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: ALONE
+    params:
+        config=settings("index"),
+    message:
+        "Seismic index of the documents {wildcards.shard} of every test collection"
+    shell:
+        "python -m milco.stages index --config {params.config} --shard {wildcards.shard} --corpora {input.corpora}"
+        " --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 rule prune:
     input:
         corpora=needs("prune", lambda e: e.collections.path),
         vectors=needs("prune", lambda e: e.vectors[e.config.main].path),
+        found=found_by("prune", "artifacts/prune/{key}"),
     output:
         "artifacts/prune/{key}.parquet",
     log:
@@ -104,11 +155,34 @@ rule prune:
     threads: ALONE
     params:
         config=settings("prune"),
+        found=found,
     message:
         "what fewer terms per text cost and save"
     shell:
         "python -m milco.stages prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
-        " --output {output} > {log} 2>&1"
+        " {params.found} --output {output} > {log} 2>&1"
+
+
+rule prune_shard:
+    input:
+        corpora=needs("prune", lambda e: e.collections.path),
+        vectors=needs("prune", lambda e: e.vectors[e.config.main].path),
+    output:
+        temp(directory("artifacts/prune/{key}.{shard}")),
+    log:
+        "logs/prune/{key}.{shard}.log",
+    benchmark:
+        "logs/prune/{key}.{shard}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: ALONE
+    params:
+        config=settings("prune"),
+    message:
+        "what fewer terms per text cost and save, {wildcards.shard}"
+    shell:
+        "python -m milco.stages prune --config {params.config} --shard {wildcards.shard} --corpora {input.corpora}"
+        " --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 # Of all that is measured here on development collections, this alone decides something: the budget that `auto` means.

@@ -11,6 +11,7 @@ import numpy as np
 
 PARTS = 256
 RUN = 65_536  # pairs that are sorted at a time
+DIGEST_EDGES = np.arange(1, PARTS, dtype=np.uint64) * np.uint64(2**64 // PARTS)  # of keys that are digests of 8 bytes
 
 
 class Sorted:
@@ -39,9 +40,12 @@ class Sorted:
     def __len__(self) -> int:
         return self.bounds[-1]
 
-    def parts(self) -> Iterator[np.ndarray]:
-        """All pairs in order, those between two edges at a time."""
-        return (_read(self.file, start, end) for start, end in pairwise(self.bounds))
+    def parts(self, some: range | None = None) -> Iterator[np.ndarray]:
+        """All pairs in order, or those at some places, those between two edges at a time."""
+        places = range(len(self)) if some is None else some
+        for start, end in pairwise(self.bounds):
+            start, end = max(start, places.start), min(end, places.stop)
+            yield _read(self.file, start, max(start, end))
 
     def joined(self, others: "Sorted") -> Iterator[np.ndarray]:
         """(value here, value there) of all pairs with the same key; `others` have the same edges."""
@@ -52,6 +56,13 @@ class Sorted:
             ends = np.cumsum(counts)
             at = np.arange(counts.sum()) + np.repeat(first - ends + counts, counts)
             yield np.column_stack([here[at, 1], np.repeat(there[:, 1], counts)])
+
+
+def numbered(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Keys that come in portions, each with its place among all."""
+    start = 0
+    for keys in portions:
+        yield np.column_stack([keys, np.arange(start, start := start + len(keys), dtype=np.uint64)])
 
 
 def _runs(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import milco.evaluation.sorting
-from milco.evaluation.sorting import Sorted
+import milco.data.sorting
+from milco.data.sorting import Sorted
 
 EDGES = np.array([3, 4, 50, 90], np.uint64)
 
@@ -19,7 +19,7 @@ def draw(count, seed):
 @pytest.mark.parametrize("run", [1, 7, 1000])
 @pytest.mark.parametrize("cuts", [[], [0, 1, 5, 5, 180]])
 def test_pairs_are_by_key_and_those_of_a_part_between_its_edges(monkeypatch, run, cuts):
-    monkeypatch.setattr(milco.evaluation.sorting, "RUN", run)
+    monkeypatch.setattr(milco.data.sorting, "RUN", run)
     pairs = draw(200, 0)
     found = Sorted(np.split(pairs, cuts), EDGES)
     parts = list(found.parts())
@@ -33,7 +33,7 @@ def test_pairs_are_by_key_and_those_of_a_part_between_its_edges(monkeypatch, run
 
 @pytest.mark.parametrize("counts", [(150, 200), (0, 20), (20, 0)])
 def test_a_join_pairs_all_values_of_a_key(monkeypatch, counts):
-    monkeypatch.setattr(milco.evaluation.sorting, "RUN", 64)
+    monkeypatch.setattr(milco.data.sorting, "RUN", 64)
     here, there = (draw(count, seed) for seed, count in enumerate(counts))
     joined = Sorted([here], EDGES).joined(Sorted([there], EDGES))
     wanted = [(int(one[1]), int(other[1])) for one in here for other in there if one[0] == other[0]]
