@@ -1,13 +1,14 @@
-"""Corpora, token cache and teacher targets of synthetic text: memory and speed as the corpus grows, and what the full
-experiment would need. It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`.
+"""What the rules make of synthetic text: memory and speed as the corpus grows, and what the full experiment would need.
+It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4
+python benchmarks/scale.py --only "test texts"        the cases whose names have these words
 """
 
 import argparse
+import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
@@ -19,15 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from experiment import Experiment
 from measure import MIB, save
+from start import DOCUMENTS, write_triples
 
+from milco.config import Config, parse
 from milco.data.beir import write_layout
 from milco.data.shards import ROWS
 
 LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
 WHOLE_TESTS = 161_000_000  # texts of its test collections
+WHOLE_TRIPLES = 1_390_000 * (1 + DOCUMENTS)  # texts of its distillation queries, with more negatives than ours
 FEW = 1300  # of what a case is not about
-SAMPLE = 4  # one English text of so many goes to the teacher, who takes longest
+SAMPLE = 8  # one English text of so many goes to the teacher, who takes longest
+SHARDS, QUERIES = 64, 100  # jobs that would share encoding, of which one is measured; queries that BM25 is asked
 MEMORY = "500MB"  # of DuckDB: so little that a million pairs go to disk, as hundreds of millions do
 
 
@@ -53,15 +58,28 @@ def write_tests(folder: Path, words: list[str], documents: int) -> None:
     found = enumerate(chain.from_iterable(random_texts(words, 1 + LANGUAGES, documents)))
     rows = ({"_id": str(number), "title": "", "text": text} for number, text in found)
     queries = ({"_id": str(number), "text": f"query {number}"} for number in range(0, documents, 1000))
-    write_layout(folder, "test", rows, queries, {str(n): {str(n): 1} for n in range(0, documents, 1000)}, {})
+    about = {"query_language": "de", "document_language": "en", "source": "tests"}
+    write_layout(folder, "test", rows, queries, {str(n): {str(n): 1} for n in range(0, documents, 1000)}, about)
 
 
 def build_corpora(output: Path) -> None:
     """What rule `corpora` does, with the inputs beside its output."""
-    from milco.config import parse
     from milco.data import corpora, pairs
 
     pairs.MEMORY = MEMORY
+    corpora.build(*inputs_of(output), output)
+
+
+def build_collections(output: Path) -> None:
+    """What rule `collections` does with the same inputs."""
+    from milco.data import corpora
+
+    config, sources = inputs_of(output)
+    corpora.build_collections(config, {"tests": sources["tests"]}, "test", output)
+
+
+def inputs_of(output: Path) -> tuple[Config, dict[str, Path]]:
+    """Settings and sources, which lie beside an output."""
     sources = {"pairs": output.with_name("source.parquet"), "tests": output.with_name("tests")}
     about = {
         "pairs": {"format": "pairs", "language": "de"},
@@ -73,33 +91,27 @@ def build_corpora(output: Path) -> None:
     values = {
         "experiment": "scale",
         "languages": ["de"],
+        "corpora": {"decontaminate": "all", "decontaminate_for": "all"},
         "sources": {name: {"uri": f"file:{sources.get(name, name)}", **said} for name, said in about.items()},
         "model": {"multilingual_encoder_checkpoint": "encoder", "lsr_encoder_checkpoint": "lsr"},
         "align": {"train_datasets": ["pairs"]},
         "distill": {"train_datasets": ["triples"]},
         "evaluate": {"test_collections": ["tests"]},
     }
-    corpora.build(parse(values), sources, output)
+    return parse(values), sources
 
 
 def watched(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of a piece of work, and the most MiB that this process and its children held of their own meanwhile."""
-    peak, done = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.2):
-            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            peak = max(peak, sum(map(held, processes)) / MIB)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    started = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    done.set()
-    thread.join()
-    return seconds, peak
+    """Seconds of a piece of work in a process of its own, and the most MiB that it and its children held meanwhile."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    peak, started = 0.0, time.perf_counter()
+    process.start()
+    while process.is_alive():
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        peak = max(peak, sum(map(held, family)) / MIB)
+        process.join(0.2)
+    assert process.exitcode == 0, "it failed"
+    return time.perf_counter() - started, peak
 
 
 def held(process: psutil.Process) -> int:
@@ -111,9 +123,24 @@ def held(process: psutil.Process) -> int:
     return memory.rss - memory.shared
 
 
-def measure(folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int, workers: int) -> list[dict]:
-    """A row for each stage."""
-    from milco.data import tokens  # here, since each worker reads this file first
+def ask_bm25(tests: Path, encoder: Path, scratch: Path) -> None:
+    """What rule `evaluate` does for BM25, but for the measures."""
+    from milco.evaluation.bm25 import Bm25
+    from milco.evaluation.lookup import StoredCollection
+    from milco.evaluation.sharding import ALL
+
+    collection = StoredCollection(tests)
+    collection.queries = dict(islice(collection.queries.items(), QUERIES))
+    scratch.mkdir()
+    Bm25(encoder, False, 65_536, scratch).search(collection, 100, ALL)
+
+
+def measure(
+    config: Config, folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int, workers: int, only: str
+) -> list[dict]:
+    """A row for each stage whose name has the words of `only`."""
+    from milco.data import tokens, triples  # here, since each worker reads this file first
+    from milco.evaluation.encode import encode
     from milco.training import teacher
 
     english, output, rows = texts // LANGUAGES, folder / "out", []
@@ -127,8 +154,15 @@ def measure(folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int
         return folder / name / "corpora"
 
     paired, tested = corpora("pairs", texts, FEW), corpora("tests", FEW, texts)
+    collections, packed = folder / "collections", folder / "packed"
+    collections.mkdir()
+    (collections / "tests").symlink_to(tested.with_name("tests"))
+    write_triples(folder / "triples.parquet", words, texts // (1 + DOCUMENTS))
     works = {
-        "corpora, {} test texts": (texts, 1, WHOLE_TESTS, tested, lambda: build_corpora(tested)),
+        "collections, {} documents": (texts, 1, WHOLE_TESTS, folder / "tests" / "collections",
+            lambda: build_collections(folder / "tests" / "collections"),
+        ),
+        "corpora, {} documents held out": (texts, 1, WHOLE_TESTS, tested, lambda: build_corpora(tested)),
         "corpora, {} pairs": (texts, 1, WHOLE, paired, lambda: build_corpora(paired)),
         "token cache, {} pairs": (
             texts + english, workers, WHOLE * (texts + english) / texts, output,
@@ -138,8 +172,22 @@ def measure(folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int
             taught, 1, WHOLE * english / texts, output,
             lambda: teacher.write_targets(first(paired, taught), lsr, 64, 64, output),
         ),
+        "packed triples of {} texts": (
+            texts, workers, WHOLE_TRIPLES, packed,
+            lambda: triples.pack(config, folder / "triples.parquet", encoder, workers, packed),
+        ),
+        f"vectors, 1 of {SHARDS} shards of {{}} documents": (
+            texts // SHARDS, 1, WHOLE_TESTS, folder / "vectors",
+            lambda: encode(config, "teacher", lsr, collections, folder / "vectors", 0, SHARDS),
+        ),
+        f"BM25, {QUERIES} queries in {{}} documents": (
+            texts, 1, WHOLE_TESTS, folder / "bm25",
+            lambda: ask_bm25(collections / "tests", encoder, folder / "bm25"),
+        ),
     }  # fmt: skip
     for name, (count, processes, whole, made, work) in works.items():
+        if only not in name:
+            continue
         seconds, peak = watched(work)
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         row = {"benchmark": "scale", "case": name.format(f"{texts:,}"), "workers": processes, "texts": count}
@@ -168,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
     experiment = Experiment()
     encoder, lsr = experiment.at(experiment.encoder), experiment.at(experiment.lsr)
@@ -177,7 +226,9 @@ def main() -> None:
     rows = []
     for texts in options.texts:
         with tempfile.TemporaryDirectory() as name:
-            rows += measure(Path(name), encoder, lsr, sorted(words), texts, options.workers)
+            rows += measure(
+                experiment.config, Path(name), encoder, lsr, sorted(words), texts, options.workers, options.only
+            )
         save("scale", rows)
 
 

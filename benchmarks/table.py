@@ -29,17 +29,25 @@ they are the same.
 
 `profiles/slurm` gives memory and time for the paper's experiment, 594 million pairs and 161 million test texts:
 
-- `corpora`, 32 GB and 24 h. One core takes 9.7 h for the pairs (below) and 3 h for the test texts (16,000 a second);
-  the process needs 1 GB, DuckDB 4 GB, each document of the largest collection 16 bytes, each held-out string 100. With
-  `corpora.decontaminate: all` these are 16 GB.
-- `tokenize`, 16 processors, 32 GB and 12 h. 23 worker hours for texts of 20 tokens (below); the paper's are longer.
+- `corpora`, 32 GB and 24 h. One core takes 8.6 h for the pairs and 1 h for held-out texts (below);
+  the process needs 1 GB, DuckDB 4 GB, each document of the largest collection 16 bytes, each held-out string 16,
+  and 20 more while they are read. With `corpora.decontaminate: all` these are 6 GB, and 3 GB in rule `mine`.
+- `tokenize`, 16 processors, 32 GB and 12 h. 25 worker hours for texts of 20 tokens (below); the paper's are longer.
   A worker has .8 GB.
 - `teacher`, 8 GPUs, 64 GB and 12 h. If a GPU reads 3,000 to 5,000 texts a second in float32, one of them takes 8 to 14
   h for 150 million. A process has .8 GB, and some for CUDA.
+- `overlap`, 8 processors, 16 GB and 4 h. It reads the training text only if queries of a test collection are not taken
+  out of it: 750 million strings, 2.4 hours of a core at 87,000 a second (5 to 30 words, of two scripts); the paper's
+  are longer. A worker has .4 GB.
+- `pack`, 16 processors, 64 GB and 4 h. 14 million texts; memory is that of the workers, .6 GB each.
 - `encode`, a GPU, 64 GB and 8 h. 5 million texts in each of 32 shards, 7 h at 200 a second; 100 bytes for each of them.
-- `evaluate`, `index`, `prune`, one core, 32 GB and 24 h. A block of documents at a time is in memory; what a collection
-  and its vectors have in common is sorted in the folder for temporary files, some 32 bytes for each text of either.
-  `index` builds parts of a million documents, 3.3 GB each.
+- `evaluate`, `index`, `prune`, one core, 32 GB and 24 h, and the same for each of the 16 jobs that share the documents
+  of one (`evaluate.search_shards`). All queries of all test collections with all their documents are some 700 billion
+  pairs, of which MKQA, asked in 25 languages, has 450: at .04 µs (below) 8 h of a core for a system, and half an hour
+  in each of 16 jobs. The pruning study asks MIRACL's 75 billion 22 times, 18 h and 1 h 10 min, and builds as many
+  indexes. A block of documents at a time is in memory; what a collection and its vectors have in common is sorted in
+  the folder for temporary files, some 32 bytes for each text of either. `index` builds parts of a million documents,
+  3.3 GB each.
 
 ## Measured
 
@@ -49,33 +57,32 @@ together, without mapped files. The last two columns extrapolate the row to 594 
 of such texts; the paper's are longer, its teacher is larger, and a GPU is quicker.
 
 Seconds include the start of the workers, which weighs more where there is less to do. For `corpora` DuckDB was allowed
-500 MB instead of 4 GB; the rest of its peak is the process itself.
+500 MB instead of 4 GB; the rest of its peak is the process itself. Each case is a process of its own, on a machine
+with nothing else to do; `collections` and *held out* had one of its cores. From 1 to 4 million texts memory grows by 0
+to 8 %, but for three cases: the pairs of `corpora` by 12 %, *held out* by the 36 bytes of a string, `collections` by
+the 16 bytes of a document and what the allocator keeps. A text takes up to 13 % longer among 4 million, one of the
+teacher's 18 %, whose work is the same: the machine is shared.
 """
 START = """## Start of Stage 2
 
 What a process takes from the packed triples to its first batch, beside loading the model: it maps the files, and reads
-the lengths of a pool of 50 global batches. Rule `pack` is asked once for all starts (one worker here, on a machine with
-much other work). Random texts of 10 to 30 words, 8 documents a query, of which 7 are those of others. Written by
-`python benchmarks/start.py`.
+the lengths of a pool of 50 global batches. Rule `pack` is asked once for all starts (one worker here). Random texts of
+10 to 30 words, 8 documents a query, of which 7 are those of others. Written by `python benchmarks/start.py`.
 """
 EXACT = """## Exact search
 
 Synthetic documents as milco makes them (columns of 280,000, the n-th most frequent n times rarer than the first),
-queries of 30 terms, the 100 best. *Blocks* is search as rules `evaluate`, `index` and `prune` do it, vectors read from
-disk, 65,536 documents at a time; *whole* is a product of all queries with all documents, which are in memory before, as
-it was done before. Rankings are the same to the last bit. Times, speedup and spread are those of a query, in seconds of
-the processor, on one thread of a machine with much other work; those of blocks hold a share of the reading. Memory
-has a block and nothing that grows with the collection: which vector belongs to which document is sorted on disk.
-Measured with the functions of `benchmarks/exact.py`.
+queries of 30 terms, the 100 best, on one thread, each measurement in a process of its own. *Blocks* is search as rules
+`evaluate`, `index` and `prune` do it, vectors read from disk, 65,536 documents at a time; *whole* is a product of all
+queries with all documents, which are in memory before, as it was done before. Rankings are the same to the last bit.
+Times, speedup and spread are those of a query, in seconds of the processor; those of blocks hold a share of the
+reading, which is the larger the fewer queries are asked. Anserini's are by the clock, as it prints them, on one core
+of a machine whose other core was at work.
 
-The machine was overloaded (10 to 24 processes ready for 2 cores). For 100 queries blocks were slower than the product
-in all three runs: they read the vectors, which the product has in memory. An earlier version on a less busy machine had
-ratios of 1.07 to 1.51. Anserini's times are by the clock and ours by the processor, so the two are not to be compared;
-by the processor Anserini took some 27 ms for each query, its compiling included (a run of all queries less one of a
-single query, measured once). It was not tried with a million documents. The rows of 10 terms are of a later commit,
-6cbcfe6, whose imports take 30 MB more; an earlier run of a million without them, 100 MB, is left out. From 1 to 4
-million documents memory grew by less than 10 %; the time for each document varied too much between runs to say whether
-it stays within 15 %.
+Which vector belongs to which document is sorted on disk, and memory has one block being searched and the next one
+being read (100,000 documents are one and a half). What grows from there is what the allocator keeps of freed blocks:
+with MALLOC_MMAP_THRESHOLD_=4000000 a million documents take 307 MB and 4 million 309 MB, and a query half as long
+again. Measured by `python benchmarks/exact.py`, with the options that its head names.
 """
 GPU = """# On a GPU
 

@@ -133,7 +133,7 @@ def long(values) -> dict:
     """Settings whose Stage 1 takes long enough to be disturbed."""
     align = {"num_train_epochs": STEPS * 8 / 80, "save_steps": 50, "logging_steps": 2, "eval_steps": STEPS}
     align["dataloader_num_workers"] = 1
-    evaluate = {"baselines": ["bm25"], "encode_shards": 2}
+    evaluate = {"baselines": ["bm25"], "encode_shards": 2, "search_shards": 2}
     changes = {"align": align, "evaluate": evaluate, "model": {"dropout": 0.1}}
     return {name: {**section, **changes.get(name, {})} if isinstance(section, dict) else section
             for name, section in values.items()}  # fmt: skip

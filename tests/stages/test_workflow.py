@@ -457,6 +457,14 @@ def test_a_new_layout_reruns_nothing(finished):
     assert finished.planned("all", "--set-resources", "align:processes_per_node=2", "distill:mem_mb=123") == set()
 
 
+def test_another_number_of_jobs_that_share_a_node_makes_nothing_anew(tmp_path, finished):
+    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
+    project = Project.__new__(Project)
+    project.folder, project.values = tmp_path / "project", finished.values
+    project.configure(evaluate={"encode_shards": 3, "search_shards": 2})
+    assert project.planned("all") == {"all", "report"}  # whose page shows the settings
+
+
 def test_shards_make_the_same_vectors(tmp_path, values, finished):
     project = Project(tmp_path, values)
     project.configure(evaluate={"encode_shards": 3})

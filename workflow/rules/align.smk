@@ -8,7 +8,7 @@ rule align:
         targets=needs("align", lambda e: e.targets.path),
         encoder=needs("align", lambda e: e.encoder),
         lsr=needs("align", lambda e: e.lsr),
-        development=unnoticed("align", lambda e: e.development(e.align).path),
+        development=looked_at("align", lambda e: e.align),
     output:
         directory("artifacts/align/{key}/model"),
     log:

@@ -107,25 +107,35 @@ def triple_texts(experiment):
     return experiment.sources(experiment.config.distill.train_datasets)
 
 
-def each_shard(rule, path, count):
-    """What the jobs that share a node write, of which there are `count` (experiment → number)."""
+def shards(rule, path, number_of):
+    """What the jobs that share a node write, for the number of them in `number_of` (a key of evaluate)."""
 
     def paths(wildcards):
-        shards = count(owner(rule, wildcards))
-        return [f"{path}.{number}-of-{shards}" for number in range(1, shards + 1)]
+        jobs = getattr(owner(rule, wildcards).config.evaluate, number_of)
+        return [f"{path}.{number}-of-{jobs}".format(**wildcards) for number in range(1, jobs + 1)]
 
     return paths
 
 
+def options(name, paths):
+    """Options that hand such paths over. How many there are decides no result (see `settings`)."""
+    return lambda wildcards, output: [f"--{name} {path}" for path in paths(wildcards)]
+
+
+ENCODED = shards("encode", "artifacts/vectors/{system}-{key}", "encode_shards")
+
+
 def found_by(rule, path):
     """What the jobs that share a search write; nothing, if one job searches."""
-    paths = each_shard(rule, path, lambda e: e.config.evaluate.search_shards)
+    paths = shards(rule, path, "search_shards")
     return lambda wildcards: several if len(several := paths(wildcards)) > 1 else []
 
 
-def found(wildcards, input):
-    """Options that hand it over."""
-    return [f"--found {path}" for path in input.found]
+FOUND = {
+    "evaluate": found_by("evaluate", "artifacts/runs/{system}-{key}"),
+    "index": found_by("index", "artifacts/index/{key}"),
+    "prune": found_by("prune", "artifacts/prune/{key}"),
+}
 
 
 def vectors_of_system(wildcards):

@@ -7,7 +7,7 @@ rule distill:
         triples=needs("distill", lambda e: e.packed.path),
         start=needs("distill", lambda e: e.start),
         lsr=needs("distill", lambda e: e.lsr),
-        development=unnoticed("distill", lambda e: e.development(e.distill).path),
+        development=looked_at("distill", lambda e: e.distill),
     output:
         directory("artifacts/distill/{key}/model"),
     log:

@@ -28,7 +28,7 @@ rule encode:
 
 rule merge:
     input:
-        each_shard("encode", "artifacts/vectors/{system}-{key}", lambda e: e.config.evaluate.encode_shards),
+        unnoticed(ENCODED),
     output:
         directory("artifacts/vectors/{system}-{key}"),
     log:
@@ -38,7 +38,7 @@ rule merge:
     conda:
         ENVIRONMENT
     params:
-        shards=lambda wildcards, input: [f"--shard {shard}" for shard in input],
+        shards=options("shard", ENCODED),
     message:
         "all vectors of {wildcards.system}"
     shell:
@@ -50,7 +50,7 @@ rule evaluate:
         corpora=needs("evaluate", lambda e: e.collections.path),
         encoder=needs("evaluate", lambda e: e.encoder),
         vectors=vectors_of_system,
-        found=found_by("evaluate", "artifacts/runs/{system}-{key}"),
+        found=shared_by("evaluate"),
     output:
         directory("artifacts/runs/{system}-{key}"),
     log:
@@ -62,7 +62,7 @@ rule evaluate:
     params:
         config=settings("evaluate"),
         vectors=searched,
-        found=found,
+        found=options("found", FOUND["evaluate"]),
     message:
         "measure {wildcards.system}"
     shell:
@@ -97,7 +97,7 @@ rule index:
     input:
         corpora=needs("index", lambda e: e.collections.path),
         vectors=needs("index", lambda e: e.vectors[e.config.main].path),
-        found=found_by("index", "artifacts/index/{key}"),
+        found=shared_by("index"),
     output:
         directory("artifacts/index/{key}"),
     log:
@@ -109,7 +109,7 @@ rule index:
     threads: ALONE  # it measures times; the work is that of one
     params:
         config=settings("index"),
-        found=found,
+        found=options("found", FOUND["index"]),
     message:
         "Seismic index of every test collection"
     shell:
@@ -143,7 +143,7 @@ rule prune:
     input:
         corpora=needs("prune", lambda e: e.collections.path),
         vectors=needs("prune", lambda e: e.vectors[e.config.main].path),
-        found=found_by("prune", "artifacts/prune/{key}"),
+        found=shared_by("prune"),
     output:
         "artifacts/prune/{key}.parquet",
     log:
@@ -155,7 +155,7 @@ rule prune:
     threads: ALONE
     params:
         config=settings("prune"),
-        found=found,
+        found=options("found", FOUND["prune"]),
     message:
         "what fewer terms per text cost and save"
     shell:

@@ -10,8 +10,9 @@
 #               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
 #   input       A training looks at collections that decide no weight, so that others are no reason to train again: neither
-#               newer ones (`ancient`) nor ones of another name. Rests on what Snakemake writes down of an input that
-#               it has taken from elsewhere: not its path, but where it is from (sourcecache_entry).
+#               newer ones (`ancient`) nor ones of another name. Nor is another number of jobs that share a node. Rests
+#               on what Snakemake writes down of an input that it has taken from elsewhere: not its path, but where it
+#               is from (sourcecache_entry); and on where it asks what to write down (PersistenceBase._input).
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
 #               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
 #   start       `onstart:` of a workflow that is somebody's module is not heeded. Rests on Workflow._onstart.
@@ -24,6 +25,7 @@ import shutil
 
 from snakemake.cli import parse_args
 from snakemake.io import sourcecache_entry
+from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resource, Resources
 
 if workflow.is_main_process:
@@ -92,9 +94,24 @@ class NamedTargets(type(workflow)):
 workflow.__class__ = NamedTargets
 
 
-def unnoticed(rule, what):
-    """Input of a node that is made before it, and is no reason to make the node again."""
-    return lambda wildcards: sourcecache_entry(ancient(what(owner(rule, wildcards))), "whatever it is")
+inputs_of = PersistenceBase._input
+PersistenceBase._input = lambda self, job: sorted({*inputs_of(self, job)})  # one of another name stands for several
+
+
+def unnoticed(paths):
+    """Input of a node that is made before it, and is no reason to make the node again: `paths` (wildcards → some)."""
+    return lambda wildcards: [sourcecache_entry(ancient(path), "whatever it is") for path in paths(wildcards)]
+
+
+def looked_at(rule, training):
+    """The development collections of a training (experiment → node)."""
+    return unnoticed(lambda wildcards: [(e := owner(rule, wildcards)).development(training(e)).path])
+
+
+def shared_by(rule):
+    """What the jobs that share a search write. One job that searches alone has something else there: to have an input
+    more, or one less, would be a reason."""
+    return unnoticed(lambda wildcards: FOUND[rule](wildcards) or [owner(rule, wildcards).collections.path])
 
 
 def forget_forced():
