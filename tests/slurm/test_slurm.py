@@ -16,6 +16,7 @@ import hub
 import pytest
 import run as rehearsal
 import standins
+import yaml
 from miniature import OFFLINE, ROOT, Project
 from safetensors.torch import load_file
 from test_recovery import Training, last_step, same
@@ -29,7 +30,7 @@ NODES = ("node1", "node2")
 STARTED: list[subprocess.Popen] = []
 DEFAULTS = ["--slurm-init-seconds-before-status-checks", "2"]
 DEFAULTS += ["--latency-wait", "10", "--default-resources", "slurm_partition=gpu", "mem_mb=1000", "runtime=10"]
-SMALL = ["gpus_per_node=2", "cpus_per_task=2", "mem_mb=2000", "runtime=10"]  # two nodes are the profile's own
+SMALL = {"cpus_per_task": 2, "mem_mb": 2000, "runtime": 10}  # at the most; two nodes are the profile's own
 
 
 class ClusterProject(Project):
@@ -40,18 +41,19 @@ class ClusterProject(Project):
         return [self.folder / "config.yaml"]
 
     def command(self, *arguments: str, resources: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> list[str]:
-        single = [f"{rule}:{name}" for rule in ("teacher", "encode") for name in ["gpus_per_node=1", *SMALL[1:]]]
-        single += [
-            f"{rule}:{name}" for rule in ("corpora", "tokenize", "mine", "overlap", "pack") for name in SMALL[1:]
+        profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
+        small = [
+            f"{rule}:{name}={min(most, said[name])}"
+            for rule, said in profile["set-resources"].items()
+            for name, most in {"gpus_per_node": min(2, said.get("nodes", 1)), **SMALL}.items()
+            if name in said
         ]
-        single += [f"{rule}:{name}" for rule in ("evaluate", "index", "prune", "tune") for name in SMALL[2:]]
-        several = [f"{rule}:{name}" for rule in ("align", "distill", "doctor") for name in SMALL]
         return [
             *(sys.executable, str(ROOT / "tests" / "slurm" / "impatient.py")),
             *("--snakefile", str(ROOT / "workflow" / "Snakefile")),
             *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", *map(str, self.configuration)),
             *("--directory", str(self.folder), *DEFAULTS, *flags),
-            *("--set-resources", *single, *several, *resources, "--", *arguments),
+            *("--set-resources", *small, *resources, "--", *arguments),
         ]  # fmt: skip
 
     def start(
