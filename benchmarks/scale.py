@@ -3,7 +3,7 @@ It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4
-python benchmarks/scale.py --only "test texts"        the cases whose names have these words
+python benchmarks/scale.py --only BM25     one case; token cache and teacher want that of the pairs before them
 """
 
 import argparse

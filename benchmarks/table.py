@@ -29,7 +29,7 @@ they are the same.
 
 `profiles/slurm` gives memory and time for the paper's experiment, 594 million pairs and 161 million test texts:
 
-- `corpora`, 32 GB and 24 h. One core takes 8.6 h for the pairs and 1 h for held-out texts (below);
+- `corpora`, 32 GB and 24 h. One core takes 7.4 h for the pairs and 1 h for held-out texts (below);
   the process needs 1 GB, DuckDB 4 GB, each document of the largest collection 16 bytes, each held-out string 16,
   and 20 more while they are read. With `corpora.decontaminate: all` these are 6 GB, and 3 GB in rule `mine`.
 - `tokenize`, 16 processors, 32 GB and 12 h. 25 worker hours for texts of 20 tokens (below); the paper's are longer.
@@ -58,10 +58,10 @@ of such texts; the paper's are longer, its teacher is larger, and a GPU is quick
 
 Seconds include the start of the workers, which weighs more where there is less to do. For `corpora` DuckDB was allowed
 500 MB instead of 4 GB; the rest of its peak is the process itself. Each case is a process of its own, on a machine
-with nothing else to do; `collections` and *held out* had one of its cores. From 1 to 4 million texts memory grows by 0
-to 8 %, but for three cases: the pairs of `corpora` by 12 %, *held out* by the 36 bytes of a string, `collections` by
-the 16 bytes of a document and what the allocator keeps. A text takes up to 13 % longer among 4 million, one of the
-teacher's 18 %, whose work is the same: the machine is shared.
+with nothing else to do; `collections` and *held out* had one of its cores, and the pairs were measured again at commit
+a2b5635. From 1 to 4 million texts memory grows by 0 to 8 %, but for two cases: *held out* by the 36 bytes of a string,
+`collections` by the 16 bytes of a document and what the allocator keeps. A text takes up to 13 % longer among 4
+million, one of the teacher's 18 %, whose work is the same: the machine is shared.
 """
 START = """## Start of Stage 2
 
