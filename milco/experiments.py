@@ -24,7 +24,6 @@ from milco.positions import positions
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_blank_pieces"}
 # Keys of distill of rule `mine`.
 MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
-SEARCHING = ("evaluate", "index", "prune")  # rules whose work several jobs may share, besides `encode`
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {
     "bm25": "BM25",
@@ -67,7 +66,7 @@ class Node(NamedTuple):
     def times(self) -> str:
         """Where Snakemake writes how long its jobs took; a pattern, where several may share the work."""
         made = f"{self.name}-{self.key}" if self.name else self.key
-        return f"logs/{self.rule}/{made}{'.*' if self.rule == 'encode' else '*' if self.rule in SEARCHING else ''}.tsv"
+        return f"logs/{self.rule}/{made}*.tsv"
 
 
 class Experiment:

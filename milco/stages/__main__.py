@@ -44,6 +44,12 @@ def _trained(path: Path) -> Path:
     return path
 
 
+def _shard(text: str) -> Any:
+    from milco.evaluation.sharding import Shard
+
+    return Shard.parse(text)
+
+
 Output = Annotated[
     Path, typer.Option(help="New file or folder to write; it appears whole or not at all.", callback=_new)
 ]
@@ -51,7 +57,7 @@ Trained = Annotated[Path, typer.Option(help="Folder for the model; it appears wh
 Tuned = Annotated[Path | None, typer.Option(help="What `tune` wrote, where a budget is chosen.")]
 Input = Annotated[Path, typer.Option(help="Result of another program, or a checkpoint.")]
 Name = Annotated[str, typer.Option()]
-OneShard = Annotated[str, typer.Option("--shard", help="Which part of the texts, as 2-of-8.")]
+OneShard = Annotated[Any, typer.Option("--shard", parser=_shard, metavar="N-of-M", help="One of M parts of the texts.")]
 Answers = Annotated[list[Path] | None, typer.Option(help="What this program wrote of each shard.")]
 Named = Annotated[list[str], typer.Option(help="NAME=PATH, once for each.")]
 NamedOrNone = Annotated[list[str] | None, typer.Option(help="NAME=PATH, once for each.")]
@@ -224,9 +230,8 @@ def encode(
 ) -> None:
     """Encode the test collections with one system."""
     from milco.evaluation.encode import encode
-    from milco.evaluation.sharding import Shard
 
-    number, shards = Shard.parse(shard)
+    number, shards = shard
     split = "dev" if system == "development" else "test"
     texts = corpora / "collections" / split
     encode(_settings(config, output), system, model, texts, output, number, shards, split)
@@ -255,16 +260,15 @@ def evaluate(
     encoder: Input,
     output: Output,
     vectors: Annotated[Path | None, typer.Option()] = None,
-    shard: OneShard | None = None,
+    shard: OneShard = None,
     found: Answers = None,
 ) -> None:
     """Search the test collections with one system and measure it."""
     from milco.evaluation import evaluate
-    from milco.evaluation.sharding import Shard
 
     settings, tests = _settings(config, output), corpora / "collections" / "test"
     if shard:
-        evaluate.search_shard(settings, system, tests, vectors, encoder, Shard.parse(shard), output)
+        evaluate.search_shard(settings, system, tests, vectors, encoder, shard, output)
     else:
         evaluate.evaluate(settings, system, tests, vectors, encoder, output, found or ())
     record(output, _environments(found))
@@ -276,16 +280,15 @@ def index(
     corpora: Corpora,
     vectors: Input,
     output: Output,
-    shard: OneShard | None = None,
+    shard: OneShard = None,
     found: Answers = None,
 ) -> None:
     """Build the Seismic indexes and hold them against exact search."""
     from milco.evaluation.index import build_all, build_shard
-    from milco.evaluation.sharding import Shard
 
     settings, tests = _settings(config, output), corpora / "collections" / "test"
     if shard:
-        build_shard(settings, tests, vectors, Shard.parse(shard), output)
+        build_shard(settings, tests, vectors, shard, output)
     else:
         build_all(settings, tests, vectors, output, found or ())
     record(output, _environments(found))
@@ -297,16 +300,15 @@ def prune(
     corpora: Corpora,
     vectors: Input,
     output: Output,
-    shard: OneShard | None = None,
+    shard: OneShard = None,
     found: Answers = None,
 ) -> None:
     """Measure every pruning budget."""
     from milco.evaluation.budgets import sweep, sweep_shard
-    from milco.evaluation.sharding import Shard
 
     settings, tests = _settings(config, output), corpora / "collections" / "test"
     if shard:
-        sweep_shard(settings, tests, vectors, Shard.parse(shard), output)
+        sweep_shard(settings, tests, vectors, shard, output)
     else:
         sweep(settings, tests, vectors, output, found=found or ())
     record(output, _environments(found))

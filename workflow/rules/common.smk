@@ -122,6 +122,11 @@ def options(name, paths):
     return lambda wildcards, output: [f"--{name} {path}" for path in paths(wildcards)]
 
 
+def one_shard(wildcards, output):
+    """The option for the shard of a job that searches no more."""
+    return f"--shard {wildcards.shard}"
+
+
 ENCODED = shards("encode", "artifacts/vectors/{system}-{key}", "encode_shards")
 
 

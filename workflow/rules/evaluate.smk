@@ -70,7 +70,7 @@ rule evaluate:
         " --encoder {input.encoder:q} {params.vectors} {params.found} --output {output} 2>&1 | tee {log}"
 
 
-rule evaluate_shard:
+use rule evaluate as evaluate_shard with:
     input:
         corpora=needs("evaluate", lambda e: e.collections.path),
         encoder=needs("evaluate", lambda e: e.encoder),
@@ -81,16 +81,12 @@ rule evaluate_shard:
         "logs/evaluate/{system}-{key}.{shard}.log",
     benchmark:
         "logs/evaluate/{system}-{key}.{shard}.tsv"
-    conda:
-        ENVIRONMENT
     params:
         config=settings("evaluate"),
         vectors=searched,
+        found=one_shard,
     message:
         "search with {wildcards.system}, {wildcards.shard}"
-    shell:
-        "python -m milco.stages evaluate --config {params.config} --system {wildcards.system} --shard {wildcards.shard}"
-        " --corpora {input.corpora} --encoder {input.encoder:q} {params.vectors} --output {output} 2>&1 | tee {log}"
 
 
 rule index:
@@ -117,7 +113,7 @@ rule index:
         " {params.found} --output {output} > {log} 2>&1"
 
 
-rule index_shard:
+use rule index as index_shard with:
     input:
         corpora=needs("index", lambda e: e.collections.path),
         vectors=needs("index", lambda e: e.vectors[e.config.main].path),
@@ -127,16 +123,11 @@ rule index_shard:
         "logs/index/{key}.{shard}.log",
     benchmark:
         "logs/index/{key}.{shard}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: ALONE
     params:
         config=settings("index"),
+        found=one_shard,
     message:
         "Seismic index of the documents {wildcards.shard} of every test collection"
-    shell:
-        "python -m milco.stages index --config {params.config} --shard {wildcards.shard} --corpora {input.corpora}"
-        " --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 rule prune:
@@ -163,7 +154,7 @@ rule prune:
         " {params.found} --output {output} > {log} 2>&1"
 
 
-rule prune_shard:
+use rule prune as prune_shard with:
     input:
         corpora=needs("prune", lambda e: e.collections.path),
         vectors=needs("prune", lambda e: e.vectors[e.config.main].path),
@@ -173,16 +164,11 @@ rule prune_shard:
         "logs/prune/{key}.{shard}.log",
     benchmark:
         "logs/prune/{key}.{shard}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: ALONE
     params:
         config=settings("prune"),
+        found=one_shard,
     message:
         "what fewer terms per text cost and save, {wildcards.shard}"
-    shell:
-        "python -m milco.stages prune --config {params.config} --shard {wildcards.shard} --corpora {input.corpora}"
-        " --vectors {input.vectors} --output {output} > {log} 2>&1"
 
 
 # Of all that is measured here on development collections, this alone decides something: the budget that `auto` means.
