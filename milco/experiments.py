@@ -116,6 +116,16 @@ class Experiment:
         found = {seed: experiment.runs[system] for seed, experiment in self.seeds.items()}
         return found if len({*found.values()}) > 1 else {self.config.training_seed: self.runs[system]}
 
+    def trainings_of(self, system: str) -> dict[str, Node]:
+        """Stage → model of the trainings that a system went through; none, if it is no work of this experiment."""
+        stages = {"align": ["align"], **dict.fromkeys(["distill", *self.config.mixes()], self.stages)}
+        return {stage: self.trainings[stage] for stage in stages.get(system, [])}
+
+    @property
+    def trainings(self) -> dict[str, Node]:
+        """Stage → its model."""
+        return {"align": self.align, "distill": self.distill}
+
     @property
     def nodes(self) -> list[Node]:
         """All that this experiment wants made, in the order of the work."""
@@ -133,7 +143,6 @@ class Experiment:
         """What its runs hang on, with the runs: all that is made for a further seed."""
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
-        trainings = {"align": self.align, "distill": self.distill}
         before = [
             self.corpora,
             *([self.tokens] if self.reads_pairs else []),
@@ -145,8 +154,8 @@ class Experiment:
             *self.downloads.values(),
             *self.converted.values(),
             *(before if self.stages else []),
-            *(self.development(trainings[stage]) for stage in self.stages),
-            *(trainings[stage] for stage in self.stages),
+            *(self.development(self.trainings[stage]) for stage in self.stages),
+            *(self.trainings[stage] for stage in self.stages),
             self.collections,
             *encoded,
             *(self.runs[system] for system in self.config.systems()),

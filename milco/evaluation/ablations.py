@@ -15,6 +15,7 @@ import pandas as pd
 
 from milco.config import Config
 from milco.evaluation.comparison import ASKED, Comparison
+from milco.evaluation.drawings import draw_training
 from milco.evaluation.provenance import Provenance
 from milco.evaluation.report import beside_published, made_how, markdown_table, template
 from milco.evaluation.seeds import measures_of
@@ -32,6 +33,8 @@ STAGES = {
     "distill": "Stage 2",
 }
 
+COSTS = ("active_query", "active_document", "minutes")
+
 
 @dataclass
 class Row:
@@ -42,6 +45,7 @@ class Row:
         made: stages that it does not share with the base.
         measures: one row per training seed, collection, query and measure.
         active: mean terms per query and document over the collections.
+        minutes: of its trainings, shared ones too; NaN where there are none or nothing says how long they took.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Row:
     made: list[str]
     measures: pd.DataFrame
     active: pd.Series
+    minutes: float = float("nan")
 
     @classmethod
     def read(cls, name: str, base: Experiment, experiment: Experiment, system: str) -> "Row":
@@ -64,7 +69,21 @@ class Row:
             made,
             measures_of(runs),
             statistics.mean(numeric_only=True),
+            _minutes(experiment, system),
         )
+
+
+def _minutes(experiment: Experiment, system: str) -> float:
+    """Of the trainings behind a system: their examples at the last rate that they wrote, which that of a resumed one
+    has, too. NaN, if there are none."""
+    minutes = []
+    for stage, node in experiment.trainings_of(system).items():
+        path = Path(node.path).with_name("metrics.jsonl")
+        if path.exists():
+            rows = pd.read_json(path, lines=True).dropna(subset="examples_per_second")
+            last, settings = rows.iloc[-1], getattr(experiment.config, stage)
+            minutes.append(last.step * settings.global_batch_size / last.examples_per_second / 60)
+    return sum(minutes) if minutes else float("nan")
 
 
 def differences(base: Config, other: Config) -> dict[str, Any]:
@@ -87,7 +106,7 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     their ids), collections (those of these queries), the measure, seeds and deviation (of the measure between them;
     both only where some row has several), difference, low, high (95 % bootstrap interval), p (paired randomisation
     test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant, active_query,
-    active_document. Where there is no common query, there are no figures.
+    active_document, minutes (of training). Where there is no common query, there are no figures.
     """
     base = _values(rows[0], comparison)
     found = {}
@@ -107,6 +126,7 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     table["significant"] = table.q < LEVEL
     for side in ("active_query", "active_document"):
         table[side] = [row.active.get(side, float("nan")) for row in rows]
+    table["minutes"] = [row.minutes for row in rows]
     return table
 
 
@@ -167,6 +187,7 @@ def write(experiments: list[Experiment], published: Path, page: Path, table: Pat
             published=beside_published(published, means),
             level=LEVEL,
             provenance=provenance,
+            training=draw_training(told, comparison.measure),
         )
         draft.write_text(text, encoding="utf-8")
 
@@ -193,6 +214,7 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
         "collections",
         "terms per query",
         "document",
+        "minutes of training",
     ]
     lines = [head]
     for name, row in told.iterrows():
@@ -214,7 +236,7 @@ def _summary(told: pd.DataFrame, collections: pd.DataFrame, marks: pd.DataFrame,
                 str(row.queries),
                 str(row.different),
                 str(row.collections),
-                *("–" if pd.isna(row[side]) else f"{row[side]:.0f}" for side in ("active_query", "active_document")),
+                *("–" if pd.isna(row[name]) else f"{row[name]:.0f}" for name in COSTS),
             ]
         )
     signs = {1: " ↑", -1: " ↓", 0: ""}

@@ -53,6 +53,21 @@ def draw_pruning(pruning: pd.DataFrame, measure: str) -> str:
     return _svg(figure)
 
 
+def draw_training(told: pd.DataFrame, measure: str) -> str:
+    """The measure of compared experiments against the minutes of their trainings; nothing, where fewer than two have
+    any."""
+    rows = told.dropna(subset=["minutes", measure]).sort_values("minutes")
+    if rows.minutes.nunique() < 2:
+        return ""
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    axis.plot(rows.minutes, rows[measure], linestyle="", color=COLORS["distill"], marker="o")
+    for name, row in rows.iterrows():
+        axis.annotate(str(name), (row.minutes, row[measure]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axis.set_xscale("log")
+    _dress(axis, measure, "minutes of training")
+    return _svg(figure)
+
+
 def _dress(axis: Axes, title: str, below: str) -> None:
     axis.set_title(title, fontsize=10, loc="left")
     axis.set_xlabel(below)

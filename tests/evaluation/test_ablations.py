@@ -212,3 +212,25 @@ def test_one_experiment_alone_is_compared_with_nothing(rows):
 def test_changed_keys_are_named_with_their_new_values(values):
     changed = {**values, "experiment": "other", "distill": {**values["distill"], "lambda_d": 0.5}}
     assert differences(parse(values), parse(changed)) == {"distill.lambda_d": 0.5}
+
+
+def test_the_page_draws_what_minutes_of_training_buy(values, tmp_path, monkeypatch):
+    """Stage 1 is shared; a row has the minutes of both of its trainings, what is not trained has none."""
+    monkeypatch.chdir(tmp_path)
+    whole = {**values, "experiments": {"longer": {"distill": {"num_train_epochs": 3}}}}
+    base, longer = (measured(config, {"mine": ("xx", "en", ["nDCG@10"])}) for config in parse_all(whole))
+    took = {base.align: ("align", 60), base.distill: ("distill", 120), longer.distill: ("distill", 600)}
+    for node, (stage, seconds) in took.items():
+        size = getattr(base.config, stage).global_batch_size
+        rows = [{"step": 10, "loss": 1.0, "examples_per_second": 99.0}]
+        rows += [
+            {"step": 20, "loss": 1.0, "examples_per_second": 20 * size / seconds},
+            {"step": 20, "dev_nDCG@10": 0.5},
+        ]
+        Path(node.path).parent.mkdir(parents=True)
+        Path(node.path).with_name("metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    page, table, summary = written([base, longer], tmp_path)
+    minutes = table.minutes.dropna().round(6).to_dict()
+    assert minutes == {"Stage 1": 1, "Stage 2": 3, "Stage 2, pivot view alone": 3, "longer": 11}
+    assert "What training buys" in page and page.count("<svg") == 1 and ">longer</" in page
+    assert "minutes of training |" in summary and re.search(r"\| longer .*\| 11 \|", summary)
