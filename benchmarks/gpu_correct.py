@@ -161,7 +161,7 @@ class Stage:
         self.model = gpu_layout.model_of(self.small, sizes.terms[0], stage == "Stage 2", torch.device("cpu")).train()
         if stage == "Stage 1":
             gpu_layout.write_pairs(self.small, folder, mean=sizes.align_length / 2)
-            self.collate = align.Pairs(TokenCache(folder), Targets(folder), gpu_layout.PAD, self.config.align)
+            self.collate = align.Pairs(TokenCache(folder), Targets(folder), gpu_layout.PAD, self.config)
             self.loss: Loss = align.loss(self.config)
         else:
             gpu_layout.write_triples(self.small, folder, (sizes.passage_length / 4, sizes.passage_length / 2))

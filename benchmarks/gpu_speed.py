@@ -123,7 +123,7 @@ class Stage:
         if name == "Stage 1":
             cache = TokenCache(gpu_layout.write_pairs(sizes, folder, mean, terms))
             self.settings, self.unit = self.config.align, "pairs"
-            self.collate = align.Pairs(cache, Targets(folder), PAD, self.settings)
+            self.collate = align.Pairs(cache, Targets(folder), PAD, self.config)
             self.loss, self.english = align.loss(self.config), cache
             steps = Steps(cache.lengths, cache.families, self.settings.global_batch_size, 1, 0)
         else:

@@ -39,11 +39,11 @@ def measure(case: str, cache: TokenCache, experiment: Experiment) -> dict:
     size = settings.global_batch_size
     steps = Steps(cache.lengths, cache.families, size, 1, seed, together=settings.pairs_per_text)
     random = np.random.default_rng(0)
-    collate, slots, texts = Pairs(cache, NoTargets(), 0, settings), 0, 0
+    collate, slots, texts = Pairs(cache, NoTargets(), 0, experiment.config), 0, 0
     for step in random.choice(len(steps), min(STEPS, len(steps)), replace=False):
-        for part in collate(steps[step], step):
-            slots += sum(len(rows) * length for rows, length in part["passes"])
-            texts += int(part["attention_mask"].sum())
+        batch = collate(steps[step], step)
+        slots += sum(len(rows) * length for rows, length in batch["passes"])
+        texts += int(batch["attention_mask"].sum())
     plain_slots, plain_texts = 0, 0
     for batch in random.permutation(len(cache))[: STEPS * size].reshape(-1, size):
         english = cache.english.lengths("input_ids", cache.english_ids(batch))

@@ -75,9 +75,8 @@ def stage_1(experiment: Experiment, bf16: bool, draw: int) -> Works:
     teacher, words = AutoModelForMaskedLM.from_pretrained(lsr).eval(), AutoTokenizer.from_pretrained(lsr)
     english = pd.read_parquet(experiment.at(experiment.corpora.path) / "english.parquet").english
     cache = TokenCache(experiment.at(experiment.tokens.path))
-    pairs = align.Pairs(
-        cache, Targets(experiment.at(experiment.targets.path)), recipe.model.tokenizer.pad_token_id, settings
-    )
+    targets = Targets(experiment.at(experiment.targets.path))
+    pairs = align.Pairs(cache, targets, recipe.model.tokenizer.pad_token_id, config)
     steps = Steps(
         cache.lengths,
         cache.families,

@@ -163,7 +163,12 @@ class Align(Training):
         "as in the authors' code (for the longest texts of a batch). For raw the teacher encodes each batch during the "
         "training, beside the targets that are stored.",
     )
-
+    contrastive_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Weight of InfoNCE over stored targets: a text of another language must score its English side "
+        "above contrastive_texts others. No further text is encoded.",
+    )
+    contrastive_texts: Count = Field(512, description="Its negatives, drawn at random for each step.")
     teacher_precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
         description="In what the teacher computes the stored targets; tf32: float32 whose products a GPU rounds to "

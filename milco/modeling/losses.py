@@ -77,6 +77,23 @@ def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor
     return torch.nn.functional.embedding_bag(bags, views, per_sample_weights=document_weights, mode="sum").T
 
 
+def stored_scores(pivot: Tensor, row: Tensor, term: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Inner products of pivot views with texts whose terms are stored.
+
+    Args:
+        pivot: B×V_e.
+        row, term, weight: cells of the texts' views, by text: which text, which term, how much.
+        count: D, of the texts.
+
+    Returns:
+        B×D scores.
+    """
+    lengths = torch.bincount(row, minlength=count)
+    starts = lengths.cumsum(0) - lengths
+    weight = weight.to(pivot.dtype)
+    return torch.nn.functional.embedding_bag(term, pivot.T, starts, per_sample_weights=weight, mode="sum").T
+
+
 def own_scores(scores: Tensor) -> Tensor:
     """B×(B·N) scores of every query with every document → B×N scores with its own documents."""
     own = torch.arange(len(scores), device=scores.device)

@@ -14,9 +14,9 @@ import pyarrow.dataset
 import torch
 from torch import Tensor
 
-from milco.config import Align, Config
+from milco.config import Config
 from milco.data.tokens import TokenCache
-from milco.modeling.losses import alignment_loss, squared_distances
+from milco.modeling.losses import alignment_loss, contrastive_loss, squared_distances, stored_scores
 from milco.modeling.model import MilcoModel, Views
 from milco.modeling.teacher import Teacher
 from milco.modeling.warmstart import fit_connector
@@ -34,27 +34,37 @@ class Pairs:
         cache: token ids of both sides.
         targets: what the teacher says of each english_id.
         pad: the encoder's padding id.
+        config: its training seed decides, with the step, which texts the contrast draws.
         teacher_pad: the teacher's, if it encodes the texts itself (`target: raw`).
     """
 
-    def __init__(self, cache: TokenCache, targets: Targets, pad: int, settings: Align, teacher_pad: int | None = None):
-        self.cache, self.targets, self.pad, self.settings = cache, targets, pad, settings
-        self.teacher_pad = teacher_pad
+    def __init__(self, cache: TokenCache, targets: Targets, pad: int, config: Config, teacher_pad: int | None = None):
+        self.cache, self.targets, self.pad, self.settings = cache, targets, pad, config.align
+        self.seed, self.teacher_pad = config.training_seed, teacher_pad
 
     def __call__(self, pairs: np.ndarray, step: int) -> Batch:
         """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first;
         the teacher's pivot weights of the U texts as cells (row, term, weight), or `teacher`, what it reads of them;
-        english (B: which of the U a pair has)."""
+        english (B: which of the U a pair has); with a contrast also the texts that it sets side by side (`documents`),
+        the U and then those that all processes draw at this step, and their cells (`contrast`)."""
         english, place = np.unique(self.cache.english_ids(pairs), return_inverse=True)
         texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
         budget = self.settings.max_tokens_per_device
         said: Batch
         if self.teacher_pad is None:
-            cells = zip(("row", "term", "weight"), self.targets.cells(english), strict=True)
-            said = {name: torch.from_numpy(values) for name, values in cells}
+            said = self._cells(english)
         else:
             said = {"teacher": collate_texts(self.targets.tokens(english), self.teacher_pad, budget)}
+        if self.settings.contrastive_weight:
+            random = np.random.default_rng([self.seed, step])
+            drawn = random.integers(len(self.cache.english), size=self.settings.contrastive_texts)
+            documents = np.concatenate([english, drawn])
+            said |= {"contrast": self._cells(documents), "documents": torch.from_numpy(documents)}
         return {**collate_texts(texts, self.pad, budget), **said, "english": torch.from_numpy(place)}
+
+    def _cells(self, texts: np.ndarray) -> Batch:
+        cells = zip(("row", "term", "weight"), self.targets.cells(texts), strict=True)
+        return {name: torch.from_numpy(values) for name, values in cells}
 
 
 def loss(config: Config, teacher: Teacher | None = None) -> Loss:
@@ -70,7 +80,9 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
         other, english = views.pooled.tensor_split([len(place)])
         target = _stored(batch, english) if teacher is None else _said(teacher, batch["teacher"])
         active = (other.detach() > 0).sum(dim=1)
+        weight = settings.contrastive_weight
         return {
+            **({"loss_contrast": weight * preferred(views, batch)} if weight else {}),
             "loss_other": distance(other, target[place], slice(None)),
             "loss_english": distance(english, target, place),
             "active_other": active.float().mean(),
@@ -78,6 +90,16 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
             "empty_other": (active == 0).float().mean(),
             "without_terms": ((active == 0) & ~(target[place] > 0).any(dim=1)).float().mean(),
         }
+
+    def preferred(views: Views, batch: Batch) -> Tensor:
+        """InfoNCE of the pairs against the texts that were drawn; not against those of other pairs, which would hang on
+        how many processes share the batch."""
+        place, documents = batch["english"], batch["documents"]
+        with torch.autocast(documents.device.type, enabled=False):
+            scores = stored_scores(views.pivot[: len(place)], **batch["contrast"], count=len(documents))
+        column = torch.arange(len(documents), device=place.device)
+        others = (column < len(documents) - settings.contrastive_texts) & (column != place[:, None])
+        return contrastive_loss(scores.masked_fill(others, -torch.inf), place, documents).mean()
 
     def distance(pooled: Tensor, target: Tensor, place: Tensor | slice) -> Tensor:
         """Mean over the pairs, whose texts are at these places."""
@@ -139,7 +161,7 @@ def run(
         teacher = Teacher(lsr, device, config.trusts("teacher"))
     cache = TokenCache(tokens)
     pads = model.tokenizer.pad_token_id, teacher.tokenizer.pad_token_id if teacher else None
-    pairs = Pairs(cache, Targets(targets), pads[0], settings, pads[1])
+    pairs = Pairs(cache, Targets(targets), pads[0], config, pads[1])
     steps = Steps(
         cache.lengths,
         cache.families,

@@ -14,6 +14,7 @@ from milco.modeling.losses import (
     own_scores,
     source_scores,
     sparse_regularizer,
+    stored_scores,
 )
 
 KINDS = ["active", "mass"]
@@ -159,6 +160,22 @@ def test_more_padding_changes_no_source_score():
         pad(document_weights, (0, 3)),
     )
     torch.testing.assert_close(padded, wanted)
+
+
+def test_scores_of_stored_texts_are_products_with_their_dense_views_and_have_their_gradients():
+    """Five texts, of which the second and the last have no term."""
+    random = np.random.default_rng(3)
+    dense = torch.from_numpy(random.random((5, 9)) * (random.random((5, 9)) < 0.4))
+    dense[1] = dense[4] = 0
+    row, term = dense.nonzero(as_tuple=True)
+    views = [torch.from_numpy(random.random((4, 9))).requires_grad_() for _ in range(2)]
+    views[1].data.copy_(views[0].data)
+    scores = stored_scores(views[0], row, term, dense[row, term], len(dense)), views[1] @ dense.T
+    torch.testing.assert_close(*scores)
+    wanted = torch.from_numpy(random.random((4, 5)))
+    for found in scores:
+        (found * wanted).sum().backward()
+    torch.testing.assert_close(views[0].grad, views[1].grad)
 
 
 @pytest.mark.parametrize(("queries", "per_query"), [(1, 4), (3, 1), (3, 4)])

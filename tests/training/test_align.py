@@ -118,7 +118,7 @@ def test_what_one_mean_runs_over_does_not_hang_on_the_processes(values, prepared
     """Two shares of 4 pairs have the mean loss of one share of 8."""
     config, cache = settings(values), TokenCache(stage_1 / "tokens")
     model, teacher = MilcoModel.from_pretrained(stage_1 / "run" / "model").eval(), Teacher(teacher_checkpoint)
-    collate = align.Pairs(cache, Targets(stage_1 / "targets"), model.tokenizer.pad_token_id, config.align, 0)
+    collate = align.Pairs(cache, Targets(stage_1 / "targets"), model.tokenizer.pad_token_id, config, 0)
     terms = align.loss(config, teacher)
 
     def losses(pairs: np.ndarray) -> np.ndarray:
@@ -128,6 +128,39 @@ def test_what_one_mean_runs_over_does_not_hang_on_the_processes(values, prepared
 
     pairs = Steps(cache.lengths, cache.families, BATCH, 1, 0)[0]
     np.testing.assert_allclose(losses(pairs), (losses(pairs[:4]) + losses(pairs[4:])) / 2, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_contrast_of_stage_1_is_infonce_over_stored_targets_whatever_number_of_processes(
+    values, prepared, stage_1, teacher_checkpoint
+):
+    """Its own English side against those that a step draws; copies of it among these are no negatives."""
+    config, cache, targets = settings(values), TokenCache(stage_1 / "tokens"), Targets(stage_1 / "targets")
+    changes = {"target": "clamped", "pairs_per_mean": 1, "contrastive_weight": 0.5, "contrastive_texts": 40}
+    config = config.model_copy(update={"align": config.align.model_copy(update=changes)})
+    model = MilcoModel.from_pretrained(stage_1 / "run" / "model").eval()
+    collate, terms = align.Pairs(cache, targets, model.tokenizer.pad_token_id, config), align.loss(config)
+
+    def found(pairs: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        part = collate(pairs, step)
+        views = model(part["input_ids"], part["attention_mask"], part["passes"])
+        return views.pivot[: len(pairs)], terms(views, part)["loss_contrast"]
+
+    pairs = Steps(cache.lengths, cache.families, BATCH, 1, 0)[0]
+    views, loss = found(pairs, 7)
+    documents = collate(pairs, 7)["documents"].numpy()
+    drawn = documents[-40:]
+    own = cache.english_ids(pairs)
+    assert set(own) & set(drawn), "no copy to leave out"
+    assert not np.array_equal(drawn, collate(pairs, 8)["documents"].numpy()[-40:])
+    losses = []
+    for view, english in zip(views.double(), own, strict=True):
+        texts = [english, *drawn[drawn != english]]
+        scores = torch.from_numpy(targets.rows(np.array(texts)).toarray()).double() @ view
+        losses.append(scores.logsumexp(dim=0) - scores[0])
+    assert loss.item() == pytest.approx(0.5 * torch.stack(losses).mean().item(), rel=1e-4)
+    halves = [found(part, 7)[1].item() for part in (pairs[:4], pairs[4:])]
+    assert loss.item() == pytest.approx(sum(halves) / 2, rel=1e-5)
 
 
 def test_stage_2_has_special_tokens_and_a_trained_scale_in_the_source_view(

@@ -29,7 +29,7 @@ def shares(prepared, values, teacher_checkpoint, encoder_checkpoint, tmp_path_fa
     write_targets(corpora, teacher_checkpoint, 16, 8, folder / "targets")
     tokens.build(corpora, encoder_checkpoint, 16, 1, folder / "tokens")
     cache = tokens.TokenCache(folder / "tokens")
-    pairs = Pairs(cache, Targets(folder / "targets"), 1, parse(values).align)
+    pairs = Pairs(cache, Targets(folder / "targets"), 1, parse(values))
     return Shares(Steps(cache.lengths, cache.families, 8, 1.0, 0), 1, pairs)
 
 
