@@ -13,14 +13,14 @@ FOLDER = Path("config")
 INTRODUCTION = """\
 # Every key of a configuration
 
-Written by `python -m milco.config.documentation` from `milco/config/`; edit that, not this file. A configuration
-holds values only, as `demo.yaml` does. An unknown key, a wrong type or a value out of bounds stops a run before its
-first job. Keys that the authors' training programs have keep the authors' names.
+Written by `python -m milco.config.documentation` from `milco/config/`; edit those files, not this one. A
+configuration only holds values, as `demo.yaml` does. An unknown key, a wrong type or a value out of bounds stops a run
+before its first job. Keys that also exist in the authors' training programs have the authors' names.
 
-A key marked † decides how fast a result is computed or what is said about it, not what it is: changing it makes no
-stage run again, but for what `keep` and `patience` of a training say.
+A key marked † affects how fast a result is computed or what is reported about it, not the result. Changing it reruns
+no stage, except as `keep` and `patience` of a training say.
 
-Editors that know JSON Schema complete and check a configuration that begins with
+Editors with JSON Schema support complete and check a configuration that begins with
 `# yaml-language-server: $schema=schema.json`.
 """
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -38,31 +38,32 @@ class Config(Strict):
     )
     seed: Whole = Field(
         42,
-        description="Seed of the data: how known items are split, which pairs `max_pairs` keeps, which random "
-        "negatives are mined. Without seeds it is that of the training, too.",
+        description="Seed of the data: it decides how known items are split, which pairs `max_pairs` keeps, and which "
+        "random negatives are mined. Without seeds it is also the seed of the training.",
     )
     seeds: Annotated[list[Whole], Field(min_length=1), AfterValidator(_no_twins)] | None = Field(
         None,
-        description="Seeds of the training: new weights, dropout, the order of examples, the documents that a query is "
-        "shown with. Each of them trains the experiment once, on the same data; what no training decides is made once, "
-        "so that with distill.miner: align or distill each of them has triples of its own. Tables and the exported "
-        "model are those of the first, beside which stand mean and deviation over all. By default one, seed.",
+        description="Seeds of the training: initial weights, dropout, the order of examples, and the documents shown "
+        "with a query. Each trains the experiment once, on the same data. Whatever no training decides is made once; "
+        "with distill.miner: align or distill each seed has its own triples. Tables and the exported model are those "
+        "of the first seed; mean and deviation over all seeds stand beside them. By default there is one seed: seed.",
     )
     tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none",
-        description="Where trainings are shown while they run, beside metrics.jsonl; all but none want a package, see "
-        "`pip install '.[tracking]'`.",
+        description="Where trainings are shown while they run, in addition to metrics.jsonl. All values but none need "
+        "a package: `pip install '.[tracking]'`.",
         json_schema_extra=Layout,
     )
     languages: list[Language] = Field(
         [],
-        description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the same; "
-        "zh-CN, zh-Hant and sr-Latn are languages of their own. Pairs in others are dropped and counted, but for mul. "
-        "Of triples and collections nothing is dropped: where Stage 2 is trained on these alone, it may be left out.",
+        description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the "
+        "same; zh-CN, zh-Hant and sr-Latn are separate languages. Pairs in other languages are dropped and counted, "
+        "except mul. Triples and collections are never dropped; if Stage 2 trains only on these, languages may be "
+        "left out.",
     )
     eval_languages: list[Language] = Field(
         [],
-        description="Query languages of the known-item collections. Those that are not among languages are asked, and "
+        description="Query languages of the known-item collections. Those that are not in languages are measured but "
         "not trained on.",
     )
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
@@ -77,7 +78,7 @@ class Config(Strict):
     experiments: dict[str, dict[str, Any]] = Field(
         {},
         exclude=True,  # settings are resolved experiment by experiment
-        description="Variants of this experiment: the keys that each of them changes, in the form of this file. "
+        description="Variants of this experiment: for each, the keys that it changes, in the form of this file. "
         "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
     )
 

