@@ -172,7 +172,7 @@ def test_published_figures_stand_beside_ours_where_their_collections_were_measur
 def test_queries_that_stand_in_the_training_text_are_counted_by_collection(values, tmp_path):
     found = results(CASES["mixed"])
     page, _ = pages(values, found, comparison(found), tmp_path)
-    assert "3 of 25 queries of the test collections stand in the training text" in page
+    assert "3 of 25 queries of the test collections occur in the training text" in page
     (table,) = re.findall(r"in the training text</th></tr></thead>\s*<tbody>(.*?)</tbody>", page, re.DOTALL)
     assert "mkqa-de</th><td>20</td><td>3</td>" in table and "clean" not in table
 
@@ -231,7 +231,7 @@ def test_the_words_of_a_report_are_those_of_the_step_that_was_kept(values, tmp_p
     found.curves = {"distill": pd.DataFrame(looks).assign(loss=1.0)}
     best, last = ({**values, "distill": {**values["distill"], "keep": keep}} for keep in ("best", "last"))
     page, _ = pages(best, found, comparison(found), tmp_path)
-    assert "Stage 2 has the weights of step 20, the best look" in page and "kept <small>" in page
+    assert "Stage 2 has the weights of step 20, the best on the development" in page and "kept <small>" in page
     assert "late <small>" not in page and "early <small>" not in page
     page, _ = pages(last, found, comparison(found), tmp_path)
     assert "has the weights of step" not in page and "late <small>" in page

@@ -86,7 +86,7 @@ def test_a_released_model_is_trained_on_a_collection_and_stands_beside_what_beca
     said = subprocess.run(project.command("--dry-run", "align"), capture_output=True, text=True).stdout
     assert "target align: distill.pretrained_alignment_checkpoint names a finished model, and nothing needs it" in said
     project.snakemake("card")
-    assert "Those of start, trained on for xx." in (results / "card.md").read_text()
+    assert "Those of start, fine-tuned on xx." in (results / "card.md").read_text()
 
 
 def pairs_of(values: dict, folder: Path) -> dict:

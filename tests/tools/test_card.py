@@ -84,13 +84,13 @@ def test_the_card_says_what_a_user_must_know(written):
     found = ModelCard(written)
     assert found.data.license == "apache-2.0" and found.data.language == ["en", "ja", "de"]
     for part in (
-        "English, and by pairs of text with it: de 45,678, ja 1,234.",
+        "English, and by number of training pairs with English: de 45,678, ja 1,234.",
         "| text of Stage 2 | home-assistant, `pypi:homeassistant==2026.2.3` | Apache-2.0 |",
         "| home-assistant-de-en | 0.500 | 0.500 |",
         'This model prunes documents by itself: top-k 20 (all), top-k 10 (de); with `language="de"` in',
         "This model does not prune queries by itself.",
         "the smallest budget for documents that loses less than 1 % of nDCG@10 is top-k 20.",
-        "On the test collections it has 0.499 of 0.500, 20.0 of 90.0 terms",
+        "On the test collections it keeps 0.499 of 0.500 nDCG@10, 20.0 of 90.0 terms",
         "On the development collections no budget that was tried for queries saves terms and loses less than 1 %",
         "nDCG@10 by exact search, over 1 collection;",
         "nDCG@10, collection home-assistant-de-en; nothing says where and by which commit it was made",

@@ -270,7 +270,7 @@ def test_texts_side_by_side_share_words_and_have_their_direction(browser, server
         browser.type(text)
         browser.press("Enter")
         browser.run("document.querySelectorAll('#texts textarea')[1].focus()")
-    browser.wait("document.querySelectorAll('#texts > li')[1].querySelector('.like').textContent.includes('likeness')")
+    browser.wait("document.querySelectorAll('#texts > li')[1].querySelector('.like').textContent.includes('similar')")
     browser.wait("document.querySelectorAll('#texts .shared').length > 1")
     directions = browser.run(
         "[...document.querySelectorAll('#texts textarea')].map(x => getComputedStyle(x).direction)"
