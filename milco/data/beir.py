@@ -33,10 +33,10 @@ MISSING = 0.5  # share of the judged queries or documents of a collection that n
 
 
 class Documents(Mapping[str, str]):
-    """Texts by id that are made, or read, each time somebody goes through them: for more than the memory holds.
+    """Texts by id that are read or made anew in each iteration: for collections that are larger than memory.
 
     Args:
-        begin: the first of them and all after it.
+        begin: starts an iteration over (id, text).
     """
 
     def __init__(self, begin: Callable[[], Iterator[tuple[str, str]]]):
@@ -80,12 +80,12 @@ class Collection:
         return list(self.documents)
 
     def texts_to_find(self, depth: int) -> int:
-        """How many texts a search must find for `depth` documents to be among them, whatever texts they are."""
+        """How many texts a search must find so that `depth` documents are among them in any case."""
         return depth_of_search(depth, self.about, self.judged_ids())
 
 
 def depth_of_search(depth: int, about: dict[str, Any], judged_ids: Iterable[str]) -> int:
-    """`Collection.texts_to_find`, where the chunks of a document stand in a row, as they do in a file."""
+    """`Collection.texts_to_find`, if the chunks of a document follow each other, as they do in a file."""
     if about.get("chunked"):
         depth = sum(nlargest(depth, (sum(1 for _ in chunks) for _, chunks in groupby(judged_ids))))
     return depth + bool(about.get("ignore_identical_ids"))
@@ -121,7 +121,7 @@ def read_collection(
     queries, qrels = _read_queries(folder, split, broken)
     collection = Collection(folder.name, documents, *_relevant(folder, split, queries, qrels), about)
     collection.warnings += _missing(folder, "queries", queries, qrels, missing)
-    if "task" not in about:  # which mteb has seen before
+    if "task" not in about:  # mteb's own are known to be whole
         judged = dict.fromkeys(document for grades in qrels.values() for document in grades)
         collection.warnings += _missing(folder, "documents", {*collection.judged_ids()}, judged, missing)
     return collection
@@ -134,11 +134,11 @@ def stream_collection(
     missing: float = MISSING,
     ignore_identical_ids: bool = False,
 ) -> Collection:
-    """The same with `Documents`: they are read, and found to be as they should, whenever somebody goes through them.
+    """The same with `Documents`, which are read and checked in each iteration.
 
     Args:
         broken: share of the rows of its texts that may be broken.
-        ignore_identical_ids: else a query that has the id of a document is warned of.
+        ignore_identical_ids: if it is false, queries with the id of a document cause a warning.
     """
     about, corpus = read_about(folder), _file(folder, "corpus.jsonl")
     asked, qrels = _read_queries(folder, split, Broken(broken))
@@ -154,13 +154,13 @@ def stream_collection(
             name = record.id.rpartition("#")[0] if about.get("chunked") else record.id
             if name in judged:
                 found.add(name)
-            # ids that are just numbers meet by chance
+            # plain numbers may be equal by chance
             if record.id in asked and (not record.id.isdigit() or asked[record.id] in record.whole):
                 same.append(record.id)
             yield record.id, record.whole
         places = np.sort(np.array(hashes))
         if (places[1:] == places[:-1]).any():
-            _each_once(corpus, iter_records(folder, Broken(broken)))  # says which, if it is no chance
+            _each_once(corpus, iter_records(folder, Broken(broken)))  # names the id, unless only hashes are equal
         warnings[:] = before
         if "task" not in about:
             warnings.extend(_missing(folder, "documents", found, judged, missing))
@@ -174,7 +174,7 @@ def stream_collection(
 
 
 def _missing(folder: Path, kind: str, there: Container[str], wanted: Mapping[str, Any], share: float) -> list[str]:
-    """What is said of judged `queries` or `documents` that are not there.
+    """The warning about judged `queries` or `documents` that are missing, if some are.
 
     Raises:
         MilcoError: there are too many.
@@ -239,7 +239,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def check_id(where: str, identifier: str) -> None:
-    """Whether judgements, runs and measures can hold an id: all but a few can, white space and any script among them.
+    """Whether judgements, runs and measures can hold an id: nearly any, also with white space, and in any script.
 
     Raises:
         MilcoError: they cannot.

@@ -8,8 +8,8 @@ What it writes into its output folder:
     items.parquet         item, language, title, description: known items to distil on
     held_out.parquet      digest: of every string that must not be trained on, see milco/data/held_out.py
     statistics.json       how many pairs each dataset gave, why others were dropped, warnings where one reason took most
-                          of a language, and (size, how many) of the families: pairs that share an English text. Where a
-                          language has no pair, it is all that is left: OUTPUT.statistics.json, beside the folder
+                          of a language, and (size, how many) of the families: pairs that share an English text. If a
+                          language has no pair, only this file is kept: OUTPUT.statistics.json, beside the folder
 
 Collections lie apart, so that one more of them changes no training text:
 
@@ -50,7 +50,7 @@ from milco.modeling.checkpoints import load
 
 STAGED = ".staged"  # clean pairs that are not yet in order
 KEPT, OTHER, HELD_OUT, BROKEN = "kept", "other language", "held out", "broken"
-MANY_LANGUAGES = 1000  # that are not asked for; a column with more of them holds something else
+MANY_LANGUAGES = 1000  # unwanted ones that are counted by name; a column with more holds something else
 
 
 def parallel_pairs(
@@ -79,7 +79,7 @@ def parallel_pairs(
 
 
 def by_reason(counts: Counter) -> Counter:
-    """Why → how many, of what `parallel_pairs` counted and dropped."""
+    """Reason → how many pairs `parallel_pairs` dropped for it."""
     found: Counter = Counter()
     for (language, reason), count in counts.items():
         if reason != KEPT:
@@ -118,7 +118,7 @@ def warnings_of(name: str, counts: Counter, read: Counter) -> list[str]:
 
 
 def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
-    """A language that no dataset has a pair of, and what was lost of it, by dataset."""
+    """A language without a pair in any dataset, and why its candidates were dropped, by dataset."""
     lost = []
     for name, found in counts.items():
         mine = {  # zh-CN is not zh, but whoever wants one will want to know of the other
@@ -129,12 +129,12 @@ def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
 
 
 def build(config: Config, sources: dict[str, Path], output: Path) -> None:
-    """Write the training text of a configuration (see the module's docstring) into the folder `output`. Clean pairs
-    that a run of the same left behind are taken over."""
+    """Write the training text of a configuration (see the module's docstring) into the folder `output`. Clean pairs of
+    an earlier run with the same settings and sources are reused."""
     inputs = {name: sample_of(path) for name, path in sources.items()}
     aside = output.with_name(f"{output.name}.statistics.json")
     with finished_folder(output, [Experiment(config).corpora.key, inputs, made_with()]) as folder:
-        if not (folder / "statistics.json").exists():  # the last that is written
+        if not (folder / "statistics.json").exists():  # written last
             _build(config, sources, folder, aside)
     aside.unlink(missing_ok=True)
     shutil.rmtree(output / STAGED, ignore_errors=True)
@@ -159,7 +159,7 @@ def build_collections(
             shared = before is not None and before.documents is collection.documents
             same = folder / before.name if before and shared else None
             source = collection.about["source"]
-            with about_source(source, sources[source]):  # a user's documents are read just now
+            with about_source(source, sources[source]):  # a user's documents are read only now
                 write_collection(collection, folder / collection.name, split, same)
             warnings += collection.warnings  # complete when its documents have been read
             before = collection
@@ -228,7 +228,7 @@ def _build(config: Config, sources: dict[str, Path], output: Path, aside: Path) 
 
 
 def _strings_of_files(config: Config, sources: dict[str, Path]) -> Iterator[str]:
-    """Strings of the collections that come as files, and that are taken out of the training text."""
+    """Strings to take out of the training text: those of collections that come as files."""
     for split in ("dev", "test"):
         for name in config.taken_out(split):
             source = config.sources[name]
@@ -252,7 +252,7 @@ def _candidates(config: Config, name: str, source: Path, broken: Broken) -> Iter
             found = home_assistant.frontend_pairs(source, config.languages)
         case _:
             tables = read_batches(source, dataset, name, PAIR_COLUMNS, broken)
-            # a hole is an empty text, and dropped as one
+            # a missing value is dropped like an empty text
             found = chain.from_iterable(table.fillna("").itertuples(index=False, name=None) for table in tables)
     with about_source(name, source):
         yield from tqdm(found, desc=name, unit="pair", mininterval=2)
@@ -291,8 +291,7 @@ def _own_collection(name: str, source: Source, folder: Path, split: str) -> Coll
 
 
 def in_lower_case(collections: Iterable[Collection], queries: bool, documents: bool) -> Iterator[Collection]:
-    """Collections whose queries, documents or both are in lower case. Those over the same documents go on sharing
-    them."""
+    """Collections whose queries, documents or both are in lower case. Collections that share documents still do."""
     before, lower = None, Documents(lambda: iter(()))
     for collection in collections:
         if queries:
@@ -307,17 +306,17 @@ def in_lower_case(collections: Iterable[Collection], queries: bool, documents: b
 
 
 def _each(documents: Mapping[str, str], make: Callable[[str, str], Iterable[tuple[str, str]]]) -> Documents:
-    """What is made of each document, as somebody goes through them."""
+    """What `make` makes of each document, made anew in every iteration."""
     return Documents(lambda: (made for name, text in documents.items() for made in make(name, text)))
 
 
 def in_chunks(
     collections: Iterable[Collection], encoder: Path | None, size: int, trust: bool = False
 ) -> Iterator[Collection]:
-    """Collections with chunks of `size` tokens, special tokens included, for documents; nothing of a text is lost.
-    `trust`: the code of the encoder's tokenizer may be run.
+    """Collections whose documents are chunks of `size` tokens, special tokens included; no text is lost. `trust`: the
+    code of the encoder's tokenizer may be run.
 
-    A chunk may begin within a word, which then has another first token: now and then a chunk has one token more.
+    A chunk may begin inside a word, whose first token then differs: now and then a chunk has one token more.
     """
     from transformers import AutoTokenizer
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from milco.config import Config
 
 CUT = "cut.json"  # counts of queries and documents beside vectors, and beside the runs that are made of them
-LOOKED_AT = 200  # characters by which the letters of a text are told
+LOOKED_AT = 200  # first characters of a text, by which its script is told
 
 
 class Cuts:
@@ -17,7 +17,7 @@ class Cuts:
         self.texts, self.cut = Counter(texts or {}), Counter(cut or {})
 
     def count(self, languages: list[str], cut: Iterable[int]) -> None:
-        """Add texts by their languages, of which those at the places `cut` are cut."""
+        """Add texts, given by their languages; those at the places `cut` are cut."""
         self.texts.update(languages)
         self.cut.update(languages[place] for place in cut)
 
@@ -25,7 +25,7 @@ class Cuts:
         return Cuts(self.texts + other.texts, self.cut + other.cut)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """What makes the same again: `Cuts(**it)`."""
+        """The arguments that make an equal object: `Cuts(**cuts.as_dict())`."""
         return {"texts": dict(self.texts), "cut": dict(self.cut)}
 
     def sentence(self, what: str, length: int) -> str:
@@ -44,6 +44,6 @@ def length_of(config: Config, side: str) -> int:
 
 
 def letters_of(text: str) -> str:
-    """What most letters of a text are, in Unicode's words: Latin, Cyrillic, Cjk, Thai, …"""
+    """The script of most letters of a text, as Unicode names it: Latin, Cyrillic, Cjk, Thai, …"""
     found = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:LOOKED_AT] if letter.isalpha())
     return found.most_common(1)[0][0].capitalize() if found else "no letters"

@@ -1,8 +1,8 @@
 """Text that must not be trained on, since a test or development collection asks it or answers with it.
 
-What is kept of a string is a digest of 16 bytes. Two strings have the same one if they differ in nothing but case,
-white space, composition, invisible characters, and what cleaning takes out of an interface string: so it does not
-matter how a corpus was cleaned.
+Only a digest of 16 bytes is kept of a string. Strings have the same digest if they differ only in case, white space,
+composition, invisible characters, and what cleaning removes from an interface string. So it does not matter how a
+corpus was cleaned.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ FILE = "held_out.parquet"
 def digest(text: str) -> bytes:
     """16 bytes, equal for strings that count as the same."""
     plain = text if text.isprintable() else UNSEEN.sub("", text)
-    form = comparable(clean(plain) or normalize("NFC", plain))  # of "{name}" nothing would be left
+    form = comparable(clean(plain) or normalize("NFC", plain))  # cleaning leaves nothing of "{name}"
     return hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=DIGEST.itemsize).digest()
 
 
@@ -55,11 +55,11 @@ def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) ->
 class HeldOut:
     """Strings that must not be trained on, however they are written: `text in held_out`.
 
-    16 bytes of memory for each, and as many again while it is built: of a set of them Python would want 100.
+    It takes 16 bytes for each, and as many again while it is built; a Python set would take 100.
     """
 
     def __init__(self, texts: Iterable[str] = ()):
-        """All texts but blank ones."""
+        """Hold all texts except blank ones."""
         found = bytearray()
         for text in texts:
             if text.strip():
@@ -73,10 +73,10 @@ class HeldOut:
     def __contains__(self, text: str) -> bool:
         wanted = digest(text)
         place = int(self.digests.searchsorted(wanted))
-        return place < len(self.digests) and self.digests.item(place) == wanted.rstrip(b"\0")  # as NumPy gives them
+        return place < len(self.digests) and self.digests.item(place) == wanted.rstrip(b"\0")  # NumPy drops zeros
 
     def write(self, folder: Path) -> None:
-        """Beside what `corpora` writes, for those who bring further text."""
+        """Write them beside what `corpora` writes, for rules that read further text."""
         buffers = [None, pa.py_buffer(self.digests)]
         column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST.itemsize), len(self.digests), buffers)
         pq.write_table(pa.table([column], SCHEMA), folder / FILE)

@@ -1,7 +1,7 @@
 """Reader of the embedded default: the interface texts of Home Assistant, key-aligned over many languages.
 
 Core: one JSON file per integration and language. A setting, step, action or repair has a title and a description;
-such a pair is a known item, a title in one language looking for the description in another.
+such a pair is a known item: the title in one language is a query for the description in another.
 Frontend: one JSON file per fragment and language, parallel text alone.
 """
 
@@ -61,7 +61,7 @@ def _texts(source: Path, pattern: re.Pattern, languages: tuple[str, ...]) -> dic
 
 
 def split_of(integration: str, held_out: float, development: float, seed: int) -> str:
-    """`train`, `dev` or `test`: the same for an integration whatever others there are."""
+    """`train`, `dev` or `test`: it does not depend on the other integrations."""
     digest = hashlib.sha256(f"{seed}/{integration}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share >= held_out:
@@ -145,8 +145,7 @@ def collections(table: pd.DataFrame, split: str, languages: list[str], settings:
     Per language X: X-en (queries in X, English documents) and, in the test split, X-X; and en-en, the queries of
     all languages in English, which measures the ceiling. A query is one English title; the descriptions of all items
     of that title are relevant. Titles with more than `settings.max_relevant` English descriptions say too little and
-    are left out everywhere, so that X-X and X-en ask the same. X-X holds the described items only: the distractors
-    are in English.
+    are left out everywhere, so that X-X and X-en ask the same. X-X holds the described items only, without distractors.
     """
     table = table[table.split == split]
     english = table[table.language == "en"]

@@ -4,9 +4,9 @@ The commit that a repository had at its first download is written to hub.lock.js
 downloads take the same one: keep that file with the configuration. To follow a repository that has moved on, delete
 its line there. An address with a whole commit id (hf:OWNER/NAME@40 HEX DIGITS) needs no lock.
 
-Of a model come the files that loading needs (in the layout of MILCO's authors also its encoder's config.json), of
-a table the files of the wanted subsets and split, each subset in a folder of its own. `revision.json` beside them says
-what they are.
+For a model, the files that loading needs are downloaded (in the layout of MILCO's authors also its encoder's
+config.json); for a table, those of the wanted subsets and split, a folder for each subset. `revision.json` beside them
+says what they are.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ def fetch_repository(name: str, source: Source, output: Path) -> None:
     Raises:
         MilcoError: the hub does not give it, or it is not what the source says.
     """
-    huggingface_hub.logging.set_verbosity_error()  # what it warns of is tried again, or ends in our own words
+    huggingface_hub.logging.set_verbosity_error()  # what it warns about is tried again, or ends in our own error
     try:
         repository = _look_up(name, source)
         with finished_folder(output, made_by=repository.name) as folder:
@@ -122,7 +122,7 @@ def _look_up(name: str, source: Source) -> Repository:
     patiently(lambda: api.auth_check(repository, repo_type=kind))  # a gated repository tells its commit to everyone
     if not COMMIT.fullmatch(wanted):
         pinned = _pin(key, str(info.sha))
-        if pinned != info.sha and not wanted:  # another job has looked it up at the same time, before it moved on
+        if pinned != info.sha and not wanted:  # another job looked it up just before the repository moved on
             return _look_up(name, source)
         if pinned != info.sha:
             raise MilcoError(
@@ -144,7 +144,7 @@ def _pins() -> dict[str, str]:
 
 
 def _pin(key: str, revision: str) -> str:
-    """Write the commit of a repository down, unless one is there already; either way it is the one that counts."""
+    """Write the commit of a repository down, unless one is there already, and return the one that is there then."""
     with LOCK.with_name(".hub.lock").open("w") as guard:  # several downloads run at once
         if not lock(guard, LOCKED_FOR):
             raise MilcoError(
@@ -229,7 +229,7 @@ def _tables(name: str, source: Source, repository: Repository) -> dict[str, str]
 
 
 def _checkpoint(name: str, source: Source, repository: Repository, folder: Path) -> list[str]:
-    """Files that loading needs: of the weights in several formats one, and Python files only where they are trusted."""
+    """Files that loading needs: the weights in one format, and Python files only where they are trusted."""
     weights = [[path for path in repository.files if pattern.fullmatch(path)] for pattern in WEIGHTS]
     if "config.json" not in repository.files or not any(weights):
         raise MilcoError(
@@ -260,8 +260,8 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
 
 
 def _modules(source: Source, repository: Repository) -> list[str]:
-    """All modules of a model of sentence-transformers: in each folder of the weights in several formats one, and Python
-    files only where they are trusted."""
+    """All modules of a model of sentence-transformers: in each folder the weights in one format, and Python files only
+    where they are trusted."""
     found = [path for path in repository.files if MODULES.fullmatch(path)]
     for folder in dict.fromkeys(Path(path).parent for path in repository.files):
         here = [path for path in repository.files if Path(path).parent == folder]
@@ -271,7 +271,7 @@ def _modules(source: Source, repository: Repository) -> list[str]:
 
 
 def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository | None:
-    """Of a MILCO model in its authors' layout, bring the shape of its encoder, a small file of another repository."""
+    """For a MILCO model in its authors' layout, fetch the shape of its encoder, a small file of another repository."""
     from milco.modeling.authors_layout import is_theirs
 
     if repository.kind != "model" or not (folder / "config.json").exists():  # a tokenizer alone
@@ -294,10 +294,10 @@ def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository 
 
 
 def _download(name: str, repository: Repository, path: str, target: Path) -> None:
-    """Bring one file to `target`; it has that name only when its content is what the hub says.
+    """Download one file to `target`; it has that name only when its content is what the hub says.
 
-    The part of it that has come lies beside it under a name of its content: the next try goes on there. (The hub's
-    own client throws it away when it ends.)
+    The part that has arrived lies beside it, named after the content; the next try goes on there. (The hub's own client
+    throws it away when it ends.)
     """
     file = repository.files[path]
     if target.exists() and _is(target, file):

@@ -1,11 +1,11 @@
 """Retrieval tasks of the benchmark mteb, each of their subsets as a test collection in BEIR layout.
 
-    mteb:TASK    sources.NAME.subsets and sources.NAME.split choose of it
+    mteb:TASK    sources.NAME.subsets and sources.NAME.split choose parts of it
 
-Written once by rule `fetch`, in the folder NAME-SUBSET, or NAME for a task without subsets; searched and measured as
-any other collection. Its collection.json names both languages, task, subset, split, the dataset and its revision, the
-measure that mteb's leaderboard shows, and whether a query must not find the document of its own id. Texts are what mteb
-gives to a model: title and text of a document, a query and its instruction.
+Rule `fetch` writes them once, in the folder NAME-SUBSET, or NAME for a task without subsets. They are searched and
+measured like any other collection. Its collection.json names both languages, task, subset, split, the dataset and its
+revision, the measure that mteb's leaderboard shows, and whether a query must not find the document of its own id. Texts
+are what mteb gives to a model: title and text of a document, a query and its instruction.
 
 One figure may differ from mteb's: queries without any relevant document are left out here, as in BEIR, and count as 0
 there.
@@ -52,7 +52,7 @@ def write_task(name: str, source: Source, folder: Path) -> None:
 
 
 def split_of(evaluated: list[str]) -> str:
-    """The split that is taken of those that a task is evaluated on, if none is asked for."""
+    """The default split among those that a task is evaluated on."""
     return "test" if "test" in evaluated else evaluated[0]
 
 
@@ -98,9 +98,9 @@ def _check(problem: str, wanted: list[str], known: list[str]) -> None:
 
 
 def _languages(name: str, source: Source, subset: str, named: list[str]) -> dict[str, Any]:
-    """The languages of a subset: what the source says, else what mteb names, which has codes of ISO 639-3 with scripts.
+    """The languages of a subset: what the source says, else what mteb names (codes of ISO 639-3 with scripts).
 
-    mteb names two for a cross-lingual subset, and not in every task those of the queries first.
+    For a cross-lingual subset mteb names two; that of the queries is not the first in every task.
     """
     codes = list(dict.fromkeys(normal(code.split("-")[0]) for code in named))
     own = source.subsets.get(subset, codes[0])
@@ -160,9 +160,9 @@ def _read(folder: Path) -> Collection:
 
 
 def pooled(name: str, collections: list[Collection]) -> Iterator[Collection]:
-    """The documents of all collections together, named SUBSET/ID, and NAME-LANGUAGE with the queries of each language.
+    """A collection NAME-LANGUAGE for the queries of each language, over the documents of all subsets, named SUBSET/ID.
 
-    Where subsets ask the same query, what is relevant in any of them is relevant.
+    A document that any subset judges relevant to a query is relevant to it here.
 
     Raises:
         MilcoError: subsets in one language ask different queries under the same id.

@@ -1,7 +1,7 @@
-"""How many queries of each test collection stand in the training text: a JSON file, collection → queries, met.
+"""How many queries of each test collection occur in the training text: a JSON file, collection → queries, met.
 
-Rule `corpora` has taken the queries of some collections out (`corpora.decontaminate_for`), rule `mine` those of their
-triples; without others, nothing is read.
+Rules `corpora` and `mine` have taken the queries of some collections out of text and triples
+(`corpora.decontaminate_for`). If there are no other collections, no training text is read.
 
 Run by rule `overlap`:
     python -m milco.stages overlap --config FILE --corpora FOLDER --triples FILE --collections FOLDER --workers N
@@ -64,7 +64,7 @@ def _start(asked: set[bytes]) -> None:
 
 
 def _look(part: tuple[Path, int, list[str]]) -> set[bytes]:
-    """Those of the queries that stand in a part of a file."""
+    """Digests of the queries that occur in a part of a file."""
     return {digest for text in _strings(*part) if (digest := held_out.digest(text)) in _asked}
 
 

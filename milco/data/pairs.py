@@ -1,7 +1,7 @@
-"""Parallel text of any size in the order in which it is trained on, at constant memory: DuckDB sorts it on disk.
+"""Parallel text of any size in the order of training, at constant memory: DuckDB sorts it on disk.
 
-A pair is (English, other language, language). Two pairs of a corpus are the same if their comparable forms are; of two
-corpora, if they are equal to the letter. The first one stays.
+A pair is (English, other text, its language). Two pairs of one corpus are the same if their comparable forms are equal;
+pairs of different corpora, if they are equal to the letter. The first one stays.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ Prepare = Callable[[str, Iterable[Pair], Counter], Iterable[Pair]]
 MEMORY = "4GB"  # of DuckDB; what does not fit goes to disk
 THREADS = min(8, os.cpu_count() or 1)  # each of them wants memory of its own
 STAGED_ROWS = 5 * ROWS
-PART = 100 * ROWS  # candidates that are prepared together: what a kill loses
-GROUP_ROWS = 20_480  # of a file that is written: each thread holds a group
+PART = 100 * ROWS  # candidates that are prepared together; a kill loses no more
+GROUP_ROWS = 20_480  # rows of a group in a written file; each thread holds a group
 STAGED = pa.schema(
     {"row": pa.int64(), "english": pa.string(), "non_english": pa.string(), "language": pa.string(),
      "form": pa.binary(16)}
@@ -48,21 +48,21 @@ def write_pairs(
 ) -> dict:
     """Write english.parquet and parallel.parquet (see milco/data/corpora.py) into the folder `output`.
 
-    The result is the same for the same arguments, on any number of threads. Until it is there, the folder also holds
+    The result is the same for the same arguments, on any number of threads. Until it is finished, the folder also holds
     a few copies of the text.
 
     Args:
         corpora: candidates by the name of their corpus; each is read once, in order.
-        caps: pairs taken of a corpus at most, by its name; drawn at random with the seed.
+        caps: by the name of a corpus, the most pairs to take from it, drawn at random with the seed.
         texts: English texts that are listed besides those of the pairs.
-        prepare: (name, some candidates, what was counted of that corpus) → clean pairs; it goes on counting.
-        staged: folder for the clean pairs of each corpus, in parts. Those that lie there are taken over, and they stay;
-            without one nothing stays.
+        prepare: (name, some candidates, counts of that corpus) → clean pairs; it adds to the counts.
+        staged: folder for the clean pairs of each corpus, in parts. Parts that lie there are reused, and all parts
+            stay; without a folder none stays.
 
     Returns:
-        pairs (by language), datasets (by name: how many were kept, duplicates, over the cap or in an earlier corpus,
-        too), families ((size, how many) of the pairs that share an English text), and counts (by name: what was
-        counted).
+        pairs (by language), datasets (by name: how many were kept, were duplicates, over the cap, or also in an earlier
+        corpus), families ((size, how many) of the groups of pairs that share an English text), and counts (by name:
+        what `prepare` counted).
 
     Raises:
         MilcoError: memory or disk does not suffice.
@@ -72,7 +72,7 @@ def write_pairs(
     with TemporaryDirectory(dir=output, prefix=".pairs-") as name:
         folder = Path(name)
         settings: dict = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": name}
-        settings["preserve_insertion_order"] = False  # it costs memory, and every query says its own
+        settings["preserve_insertion_order"] = False  # it costs memory, and queries say where they need an order
         try:
             with duckdb.connect(folder / "pairs.duckdb", config=settings) as database:
                 database.execute("SET enable_progress_bar = false")  # it goes to stdout
@@ -135,8 +135,8 @@ def _stage(
     seed: int,
     folder: Path,
 ) -> int:
-    """Write the pairs of a corpus into a folder, in parts of `PART` candidates, and count them. Of a part that lies
-    there the candidates are passed over; what was counted up to its end is in its metadata."""
+    """Write the pairs of a corpus into a folder, in parts of `PART` candidates, and count them. If a part is there
+    already, its candidates are skipped; its metadata holds the counts up to its end."""
     candidates, rows, number = iter(candidates), 0, 0
     while (some := list(islice(candidates, 1))) or number == 0:
         part, path = chain(some, islice(candidates, PART - 1)), folder / f"{number:05}.parquet"
@@ -156,8 +156,8 @@ def _stage(
 def _write_part(pairs: Iterable[Pair], counts: Counter, first: int, seed: int, path: Path) -> None:
     """Write pairs with their numbers and forms.
 
-    A form is a digest with the seed for its key: the lowest of them are a random sample, whatever the order of the
-    pairs.
+    A form is a digest with the seed as its key: the pairs with the lowest forms are a random sample, whatever their
+    order.
     """
     pairs, key, written = iter(pairs), str(seed).encode(), 0
     with pq.ParquetWriter(path, STAGED, write_statistics=False) as writer:

@@ -1,9 +1,9 @@
 """The one way into files of text: pairs, triples, collections, judgements, runs, and what `milco` commands read.
 
 Whatever such a file holds, it may be compressed (.gz, .bz2, .xz, .zst: its first bytes say so), begin with a byte order
-mark and have blank lines. A table (TSV, CSV, JSONL, Parquet) is read as rows with their numbers: lines, from 1, or rows
-of Parquet. A broken row is counted and left out; more of them than `Broken` allows are an error that names the first
-ones. docs/files.md says what users are told of all this.
+mark and have blank lines. A table (TSV, CSV, JSONL, Parquet) is read as rows with their numbers, those of lines or of
+rows of Parquet, from 1. A broken row is counted and left out; more of them than `Broken` allows are an error that names
+the first ones. docs/files.md says what users are told of all this.
 """
 
 import bz2
@@ -30,9 +30,9 @@ from milco.errors import MilcoError
 FORMS = {".txt": "txt", ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 BATCH = 4096  # rows of Parquet that are in memory at a time
-NAMED, COUNTED = 3, 100  # broken rows that an error names, and after which none is looked for where all must be whole
+NAMED, COUNTED = 3, 100  # broken rows that an error names; broken rows that end the reading, if none is allowed
 IDS, TEXT, TITLE = ("_id", "id", "docid"), "text", "title"
-# What else the first line of a table of texts calls its columns.
+# Other names that a header may give to the columns of ids and of texts.
 ID_NAMES = (*IDS, "doc_id", "did", "pid", "qid", "query_id", "query-id", "corpus-id", "corpus_id", "passage_id")
 TEXT_NAMES = (TEXT, "query", "document", "passage", "contents", "content", "body", "sentence")
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x84\x86-\x9f]")  # of an id; U+0085 is a line end to some, but to no reader of ours
@@ -55,7 +55,7 @@ class Broken:
     """Rows that cannot be read.
 
     Attributes:
-        share: of all rows that may be broken.
+        share: share of all rows that may be broken.
         said: what is wrong with the first ones, and where.
     """
 
@@ -65,7 +65,7 @@ class Broken:
     said: list[str] = field(default_factory=list)
 
     def add(self, path: Path, number: int, why: str) -> None:
-        """Count one. If so many were broken that the file is another one, MilcoError comes at once."""
+        """Count one. Raise MilcoError at once if so many rows are broken that this must be another kind of file."""
         self.count += 1
         self.total += 1
         if len(self.said) < NAMED:
@@ -84,8 +84,8 @@ class Broken:
 
 
 def whole(items: Iterable[Item], broken: Broken) -> Iterator[Item]:
-    """Items whose readers tell `broken` of those that are not. Where none may be, those behind the first are read
-    without being given, so that the error counts them.
+    """The items that are whole; their readers report the others to `broken`. If none may be broken, items after the
+    first broken one are read but not given, so that the error can count.
 
     Raises:
         MilcoError: too many are broken.
@@ -100,7 +100,7 @@ def whole(items: Iterable[Item], broken: Broken) -> Iterator[Item]:
 def each(
     path: Path, rows: Iterable[tuple[int, Any]], convert: Callable[[int, Any], Item], broken: Broken
 ) -> Iterator[Item]:
-    """What `convert` makes of numbers and rows; those of which it raises BrokenRow are left out."""
+    """What `convert` makes of numbers and rows; rows for which it raises BrokenRow are counted and left out."""
     for number, row in rows:
         try:
             found = convert(number, row)
@@ -111,7 +111,7 @@ def each(
 
 
 def form_of(path: Path) -> str | None:
-    """A form of `FORMS`, by the name of a file that may be compressed."""
+    """The form of a file, one of `FORMS`, by its name without the end for compression."""
     return FORMS.get(Path(unpacked(path.name)).suffix.lower())
 
 
@@ -132,7 +132,7 @@ def _hidden(path: Path) -> bool:
 
 
 def one_of(folder: Path, name: str) -> Path:
-    """The file `name` of a folder, or the only one of its stem that can be read instead, or a folder of such files.
+    """The file `name` of a folder, else the only readable file with its stem, or a folder of that name with such files.
 
     Raises:
         MilcoError: there are several.
@@ -186,7 +186,7 @@ def numbered_lines(path: Path, broken: Broken, blank: bool = False) -> Iterator[
     """Lines of a text with their numbers from 1, without their ends.
 
     Args:
-        blank: give those with nothing but white space, too.
+        blank: also give lines of nothing but white space.
     """
     for number, line in enumerate(raw_lines(path), 1):
         try:
@@ -203,8 +203,8 @@ def rows(path: Path, form: str, broken: Broken, columns: Columns, wanted: Iterab
 
     Args:
         form: tsv, csv, jsonl or parquet.
-        columns: of TSV and CSV: first line → names of the columns, and whether it is that line that has them.
-        wanted: columns that are read of Parquet; all by default. A dot reaches into a column.
+        columns: for TSV and CSV: first line → names of the columns, and whether that line is a header.
+        wanted: columns to read of Parquet; all by default. A dot reaches into a column.
 
     Raises:
         MilcoError: it is no such table at all.
@@ -348,7 +348,7 @@ def identifier(value: Any) -> str:
     """The id that a row has. Whole numbers are ids, too.
 
     Raises:
-        BrokenRow: it has none, or one that files cannot hold: white space of any kind but line ends and tabs is fine.
+        BrokenRow: it has none, or one with a control character, such as a tab or a line end; other white space is fine.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BrokenRow(f"the id {value!r:.80} is no text and no whole number")
@@ -386,7 +386,7 @@ def records(
     Args:
         form: of the file; by default what its name says.
         id_key, text_key: keys or columns; by default the first of `IDS` that is there, and `TEXT`.
-        broken: how many rows may be; none by default.
+        broken: how many rows may be broken; none by default.
         hint: for an error about keys.
 
     Raises:
@@ -447,11 +447,11 @@ def _records(
 
 
 def readable(forms: Container[str] = FORMS.values()) -> str:
-    """What is read, for an error about a file that is not."""
+    """Which kinds of files can be read, for an error about one that cannot."""
     ends = (end for end, form in FORMS.items() if form in forms)
     return f"read are {', '.join(ends)}, also with {', '.join(COMPRESSED)} behind"
 
 
 def warn(message: str) -> None:
-    """Say on the standard error what does not stop a program."""
+    """Print a warning, which does not stop a program, on the standard error."""
     print(f"warning: {message}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Tables with a list in each row, of any size: written by several workers at constant memory, read through memory maps.
-A file that is there is whole, so that a run which was cut off loses no more than the file in hand.
+"""Tables of any size with lists in their rows: written by several workers at constant memory, read through memory maps.
+A file that exists is complete: a run that was cut off loses only the file that it was writing.
 
-A table NAME is a row of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_ROWS` rows each, in record batches of
-`ROWS` rows; only the last of each may be shorter. So a row's place is a division, and opening a table reads no more
-than where the batches of two files lie.
+A table NAME is a series of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_ROWS` rows each, in record batches of
+`ROWS` rows; only the last file and the last batch may be shorter. So a division finds a row, and opening a table reads
+only where the batches of two files lie.
 """
 
 import multiprocessing
@@ -40,16 +40,16 @@ def write_shards(
 
     Args:
         sources: by the name of the table.
-        make: called once in each worker, (its number, how many there are) → what turns a batch of rows of any of the
-            files into as many others.
-        workers: processes, no more of them than a file has batches; a single one works in this process.
-        rank, processes: which of so many callers this is; each writes its share of the files.
+        make: called once in each worker: (its number, number of workers) → a function that turns a batch of rows of any
+            of the files into a batch of as many rows.
+        workers: processes, at most as many as the largest file has batches; a single one works in this process.
+        rank, processes: number of this caller, and how many callers there are; each writes its share of the files.
 
     Raises:
         MilcoError: a worker was killed.
     """
     most = max(pq.read_metadata(source).num_rows for source in sources.values())
-    # Who has nothing to do would keep its share of the threads from the others.
+    # A worker without a batch would be started for nothing, and a single worker may use all threads (tokens.py).
     with _conversion(make, min(workers, -(-most // ROWS))) as convert:
         for name, source in sources.items():
             with pq.ParquetFile(source, pre_buffer=False) as file:  # else all of it stays in memory until its end
@@ -66,7 +66,7 @@ def write_shards(
 
 @contextmanager
 def _conversion(make: Make, workers: int) -> Iterator[Callable[[Batches], Iterator[pa.RecordBatch]]]:
-    """What converts batches, in order, for as long as the workers live."""
+    """A function that converts batches in order; its workers live as long as the context."""
     if workers <= 1:
         yield partial(map, make(0, 1))
         return
@@ -131,7 +131,7 @@ class Shards:
         return self._rows
 
     def __getstate__(self) -> dict:
-        """A process that is given the table opens the files itself: their maps would travel as copies of all rows."""
+        """Leave out the maps, which would be pickled as copies of all rows: another process opens the files itself."""
         return {**self.__dict__, "_files": {}}
 
     def numbers(self, column: str, rows: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ class Shards:
 
     def _file(self, number: int) -> list[pa.RecordBatch]:
         if number not in self._files:
-            # Batches keep the map, but a descriptor for each of many files would be too many.
+            # The batches keep the map; the file is closed, since many open files would take too many descriptors.
             with pa.memory_map(str(self.paths[number])) as source, pa.ipc.open_file(source) as file:
                 self._files[number] = [file.get_batch(batch) for batch in range(file.num_record_batches)]
         return self._files[number]

@@ -1,6 +1,6 @@
 """Pairs of whole numbers, sorted and joined on disk: memory holds a few of them, however many there are.
 
-DuckDB does the same, but its memory grows up to a limit, below which it gives up.
+DuckDB does the same, but it takes memory up to a limit, and fails if the limit is low.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ class Sorted:
 
     Args:
         portions: arrays of n×2, uint64, of any lengths.
-        edges: ascending keys, each of which begins another part; a part is in memory at a time.
+        edges: ascending keys; each begins another part. One part is in memory at a time.
     """
 
     def __init__(self, portions: Iterable[np.ndarray], edges: np.ndarray):
@@ -41,7 +41,7 @@ class Sorted:
         return self.bounds[-1]
 
     def parts(self, some: range | None = None) -> Iterator[np.ndarray]:
-        """All pairs in order, or those at some places, those between two edges at a time."""
+        """All pairs in order, or those at the places `some`; one part, the pairs between two edges, at a time."""
         places = range(len(self)) if some is None else some
         for start, end in pairwise(self.bounds):
             start, end = max(start, places.start), min(end, places.stop)

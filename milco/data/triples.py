@@ -5,7 +5,7 @@
                         of float64); longest: tokens of the longest negative
     negatives.json      [[negatives, how many queries have so many], …]
 
-Arrow files are memory-mapped, as those of the token cache (tokens.py): a training starts as quickly with a million
+Arrow files are memory-mapped like those of the token cache (tokens.py): a training starts as quickly with a million
 queries as with a thousand.
 
 Run by rule `pack`:
@@ -43,11 +43,11 @@ TEXT = pa.schema([("text", pa.string())])
 def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: Path) -> None:
     """Tokenise what rule `mine` wrote into the folder `output`.
 
-    Files that a run with the same triples and tokenizer left behind are taken over.
+    Finished files of an earlier run with the same triples and tokenizer are reused.
 
     Args:
-        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is a MILCO model of ours
-            itself, its texts are cut where it cuts them, else where the settings say.
+        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is itself a MILCO model
+            in our layout, its own lengths cut the texts, else those of the settings.
         workers: processes that tokenise.
     """
     kind = PretrainedConfig.get_config_dict(tokenizer)[0]
@@ -66,8 +66,8 @@ def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: P
 
 
 def _number(triples: Path, texts: Path, output: Path) -> Counter[int]:
-    """Write each document once to `texts`, and the triples with the numbers of their documents to `output`. Memory
-    has a batch of them at a time.
+    """Write each document once to `texts`, and the triples with the numbers of their documents to `output`. One batch
+    of them is in memory at a time.
 
     Returns:
         Number of negatives → how many queries have so many.
@@ -106,10 +106,10 @@ def _digests(texts: pa.Array) -> np.ndarray:
 
 
 def _numbers(digests: Iterable[np.ndarray]) -> Sorted:
-    """Pairs of a place and the number of the text there: equal texts have the same, and new ones the next."""
+    """Pairs (place, number of the text there): equal texts have the same number, a new text has the next one."""
     by_digest = Sorted(numbered(digests), DIGEST_EDGES)
     edges = np.linspace(0, len(by_digest), PARTS, dtype=np.uint64)[1:-1]
-    by_first = Sorted(map(_with_first, by_digest.parts()), edges)  # where a text stands first, and where it stands
+    by_first = Sorted(map(_with_first, by_digest.parts()), edges)  # (first place of a text, place)
     return Sorted(_counted(by_first.parts()), edges)
 
 

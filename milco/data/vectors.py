@@ -13,15 +13,15 @@ from milco.files import finished_file
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
     """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same
-    name with `.ids.txt`. The metadata `columns` holds their number and how many of them are the pivot view's."""
+    name with `.ids.txt`. The metadata `columns` holds the number of columns and that of the pivot view's."""
     arrays = {
         "indptr": rows.indptr.astype(np.int64),
         "indices": rows.indices.astype(np.uint32),
         "values": rows.data.astype(np.float32),
     }
     pivot = rows.shape[1] if pivot_columns is None else pivot_columns
-    # One entry alone: the library writes several in any order, and the same vectors shall be the same bytes, so that
-    # to publish them again changes nothing.
+    # A single entry: the library writes several in any order, but equal vectors must be equal bytes, so that publishing
+    # them again changes nothing.
     _write(path, arrays, ids, {"columns": f"{rows.shape[1]} {pivot}"})
 
 
@@ -31,7 +31,7 @@ def save_dense(path: Path, vectors: np.ndarray, ids: list[str]) -> None:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], ids: list[str], metadata: dict[str, str] | None = None) -> None:
-    """Ids first: where there is a file of vectors, they are there."""
+    """Write the ids first: wherever a file of vectors exists, its ids do."""
     with finished_file(path.with_suffix(".ids.txt")) as draft:
         draft.write_text("".join(f"{identifier}\n" for identifier in ids), encoding="utf-8")
     with finished_file(path) as draft:
@@ -61,7 +61,7 @@ def load_ids(path: Path) -> list[str]:
 
 
 def pivot_columns(path: Path) -> int | None:
-    """How many of the columns belong to the pivot view, behind which the source view's come; None: dense vectors."""
+    """How many columns belong to the pivot view; those of the source view follow them. None: dense vectors."""
     with safe_open(path, "np") as file:
         columns = _columns(file)
     return columns[1] if columns else None
