@@ -3,7 +3,7 @@
 Run by rule `ablations`:
     python -m milco.stages ablations --experiment FILE --experiment FILE … --published FILE --page FILE --table FILE
         --summary FILE
-where each FILE of an experiment is its settings, the first those of the experiment that the others vary.
+where each `--experiment FILE` holds settings, the first those of the experiment that the others vary.
 """
 
 import json
@@ -74,8 +74,8 @@ class Row:
 
 
 def _minutes(experiment: Experiment, system: str) -> float:
-    """Of the trainings behind a system: their examples at the last rate that they wrote, which that of a resumed one
-    has, too. NaN, if there are none."""
+    """Minutes of the trainings behind a system: their examples divided by the last rate that they wrote, so that
+    resumed ones count in full. NaN, if there are none."""
     minutes = []
     for stage, node in experiment.trainings_of(system).items():
         path = Path(node.path).with_name("metrics.jsonl")
@@ -87,7 +87,7 @@ def _minutes(experiment: Experiment, system: str) -> float:
 
 
 def differences(base: Config, other: Config) -> dict[str, Any]:
-    """Keys in which two configurations differ, with the second's values; the name apart."""
+    """Keys in which two configurations differ, with the second's values; the name does not count."""
 
     def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -102,11 +102,11 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
 def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
     """One line per row: its measure, and the difference from the first, over the queries that both were asked.
 
-    A query's value is its mean over the seeds of a row. Columns queries (asked, in all collections), different (of
-    their ids), collections (those of these queries), the measure, seeds and deviation (of the measure between them;
-    both only where some row has several), difference, low, high (95 % bootstrap interval), p (paired randomisation
-    test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant, active_query,
-    active_document, minutes (of training). Where there is no common query, there are no figures.
+    A query's value is its mean over the seeds of a row. Columns queries (asked, in all collections), different (how
+    many different ids they have), collections (those of these queries), the measure, seeds and deviation (of the
+    measure between them; both only where some row has several), difference, low, high (95 % bootstrap interval), p
+    (paired randomisation test), q (p adjusted for so many comparisons, Benjamini and Hochberg 1995), significant,
+    active_query, active_document, minutes (of training). Where there is no common query, there are no figures.
     """
     base = _values(rows[0], comparison)
     found = {}

@@ -1,8 +1,8 @@
-"""BM25 over the pieces of the multilingual tokenizer, which cuts every script into words of a kind.
+"""BM25 over the pieces of the multilingual tokenizer, which serve as words in every script.
 
 Formula, k1 and b are those of the package bm25s (method `lucene`), and so are the scores, to the last bit. That package
-wants the words of all documents in memory; here a file has them, and documents are searched as sparse vectors, block by
-block.
+holds the words of all documents in memory; here they are in a file, and documents are searched as sparse vectors, block
+by block.
 """
 
 import math
@@ -21,20 +21,21 @@ from milco.evaluation.sharding import ALL, Found, Shard
 from milco.modeling.checkpoints import load
 
 K1, B = 1.5, 0.75
-TEXTS = 4096  # that are cut into pieces at a time
+TEXTS = 4096  # texts that are cut into pieces at a time
 
 
 class Bm25:
-    """BM25 on one collection after the other; neighbours over the same documents share what is known of their words.
+    """BM25 on one collection after the other; neighbours over the same documents share the counts of their words.
 
     Args:
         encoder: checkpoint whose tokenizer cuts the texts; `trust`: its code may be run.
         size: documents in memory at a time.
-        scratch: folder for the words of a collection meanwhile, 8 bytes for each different one of a document.
+        scratch: folder for a temporary file with the words of a collection: 8 bytes for each different word of a
+            document.
     """
 
     def __init__(self, encoder: Path, trust: bool, size: int, scratch: Path):
-        from transformers import AutoTokenizer  # the one system for which a model's package is loaded
+        from transformers import AutoTokenizer  # only this system needs a model's package here
 
         self.tokenizer = load(AutoTokenizer, encoder, trust)
         self.size, self.scratch = size, scratch
@@ -42,11 +43,11 @@ class Bm25:
         self.words: Words
 
     def search(self, collection: StoredCollection, depth: int, shard: Shard) -> Found:
-        """The best documents of each query in a shard of the collection, and no figures beside them. The words of all
-        documents are counted for any shard."""
+        """The best documents of each query in a shard of the collection, without further figures. Words are counted
+        over all documents, whatever the shard."""
         if collection.places is not self.places:
             self.places, self.words = collection.places, Words(self._counted(collection.texts()), self.scratch)
-        # A word that is asked twice stands there twice: the order of a sum is a part of its result.
+        # A word that a query has twice stays in its row twice: the order of a sum is a part of its result.
         queries = self._pieces(list(collection.queries.values()))
         return Found({collection.name: rank_blocks(queries, self.words.blocks(self.size, shard), depth)}, {})
 
@@ -67,7 +68,7 @@ class Bm25:
 
 
 class Words:
-    """How often each document has each word, in a file, and what BM25 wants to know of all of them."""
+    """How often each document has each word, in a file, and the statistics of all documents that BM25 needs."""
 
     def __init__(self, counted: Iterator[scipy.sparse.csr_array], scratch: Path):
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (it lives as long as this)

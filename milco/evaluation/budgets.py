@@ -76,8 +76,8 @@ def sweep_shard(config: Config, collections: Path, vectors: Path, shard: Shard, 
 class Trials:
     """Searches with every budget of documents and of queries, in the collections that are compared.
 
-    A trial has a side and a budget; those of queries ask the documents as they are. `groups` are collections over the
-    same documents, which are read once for exact search and once for the indexes.
+    A trial has a side and a budget; trials of queries search unpruned documents. `groups` are collections over the same
+    documents, which are read once for exact search and once for the indexes.
     """
 
     def __init__(self, config: Config, collections: Path, split: str = "test"):
@@ -97,13 +97,13 @@ class Trials:
                 yield f"{side} {budget} {collection.name}", side, budget, collection
 
     def depths(self, group: list[StoredCollection]) -> dict[str, int]:
-        """Trial → how many documents of each query count."""
+        """Trial → how many texts to find for each query."""
         depth = depth_of(self.measure)
         return {name: collection.texts_to_find(depth) for name, _, _, collection in self.all_of(group)}
 
     def run(self, group: list[StoredCollection], vectors: Vectors, shard: Shard = ALL) -> Found:
-        """What they find in a shard of the documents by exact search, and the times of a query in an index; the terms
-        of what is pruned, by trial (of queries) or by budget (of documents), and bytes of the index by budget."""
+        """What the trials find in a shard of the documents by exact search. As sums: times of a query in an index, by
+        trial; terms after pruning, by trial (queries) or by budget (documents); bytes of the index, by budget."""
         depths = self.depths(group)
         searches: dict[str, dict[str, Search]] = defaultdict(dict)  # by budget of the documents, by trial
         queries = {c.name: vectors.of("queries", c.queries.values()) for c in group}
@@ -113,7 +113,7 @@ class Trials:
             sums |= {f"times {name}": np.zeros(PASSES), f"terms {budget}": 0, f"bytes {budget}": 0}
             if side == "queries":
                 asked = prune(asked, budget)
-                sums[f"terms {name}"] = asked.nnz if shard.number == 0 else 0  # one of all shards counts them
+                sums[f"terms {name}"] = asked.nnz if shard.number == 0 else 0  # only the first shard counts them
             searches[_pruned(side, budget)][name] = Search(asked, depths[name])
         for places, rows in vectors.blocks("documents", group[0].places, self.size, shard):
             for budget, asking in searches.items():
@@ -168,8 +168,8 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def smallest(rows: pd.DataFrame) -> pd.Series:
-    """Of the budgets of one side the one with the fewest terms that loses less than `LOSS` of the measure, mean over
-    the collections of `rows`; `none` if all lose more. With the figures of `none` as `full …`."""
+    """The budget of one side with the fewest terms that loses less than `LOSS` of the measure, as a mean over the
+    collections of `rows`; `none` if all lose more. It comes with its figures, and those of `none` as `full …`."""
     table = means(rows)
     full = table[table.budget == "none"].iloc[0]
     good = table[(table.value > (1 - LOSS) * full.value) | (table.budget == "none")]

@@ -1,5 +1,5 @@
 """What systems, budgets of pruning and experiments are compared on: `evaluate.compared_collections` and
-`evaluate.compared_measure`, or what they leave to the collections that there are."""
+`evaluate.compared_measure`; by default, the cross-lingual collections that have the measure, or all that have it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,17 +9,17 @@ import pandas as pd
 from milco.config import Config
 from milco.data.beir import read_about
 
-ASKED = ["collection", "query"]  # what a value is of
+ASKED = ["collection", "query"]  # columns that say what a value is of
 FEW = 3  # sources that a sentence names
 
 
 class Comparison(NamedTuple):
-    """The choice of an experiment.
+    """What an experiment's results are compared on.
 
     measure: as `measures.parquet` names it.
-    collections: names of the test collections; none, if none is measured so.
+    collections: names of the test collections; none, if none has this measure.
     across: whether all of them are cross-lingual.
-    sources: test collection → its source, of all of them.
+    sources: test collection → its source, for all that there are.
     """
 
     measure: str
@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
 
     @classmethod
     def of(cls, config: Config, collections: Path, split: str = "test") -> "Comparison":
-        """That of a configuration, with the folder of its test collections; of the split `dev` with that of its
+        """Make it from a configuration and the folder of its test collections, or, for the split `dev`, of its
         development collections, on which budgets are chosen."""
         said = {folder.name: read_about(folder) for folder in sorted(collections.iterdir())}
         sources = {name: about["source"] for name, about in said.items()}
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
         return cls(config.evaluate.compared_measure, chosen, bool(chosen) and chosen == across, sources)
 
     def rows(self, measures: pd.DataFrame) -> pd.DataFrame:
-        """Of rows with the columns collection and measure those that are compared."""
+        """The rows that are compared, of a table with the columns collection and measure."""
         return measures[(measures.measure == self.measure) & measures.collection.isin(self.collections)]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Texts of the test collections to vectors, for every system that has some.
+"""From the texts of the test collections to vectors, for every system that has some.
 
     align, distill   sparse rows of a MILCO model
     teacher          the English retriever reading queries of any language; collections with English documents only,
@@ -10,9 +10,9 @@
 What encodes for a system is chosen in `encoder_of`, by the format of its source. It has `device`, `limit(side)`,
 `encode(side, texts, done, cut)`, `longer(side, texts)` and `save(path, rows, ids)`.
 
-A text that stands in several collections is encoded once: vectors hang on `text_id`. `cut.json` beside them counts, by
-language, the texts that are longer than the model reads. They are written in parts of
-`WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection.
+A text that occurs in several collections is encoded once: vectors are named by `text_id`. They are written in parts of
+`WINDOW` texts, each sorted by length for the encoder, so that memory does not grow with the collection. `cut.json`
+beside them counts, by language, the texts that are longer than the model reads.
 
 Run by rules `encode`, one job for each shard of the texts, and `merge`:
     python -m milco.stages encode --config FILE --system NAME --shard 2-of-8 --model FOLDER --corpora FOLDER
@@ -63,8 +63,8 @@ def encode(
     shards: int = 1,
     split: str = "test",
 ) -> None:
-    """Encode queries and documents of collections into the folder `output`: every text, or those of one of so many
-    shards, to which their ids assign them. Parts that a run of the same left behind are taken over.
+    """Encode queries and documents of collections into the folder `output`: every text, or the texts whose ids fall
+    into one of so many shards. Finished parts of an earlier identical run are reused.
 
     Args:
         split: whose queries, `test` or `dev`.
@@ -104,7 +104,7 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
     """What encodes for a system.
 
     Raises:
-        MilcoError: the source that it is holds another kind of model than its format says.
+        MilcoError: its source holds another kind of model than its format says.
     """
     if system == "dense":
         return DenseEncoder(config, system, model)
@@ -131,8 +131,8 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
 def texts_of_shard(
     folders: list[Path], side: str, shard: int, shards: int, split: str = "test"
 ) -> Iterator[tuple[str, str, str]]:
-    """(text_id, text, language) of the queries or documents that a shard has, read one at a time. Of the texts nothing
-    is kept but the 8 bytes of their ids."""
+    """(text_id, text, language) of the queries or documents of a shard, read one at a time. Memory keeps only the 8
+    bytes of each id."""
     seen: set[int] = set()
     for folder in folders:
         texts = read_queries(folder, split)[0].items() if side == "queries" else iter_documents(folder)
@@ -146,7 +146,7 @@ def texts_of_shard(
 
 
 def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterator[tuple]:
-    """The batches of an encoder, and how many texts each had to whom it may concern."""
+    """The batches of an encoder; `done` is told how many texts each one has."""
     for places, rows in batches:
         done(len(places))
         yield places, rows

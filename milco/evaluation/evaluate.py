@@ -68,8 +68,8 @@ def mean_ndcg(qrels: dict[str, dict[str, int]], run: Run) -> float:
 
 
 def as_run(rankings: list[Ranking], queries: Iterable[str], documents: Names) -> Run:
-    """Rankings of rows, best first → {query id: {document id: score}}. Of rows with the same id the best counts. A
-    query that found nothing has an empty entry."""
+    """Rankings of rows, best first → {query id: {document id: score}}. Of several rows with the same id, the best
+    counts. A query that found nothing has an empty entry."""
     run: Run = {}
     for query, ranking in zip(queries, rankings, strict=True):
         run[query] = {}
@@ -131,7 +131,7 @@ def search_shard(
     config: Config, system: str, collections: Path, vectors: Path | None, encoder: Path, shard: Shard, output: Path
 ) -> None:
     """Search a shard of the documents of every test collection for `evaluate`, with the same arguments. Collections
-    that a run of the same finished are taken over."""
+    that an earlier identical run finished are reused."""
     made_of = [sample_of(path) for path in (collections, vectors) if path]
     made_by = [Experiment(config).runs[system].key, shard, *made_of]
     with finished_folder(output, made_by) as folder, TemporaryDirectory() as scratch:
@@ -151,7 +151,7 @@ def measures_of(config: Config, collection: StoredCollection) -> list[ir_measure
 
 @contextmanager
 def _named(system: str, collection: StoredCollection) -> Iterator[None]:
-    """Say of an error where it was met."""
+    """Say in an error which system and collection it is about."""
     try:
         yield
     except Exception as error:
@@ -173,10 +173,11 @@ def _put_together(found: Sequence[Path]) -> Search:
 
 
 def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:
-    """Exact search over vectors; beside the rankings the sums of which `figures` are made.
+    """Exact search over vectors: rankings, and the sums from which `figures` computes.
 
     Args:
-        source_weight: what the source view counts in a score beside the pivot view; with 0 its columns are left out.
+        source_weight: weight of the source view in a score, beside 1 for the pivot view; with 0 its columns are left
+            out.
         size: documents in memory at a time.
     """
 
@@ -189,7 +190,7 @@ def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:
         elif source_weight != 1:
             queries.data[queries.indices >= vectors.pivot_columns] *= source_weight
         sides = {"query": Active(), "document": Active()}
-        first = shard.number == 0  # it counts for all what does not hang on the documents
+        first = shard.number == 0  # it alone counts what does not depend on the documents
         if first:
             sides["query"].add(queries)
         start = perf_counter()
@@ -204,7 +205,7 @@ def _vector_search(vectors: Vectors, source_weight: float, size: int) -> Search:
 
 def figures(sums: dict) -> dict[str, float]:
     """Mean active dimensions of either side and the share of texts without any, if the vectors are sparse; and what the
-    search takes: `dimensions`, `bytes_document`, and `milliseconds` a query. Nothing of BM25."""
+    search takes: `dimensions`, `bytes_document`, and `milliseconds` per query. Empty for BM25."""
     if not sums:
         return {}
     found = {

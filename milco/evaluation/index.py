@@ -27,8 +27,8 @@ from milco.evaluation.sharding import ALL, Found, Shard, put_together
 from milco.files import finished_folder
 
 QUERY_CUT = 64
-TIMED, PASSES = 80, 5  # queries of which times are taken, and how often
-HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to so deep, 0 of deeper ones; docs/index.md says what they find
+TIMED, PASSES = 80, 5  # queries that are timed, and how often
+HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to this depth, 0 of deeper ones; docs/index.md says what they find
 DOCUMENTS = 1_000_000  # of one part of an index
 
 
@@ -68,8 +68,8 @@ class Index:
 
         Args:
             query_cut: heaviest terms of a query that are looked up.
-            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more. By default
-                the smaller the deeper the search.
+            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more. By default,
+                the deeper the search, the smaller it is.
         """
         if heap_factor is None:
             heap_factor = next((factor for depth, factor in HEAP_FACTORS.items() if k <= depth), 0.0)
@@ -108,7 +108,7 @@ class Index:
 
 
 def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
-    """Documents as they are indexed, so many at a time that one machine can: their places, ascending, and rows."""
+    """Documents in the parts of an index, as many each as one machine can index: their places, ascending, and rows."""
     for found, rows in vectors.blocks("documents", places, DOCUMENTS, shard):
         order = np.argsort(found)
         yield found[order], rows[order]
@@ -167,8 +167,8 @@ def build_shard(config: Config, collections: Path, vectors: Path, shard: Shard, 
 def _build(
     config: Config, collections: Path, vectors: Path, folder: Path, shard: Shard = ALL
 ) -> Iterator[tuple[StoredCollection, Found]]:
-    """Collections, and what their indexes, which are built in `folder`, and exact search find; of the indexes the
-    number of parts, bytes, seconds of building and times of a query."""
+    """Each collection with what its index, built in `folder`, and exact search find. As sums: the parts of the index,
+    its bytes, seconds of building, and times of a query."""
     stored = Vectors(vectors)
     made: dict[str, tuple[list[Path], dict]] = {}
     for collection in tqdm(collections_of(config.main, collections), desc="index"):
@@ -191,7 +191,7 @@ def _build(
 def _put_together(
     config: Config, collections: Path, found: Sequence[Path], folder: Path
 ) -> Iterator[tuple[StoredCollection, Found]]:
-    """The same of all shards, whose indexes become the parts of one."""
+    """The same, put together from all shards, whose indexes become the parts of one."""
     count: Counter[str] = Counter()
     for path in [path for shard in found for path in sorted(shard.glob("*.columns.npy"))]:
         part = path.name.removesuffix(".columns.npy")

@@ -1,4 +1,4 @@
-"""The test collections of each system, and its vectors: put together, and looked up by their text. Nothing here needs
+"""The test collections of each system, and its vectors: merged from shards, and looked up by text. Nothing here needs
 torch."""
 
 import hashlib
@@ -51,8 +51,7 @@ def cross_lingual(folders: list[Path]) -> list[Path]:
 
 
 def merge(shards: list[Path], output: Path) -> None:
-    """Give the vectors of all shards a second name in one folder of the same form; where a file system knows no links
-    they are copied."""
+    """Link the vectors of all shards into one folder of the same form, or copy them if the file system has no links."""
     with finished_folder(output) as folder:
         for side in SIDES:
             parts = [path for shard in shards for path in sorted(shard.glob(f"{side}-*.safetensors"))]
@@ -73,7 +72,7 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 class Places:
-    """The places of texts in a list of them, by the digests that name them in vector files; a file holds both."""
+    """The places of texts in a list, by the digests that name them in vector files; a temporary file holds both."""
 
     def __init__(self, texts: Iterable[str]):
         self._digest = hashlib.sha256()
@@ -142,7 +141,8 @@ class Vectors:
             yield _together(waiting)
 
     def _named(self, side: str) -> tuple[np.ndarray, Sorted]:
-        """Where the rows of each file start among all, and where they end; the rows by the digests of their texts."""
+        """Where the rows of each file start among all rows, and where the last file ends; and the rows, sorted by the
+        digests of their texts."""
         if side not in self.named:
             starts = [0]
 
@@ -158,7 +158,7 @@ class Vectors:
 
 
 def _together(waiting: list[Block]) -> Block:
-    """One block of several, which are let go, so that memory has them once while the block is searched."""
+    """One block made of several, which are released, so that memory holds them once while the block is searched."""
     blocks = waiting.copy()
     waiting.clear()
     if len(blocks) == 1:
@@ -169,7 +169,8 @@ def _together(waiting: list[Block]) -> Block:
 
 
 class StoredCollection:
-    """A test collection whose documents stay on disk: of each, memory holds its place by the digest of its text.
+    """A test collection whose documents stay on disk; a temporary file holds their places, by the digests of their
+    texts.
 
     Args:
         places: those of the documents, if another collection over the same file has them.
@@ -185,7 +186,7 @@ class StoredCollection:
         return (text for _, text in iter_documents(self.folder))
 
     def judged_ids(self, rankings: Iterable[Ranking]) -> dict[int, str]:
-        """Place → id under which a document is judged, of those that were found: a chunk has that of its document."""
+        """Place → id under which a document is judged, for all that were found; a chunk has that of its document."""
         found = {place for ranking in rankings for place, _ in ranking}
         return {place: name for place, name in enumerate(self._judged()) if place in found}
 

@@ -12,7 +12,7 @@ SILENT = {"fetch", "convert"}  # rules whose results are the same wherever they 
 
 
 class Place(NamedTuple):
-    """What made a stage. All but the versions in words, or `not recorded`; no devices: the processor alone."""
+    """Where a stage was made: versions, and the rest in words or as `not recorded`. No devices: the processor alone."""
 
     commit: str
     processor: str
@@ -37,10 +37,11 @@ class Place(NamedTuple):
 
 
 class Provenance:
-    """Who made what, of all stages of some experiments; what they share is made once.
+    """Where all stages of some experiments were made; a stage that they share counts once.
 
     Args:
-        stages: (stage, a place in which it was made), several of them where parts of it were made in several.
+        stages: (stage, a place where it was made); a stage comes several times if its parts were made in several
+            places.
     """
 
     def __init__(self, stages: list[tuple[str, Place]]):
@@ -73,7 +74,7 @@ class Provenance:
 
     @property
     def mixture(self) -> list[str]:
-        """What several stages do not have in common and figures may depend on; nothing, if all were made alike."""
+        """What differs between the stages and may change figures; nothing, if all were made alike."""
         found = {"commits": self._all("commit"), "processors": self._all("processor"), **self.differing}
         return [f"{name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
 
@@ -109,7 +110,7 @@ class Provenance:
 
 
 def _places_of(node: Node) -> list[Place]:
-    """Those of a node; of a training it lies beside its model."""
+    """The places of a node; a training has its record beside its model."""
     path = Path(node.path)
     found = recorded(path.parent if node.rule in ("align", "distill") else path)
     return list(map(Place.of, found)) if found else [Place.of(None)]

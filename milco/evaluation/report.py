@@ -45,7 +45,7 @@ class Results:
         tuned: as `pruning`, of the development collections, where budgets are chosen.
         seeds: as `measures`, with a row per seed, of the systems that are trained with several.
         systems: those that stand in the tables, in the reader's order.
-        main: the one that the others are held against.
+        main: the one with which the others are compared.
     """
 
     measures: pd.DataFrame
@@ -78,7 +78,7 @@ class Results:
         tuned: Path | None = None,
         seeds: dict[str, dict[int, Node]] | None = None,
     ) -> "Results":
-        """Read the results from where the stages wrote them; without a training there is no text of one.
+        """Read the results from where the stages wrote them; without a training there is no training text.
 
         Args:
             seeds: system → training seed → its runs, of the systems that are trained with several.
@@ -170,7 +170,7 @@ def _cuts(system: str, path: Path) -> list[dict[str, Any]]:
 
 
 def cut_table(cuts: pd.DataFrame) -> pd.DataFrame:
-    """How many texts each system cut, and of how many: by system, rows for each side and language of which any were."""
+    """How many texts each system cut, of how many: a column per system, a row per side and language with any."""
     if not cuts.empty:
         cuts = cuts[cuts.groupby(["side", "language"]).cut.transform("max") > 0]
     if cuts.empty:
@@ -381,7 +381,7 @@ def markdown_table(rows: list[list[str]]) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A page of this package that escapes what it is given."""
+    """A template of this package; it escapes the values that it is given."""
     loader = jinja2.PackageLoader("milco.evaluation", ".")
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.globals |= {"interval": interval, "chance": chance}

@@ -91,14 +91,14 @@ def scorer(rows) -> Scorer:
 
 
 def _sparse_scores(postings: scipy.sparse.csr_array, queries: scipy.sparse.csr_array) -> Iterator[np.ndarray]:
-    """From the postings of one query at a time: a product of sparse matrices would hold, and order, nearly as many
+    """Scores from the postings of one query at a time. A product of sparse matrices would hold and sort nearly all
     scores, since nearly every document shares a term with a query."""
     for start, end in pairwise(queries.indptr.tolist()):
         yield postings[queries.indices[start:end]].T @ queries.data[start:end]
 
 
 def _dense_scores(rows: np.ndarray, queries: np.ndarray) -> Iterator[np.ndarray]:
-    """From products that all have the same shape: how BLAS sums depends on it."""
+    """Scores from products of one shape, since the order in which BLAS sums depends on the shape."""
     height, width = TILE
     for top in range(0, len(queries), height):
         asked = _padded(queries[top : top + height], height)

@@ -1,4 +1,4 @@
-"""What the seed of a training moves: the same systems, trained several times and measured on the same queries."""
+"""How much the seed of a training changes: the same systems, trained several times and measured on the same queries."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ def measures_of(runs: dict[int, Node]) -> pd.DataFrame:
 
 
 def table_of(measures: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """One row per system: by seed the mean over the compared collections, then `mean` and `deviation` of these (of a
-    sample), then `low` and `high`, the 95 % interval over queries of that mean. Empty where nothing is compared.
+    """One row per system: for each seed the mean over the compared collections, then `mean` and `deviation` of these
+    (of a sample), then `low` and `high`, the 95 % interval over queries of that mean. Empty where nothing is compared.
 
     Args:
         measures: a row per system, seed, collection, query and measure.

@@ -1,7 +1,7 @@
 """Models of sentence-transformers as systems that are measured: dense or sparse, as their authors meant them.
 
 Pooling, prompts, and what a query and a document go through (a router with queries that need no inference) are the
-model's own. Vectors of a model whose similarity is the cosine are normalised, so that the inner product is that.
+model's own. If the similarity of a model is the cosine, its vectors are normalised: the inner product equals it.
 """
 
 import json
@@ -24,7 +24,7 @@ from milco.modeling.checkpoints import refusal
 from milco.modeling.rows import as_rows, refuse_broken
 
 TASKS = {"queries": "query", "documents": "document"}
-PROMPTS = {"queries": ("query",), "documents": ("document", "passage", "corpus")}  # of its names the first counts
+PROMPTS = {"queries": ("query",), "documents": ("document", "passage", "corpus")}  # the first that a model has counts
 
 
 def is_sparse(model: Path) -> bool:
@@ -63,11 +63,11 @@ class SentenceModel:
             raise MilcoError(f"sources.{system}: {model} ranks by {similarity}, and search here is by inner product")
         self.normalized = similarity == "cosine"
         tokenizers = {side: self._reader(side).tokenizer for side in TASKS}
-        # Static word vectors have no such tokenizer, and no end.
+        # Static word vectors have no such tokenizer, and no limit.
         self._own_limits = {s: t.model_max_length for s, t in tokenizers.items() if hasattr(t, "model_max_length")}
 
     def limit(self, side: str) -> int:
-        """Tokens at which a text is cut: where those of our models are, or where this model ends."""
+        """Tokens at which a text is cut: as for our models, or at this model's own limit if that is lower."""
         ours = length_of(self.config, side)
         return min(ours, self._own_limits.get(side, ours))
 

@@ -31,7 +31,7 @@ class Shard(NamedTuple):
         return cls(number - 1, shards)
 
     def of(self, length: int) -> range:
-        """Its places among so many."""
+        """The places of this shard among `length` places."""
         return range(*(length * edge // self.shards for edge in (self.number, self.number + 1)))
 
 
@@ -51,7 +51,7 @@ class Found:
     sums: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write both beside each other; where there are rankings, there are sums."""
+        """Write both side by side, the sums first: where rankings exist, sums do."""
         write_json(path.with_name(f"{path.name}.json"), self.sums)
         rows = [
             (search, [place for place, _ in ranking], [score for _, score in ranking])
@@ -66,7 +66,7 @@ def put_together(paths: Sequence[Path], depths: Mapping[str, int]) -> Found:
     """What all shards found, from what `Found.save` wrote of each.
 
     Args:
-        depths: search → documents of each query that count.
+        depths: search → how many documents to keep for each query.
     """
     tables = [pd.read_parquet(path.with_name(f"{path.name}.parquet")) for path in paths]
     numbers = [json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8")) for path in paths]

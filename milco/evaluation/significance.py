@@ -1,7 +1,7 @@
 """Whether a difference between two systems is more than chance, from their values of the same queries.
 
-A query that several collections ask, as translations of one title do, is one draw of chance, not several: what is
-resampled, and whose sign is flipped, is the query with all its values.
+A query of several collections, such as a title with its translations, is one random draw, not several: bootstrap and
+randomisation test always draw a query with all its values.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ def paired_difference(one: pd.Series, other: pd.Series, seed: int = 0) -> dict[s
             Carterette 2007; by clusters: Davison, Hinkley 1997, section 3.8).
 
     Returns:
-        difference, low, high, p. Systems that agree on every query have p = 1. One query has no interval (NaN), and
-        p = 1, since its sign is as likely as the other one; no query has no difference either.
+        difference, low, high, p. Systems that agree on every query have p = 1. With one query there is no interval
+        (NaN), and p = 1, since either sign is as likely; without queries there is no difference either.
     """
     gaps = (one - other).groupby(level="query")
     totals, sizes = gaps.sum().to_numpy(float), gaps.size().to_numpy(float)
@@ -65,8 +65,7 @@ def _interval(totals: np.ndarray, sizes: np.ndarray, how: dict[str, Any]) -> tup
 
 
 def adjusted(chances: pd.Series) -> pd.Series:
-    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995); tests that could not be made are no
-    members."""
+    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995); tests that could not be made do not count."""
     made = chances.dropna()
     return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 
