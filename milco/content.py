@@ -1,4 +1,4 @@
-"""What files hold, as a digest: it tells an edit from a touch, a copy, a restored backup and a stray file.
+"""Digests of what files hold: an edit changes them; a touch, a copy, a restored backup or a stray file does not.
 
 Hidden files (`.nfs…`, `.git`) and Markdown (a model's README) are no content: no program reads them.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from milco.files import write_json
 
-LARGE = 2**24  # bytes; what is written down of the user's files above, what is sampled of our own
-PIECES, PIECE = 64, 2**16  # of a large file of our own: so many places, so many bytes at each
+LARGE = 2**24  # bytes; of larger files, digests of the user's own are written down, and ours are sampled
+PIECES, PIECE = 64, 2**16  # how many pieces of a large file of our own are read, and bytes of each
 KNOWN = Path("resources/digests.json")
 
 
@@ -24,10 +24,10 @@ def content_of(path: Path) -> str | None:
 
 
 def sample_of(path: Path) -> str | None:
-    """The same of files that our programs wrote: of a large one its size and 64 pieces of 64 KiB.
+    """The same for files that our programs wrote: of a large one, only its size and 64 pieces of 64 KiB count.
 
-    Nobody edits a token cache of 100 GB in place, and a program that makes it anew changes it in many places; its
-    bytes are not worth the minutes that all GPUs of a training would wait for them.
+    Nobody edits a token cache of 100 GB in place, and a program that makes it anew changes it in many places; reading
+    all of it is not worth the minutes that all GPUs of a training would wait.
     """
     return _combined(path, _digest_of_pieces)
 

@@ -24,12 +24,12 @@ EARLIER = "earlier"  # environments in which parts were made before
 
 
 def record(made: Path, parts: Iterable[dict[str, Any]] = ()) -> None:
-    """Write down where `made` is made: here, after those parts of it that were made in `parts`."""
+    """Write down where `made` is made: here; `parts` are the environments where parts of it were made before."""
     _write(made, [environment(), *parts])
 
 
 def record_as_parts(made: Path, parts: Iterable[Path]) -> None:
-    """Write down that `made` is no more than its parts."""
+    """Write down that `made` only puts its parts together: it was made where they were."""
     found = [environment for part in parts for environment in recorded(part)]
     if found:
         _write(made, found)
@@ -73,7 +73,7 @@ def has_gpu() -> bool:
 
 
 def made_with() -> dict:
-    """What of the software decides a result: versions of packages, and the project's code."""
+    """The software that decides a result: versions of packages, and the project's code."""
     return {"packages": {name: _version(name) for name in ["milco-lsr", *PACKAGES]}, "code": _code()}
 
 

@@ -12,7 +12,7 @@ class MilcoError(Exception):
 
 @contextmanager
 def about_source(name: str, path: Path) -> Iterator[None]:
-    """Let an error that begins with the place of a source begin with the key that says it."""
+    """Put the key of a source before an error that begins with the path of that source."""
     try:
         yield
     except MilcoError as error:

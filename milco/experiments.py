@@ -20,9 +20,9 @@ from milco.content import content_of
 from milco.errors import MilcoError
 from milco.positions import positions
 
-# Keys of model that Stage 1 has no part in.
+# Keys of model that Stage 1 does not use.
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_blank_pieces"}
-# Keys of distill of rule `mine`.
+# Keys of distill that rule `mine` uses.
 MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {
@@ -48,7 +48,7 @@ class Node(NamedTuple):
 
     rule: the rule that makes it.
     key: hash of everything that decides it.
-    path: file or folder that it is; of a training its model.
+    path: its file or folder; of a training, the model.
     name: source or system, where a rule makes one for each.
     """
 
@@ -64,13 +64,13 @@ class Node(NamedTuple):
 
     @property
     def times(self) -> str:
-        """Where Snakemake writes how long its jobs took; a pattern, where several may share the work."""
+        """Where Snakemake writes how long its jobs took: a glob pattern, since several jobs may share the work."""
         made = f"{self.name}-{self.key}" if self.name else self.key
         return f"logs/{self.rule}/{made}*.tsv"
 
 
 class Experiment:
-    """One experiment with its nodes. Each property of a node says what it hangs on."""
+    """One experiment with its nodes. Each node's property says what it depends on."""
 
     def __init__(self, config: Config):
         self.config, self.name = config, config.experiment
@@ -79,7 +79,7 @@ class Experiment:
         self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
 
     def check_lengths(self) -> None:
-        """Whether texts are cut where each checkpoint still has positions, as far as they are there already.
+        """Whether each checkpoint has positions for the lengths at which texts are cut, as far as it is there already.
 
         Raises:
             MilcoError: one of them would be asked for more.
@@ -112,12 +112,12 @@ class Experiment:
         return {self.config.training_seed: self, **others}
 
     def runs_of(self, system: str) -> dict[int, Node]:
-        """Training seed → runs of a system. Of a system that no training decides there are those of the first alone."""
+        """Training seed → runs of a system; only those of the first seed, if no training decides the system."""
         found = {seed: experiment.runs[system] for seed, experiment in self.seeds.items()}
         return found if len({*found.values()}) > 1 else {self.config.training_seed: self.runs[system]}
 
     def trainings_of(self, system: str) -> dict[str, Node]:
-        """Stage → model of the trainings that a system went through; none, if it is no work of this experiment."""
+        """Stage → model of the trainings that a system went through; none, if this experiment does not train it."""
         stages = {"align": ["align"], **dict.fromkeys(["distill", *self.config.mixes()], self.stages)}
         return {stage: self.trainings[stage] for stage in stages.get(system, [])}
 
@@ -140,7 +140,7 @@ class Experiment:
 
     @property
     def measured(self) -> list[Node]:
-        """What its runs hang on, with the runs: all that is made for a further seed."""
+        """Its runs and all that they depend on: what is made for a further seed."""
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         before = [
@@ -238,7 +238,7 @@ class Experiment:
 
     @property
     def cutter(self) -> str | None:
-        """The checkpoint by whose tokens documents are cut, if some are."""
+        """The checkpoint by whose tokens documents are cut into chunks, if some are."""
         return self.encoder if self._cuts else None
 
     @cached_property
@@ -269,14 +269,14 @@ class Experiment:
         )
 
     def development(self, training: Node) -> Node:
-        """Development collections that a training looks at. They decide no weight, unless it keeps the best ones, and
-        are its own, so that it is not asked for when another one wants other collections."""
+        """Development collections that a training looks at. They decide no weights, unless its looks do. Each training
+        has its own, so that other collections for one training leave the other alone."""
         path = f"artifacts/development/{training.rule}-{{}}"
         return _node("development", path, training.key, *self._development, name=training.rule)
 
     @property
     def tuning_collections(self) -> Node:
-        """The same for rule `tune`: if it asked for those of a training, others would be a reason to train again."""
+        """The same for rule `tune`. If it used those of a training, other ones would be a reason to train again."""
         return self.development(Node("tune", "", ""))
 
     @cached_property
@@ -302,7 +302,7 @@ class Experiment:
     @cached_property
     def align(self) -> Node:
         """Stage 1."""
-        model = self.config.model.result(but={"connector", *ECHO, *self._lengths})  # it has no choice
+        model = self.config.model.result(but={"connector", *ECHO, *self._lengths})  # fixed in Stage 1, or below
         return _node(
             "align",
             "artifacts/align/{}/model",
@@ -359,7 +359,7 @@ class Experiment:
 
     @cached_property
     def vectors(self) -> dict[str, Node]:
-        """System → vectors of the test collections; the mixtures of views are made of those of Stage 2."""
+        """System → vectors of the test collections; the mixes of the views use those of Stage 2."""
         evaluate = self.config.evaluate
         decided: dict[str, list] = {
             "teacher": [self._teacher],
@@ -409,15 +409,15 @@ class Experiment:
         return _node("tune", "artifacts/tune/{}.parquet", self.development_vectors.key, *self._budgets("dev"))
 
     def _budgets(self, split: str) -> list:
-        """What is tried, on what."""
+        """Which budgets are tried, and what they are measured on."""
         settings = self.config.evaluate
         budgets = [settings.top_k, settings.mass, settings.query_top_k, settings.query_mass]
-        named = bool(settings.compared_collections)  # else the cross-lingual of them may be enough
+        named = bool(settings.compared_collections)  # else those that are cross-lingual may suffice
         return [budgets, [named, self.config.compared_sources(split), settings.compared_measure]]
 
     @cached_property
     def first_round(self) -> "Experiment | None":
-        """The experiment whose Stage 2 mines the negatives of this one, where it says so."""
+        """The experiment whose Stage 2 mines the negatives of this one, if the settings ask for such a round."""
         first = self.config.first_round()
         return Experiment(first.model_copy(update={"experiment": f"{self.name}-first-round"})) if first else None
 
@@ -429,7 +429,7 @@ class Experiment:
 
     @property
     def start_tokenizer(self) -> str:
-        """A checkpoint with the tokenizer of that model, which need not be trained for it."""
+        """A checkpoint with the tokenizer of that model; it is there before the model is trained."""
         return self.checkpoint(self.config.start) if self.config.start else self.encoder
 
     @property
@@ -479,7 +479,7 @@ class Experiment:
         return [names, decided, cut, self._split, self.config.eval_languages, *self._only_asked]
 
     def _seen(self, settings: Training) -> list:
-        """What the looks of a training see, and measure, where that decides its weights."""
+        """What decides the looks of a training, if they decide its weights."""
         if not settings.looks_decide:
             return []
         evaluate = self.config.evaluate
@@ -505,7 +505,7 @@ class Experiment:
 
     @property
     def _how(self) -> list:
-        """What texts are encoded, and how they are read."""
+        """Which texts are encoded, and how they are read."""
         return [self.collections.key, self._lengths, self.config.evaluate.bf16]
 
     def _made_of(self, name: str) -> list:
@@ -520,7 +520,7 @@ class Experiment:
 
     def _key_of(self, name: str) -> str:
         """Hash of what a source is downloaded from."""
-        # What is made of it once it is there.
+        # These matter only once it is there.
         later = {"measures", "pool", "chunk_tokens", "cleaning", "max_pairs"}
         later |= {"lowercase_queries", "lowercase_documents"}
         return _hash(self._source(name, but=later))

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and that one process at a time writes."""
+"""Files and folders that appear whole or not at all, and that only one process writes at a time."""
 
 import fcntl
 import json
@@ -20,11 +20,11 @@ from milco.outputs import STDOUT, is_stream, pour
 def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
     """Give a folder to write into; it takes its real name `path` only if the block ends without an error.
 
-    What a failed or killed run left behind is removed, so that a rerun never takes it for good.
+    What a failed or killed run left behind is removed, so that a rerun never mistakes it for a result.
 
     Args:
-        made_by: what decides the folder, for a block that takes over what it finds in there: what a run with the same
-            value left behind stays, or what it finished while this one waited for it.
+        made_by: what decides the folder, for a block that reuses what it finds there: what a run with the same value
+            left behind stays, and so does what such a run finished while this one waited.
     """
     path = path.resolve()
     draft, asked = draft_of(path), json.dumps(made_by, sort_keys=True)
@@ -38,7 +38,7 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
         held.flush()
         draft.mkdir(exist_ok=True)
         for left in [path for end in ("part", "lock") for path in draft.rglob(f".*.{end}") if path.is_file()]:
-            left.unlink()  # of a file in hand
+            left.unlink()  # of a file that was being written
         try:
             yield draft
         except BaseException:
@@ -56,7 +56,7 @@ def draft_of(path: Path) -> Path:
 
 
 def put_in_place(draft: Path, path: Path) -> None:
-    """Give a finished folder its name. What had it before goes when the new one is there."""
+    """Give a finished folder its name. An older folder of that name is removed when the new one is there."""
     old = path.with_name(f".{path.name}.old")
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(old, ignore_errors=True)
@@ -67,7 +67,7 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 @contextmanager
 def finished_file(path: Path) -> Iterator[Path]:
-    """The same for one file, without anything to take over; what is no file is written to when the block ends."""
+    """The same for one file, without reuse; a stream of that name is written to when the block ends."""
     if is_stream(path):
         with TemporaryDirectory() as folder:
             draft = Path(folder) / "draft"
@@ -111,8 +111,8 @@ def put(draft: Path, path: Path) -> None:
 
 
 def lock(file: IO, seconds: float = 0) -> bool:
-    """Lock an open file until it is closed or the process ends, however it does. False: another process kept it for so
-    many seconds. Where the file system has no locks, that is said, and the work goes on."""
+    """Lock an open file until it is closed or the process ends in any way. False: another process held it for so many
+    seconds. If the file system has no locks, a message says so, and the work goes on."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -135,11 +135,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def wait_for_lock(file: IO, place: Path, does: str) -> None:
-    """Lock an open file until it is closed or the process ends. A twin of this process that outlived its killed
-    Snakemake is waited for.
+    """Lock an open file until it is closed or the process ends. It waits for a twin of this process that outlived its
+    killed Snakemake.
 
     Args:
-        place, does: where the twin does what, for the message.
+        place, does: where the twin is at work, and what it does, for the message.
     """
     if not lock(file):
         print(f"{place}: another process still {does} here; waiting for it to end", file=sys.stderr, flush=True)
@@ -152,8 +152,8 @@ def _lock_of(path: Path) -> Path:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[tuple[IO[str], str]]:
-    """Wait until no other process writes `path`: the open lock, and what it says, or what that said which another
-    process held. Whoever is done removes it."""
+    """Wait until no other process writes `path`. Gives the open lock file and its text, or the text of the lock for
+    which this process waited. A process that is done removes its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     said = ""
     while True:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import regex
 from langcodes import Language, LanguageTagError, standardize_tag
 
-SEVERAL = "mul"  # text in several languages, of which it is not said which is which
+SEVERAL = "mul"  # text in several languages, without a word on which text is in which
 CERTAIN = 0.99  # share of a language's readers who must use one script for other letters to be certainly wrong
 # Codes of ISO 15924 for scripts that Unicode knows as several, or as one under another name.
 UNICODE_SCRIPTS = {

@@ -1,8 +1,9 @@
-"""What an output's name stands for, and whether it may be written: to be asked before the work.
+"""What an output's name stands for, and whether it may be written: a program asks before it starts to work.
 
 A name may be more than a place for a file. A link stays, and what it leads to is written. A device, a pipe and an open
 descriptor (`-` and /dev/stdout, which are `sys.stdout`, or /dev/fd/63) are streams: they are written to, from a draft
-that lies elsewhere. And what is there may be somebody's own: only what milco makes under such a name is replaced.
+that lies elsewhere. And what is there already may be somebody's own: it is replaced only if it is what milco makes
+under such a name.
 """
 
 import os
@@ -53,8 +54,8 @@ def check_output(
     """Whether an output can be written, and replaces nothing that milco did not make.
 
     Args:
-        what: is written, for the message.
-        ours: whether a file or folder that is there is such a thing, and may be replaced. What is empty may be.
+        what: what is written, for the message.
+        ours: whether an existing file or folder is such a thing, and so may be replaced. An empty one may be, too.
         folder: whether a folder is written.
 
     Raises:

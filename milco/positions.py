@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# Types of transformers with a table of learned positions; that of the second kind begins behind the padding id.
+# Types of transformers with a table of learned positions; in the second kind it begins behind the padding id.
 FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
 BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 MODELS = ("milco-lsr", "milco")  # MILCO's; the encoder's configuration lies in theirs, or beside it

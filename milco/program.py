@@ -11,17 +11,17 @@ import typer
 
 from milco.errors import MilcoError, leave_last_words
 
-# On a shared processor, threads that wait for each other by spinning stop the work for as long as one of them is put
-# aside: three times slower beside one busy neighbour. With a short spin an idle machine loses nothing. Read by
-# libgomp when torch is first imported.
+# Threads wait for each other by spinning. On a shared processor, when the system suspends one of them, the others waste
+# its time: beside one busy neighbour the work is three times slower. A short spin avoids that and costs nothing on an
+# idle machine. libgomp reads it when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def run(app: typer.Typer, hub: bool = False) -> None:
-    """Run a program; what the user must know ends it in one line, without a traceback.
+    """Run a program; an error that the user must know ends it in one line, without a traceback.
 
     Args:
-        hub: whether any of its commands may ask the Hugging Face Hub, for a model that is named and lies nowhere here.
+        hub: whether its commands may ask the Hugging Face Hub for a model that is not on this machine.
     """
     if not hub and sys.argv[1:2] not in (["fetch"], ["publish"]):  # loading local files needs no bars of its own
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,8 +36,8 @@ def run(app: typer.Typer, hub: bool = False) -> None:
         try:
             app()
         finally:
-            print(end="", flush=True)  # what goes wrong at the interpreter's end, nobody can catch
-    except BrokenPipeError:  # `head` has read enough; Typer ends so when it happens within the program
+            print(end="", flush=True)  # an error at the interpreter's exit cannot be caught
+    except BrokenPipeError:  # `head` has read enough; within the program, Typer ends it the same way
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except MilcoError as error:
@@ -51,7 +51,7 @@ def run(app: typer.Typer, hub: bool = False) -> None:
 def _end_with_torchrun() -> None:
     """Have the kernel ask this process to stop when torchrun is killed.
 
-    Else it would wait for torchrun's store, for as long as a training may wait, and keep the next one from its folder.
+    Otherwise it would wait for torchrun's store as long as a training may wait, and lock its folder for the next one.
     """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 

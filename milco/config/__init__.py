@@ -4,9 +4,9 @@ A YAML file holds values only. The workflow reads it when it is parsed, so that 
 job starts, and every program reads the same resolved file.
 
     source.py       where text and weights come from
-    sections.py     what each stage may be told
-    experiment.py   all of it together, and what cannot be together
-    reading.py      from YAML to settings, and the words for every mistake
+    sections.py     the settings of each stage
+    experiment.py   all sections together, and which settings contradict each other
+    reading.py      from YAML to settings, and the message for every mistake
     documentation.py  writes config/README.md and config/schema.json
 """
 

@@ -9,7 +9,7 @@ from milco.languages import normal
 
 
 def _number(value: Any) -> Any:
-    """1e6 is text to YAML 1.1, which wants 1.0e+6."""
+    """YAML 1.1 reads 1e6 as text; it wants 1.0e+6."""
     try:
         return int(float(value)) if isinstance(value, str) and float(value).is_integer() else value
     except ValueError:
@@ -17,7 +17,7 @@ def _number(value: Any) -> Any:
 
 
 def norwegian(value: Any) -> Any:
-    """no is false to YAML 1.1."""
+    """YAML 1.1 reads no as false."""
     return "no" if value is False else value
 
 
@@ -30,12 +30,12 @@ Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a 
 
 
 class Strict(BaseModel):
-    """A section of the configuration: unknown keys are errors, and no value is changed but a language's tag and
-    `evaluate.compared_measure`, which get their one form."""
+    """A section of the configuration: unknown keys are errors. No value is changed, except that language tags and
+    `evaluate.compared_measure` get their normal form."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """Values of the keys that decide a result: all but layout keys and those named."""
+        """Values of the keys that decide a result: all but layout keys and those in `but`."""
         layout = {name for name, info in type(self).model_fields.items() if info.json_schema_extra == Layout}
         return self.model_dump(exclude=layout | but)

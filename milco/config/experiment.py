@@ -14,8 +14,8 @@ from milco.errors import MilcoError
 from milco.files import finished_file
 from milco.languages import SEVERAL
 
-OWN_STARTS = ("align", "none")  # what is no name of a source in distill.pretrained_alignment_checkpoint
-BASELINES = ("bm25", "teacher", "dense")  # what is no name of a source in evaluate.baselines
+OWN_STARTS = ("align", "none")  # values of distill.pretrained_alignment_checkpoint that name no source
+BASELINES = ("bm25", "teacher", "dense")  # values of evaluate.baselines that name no source
 
 
 def _as_written(value: Any) -> Any:
@@ -69,7 +69,7 @@ class Config(Strict):
     sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
     corpora: Corpora = Corpora()
     model: Model
-    align: Align = Align.model_construct(train_datasets=[])  # nothing to train on is not allowed, but nothing at all is
+    align: Align = Align.model_construct(train_datasets=[])  # may be left out, but not be empty
     distill: Distill = Distill.model_construct(train_datasets=[])
     evaluate: Evaluate
     export: Export = Export()
@@ -330,7 +330,7 @@ class Config(Strict):
         return not self.start or self.distill.miner == "align"
 
     def parallel_datasets(self) -> list[str]:
-        """Sources of the parallel text that is read: of Stage 1, or those pairs that Stage 2 itself is trained on."""
+        """Sources of the parallel text that is read: that of Stage 1, or the pairs that Stage 2 itself trains on."""
         return self.align.train_datasets if self.aligns() else self._in_format("pairs")
 
     def _scored_in_english(self) -> list[str]:
@@ -378,8 +378,8 @@ class Config(Strict):
         return list(dict.fromkeys([*trained, *self.taken_out("test"), *self.taken_out("dev")]))
 
     def compared_sources(self, split: str = "test") -> list[str]:
-        """Test collections among which those are that systems and experiments are compared on; of the split `dev` the
-        development collections on which budgets are chosen."""
+        """Sources of the test collections on which systems and experiments may be compared; for the split `dev`, of the
+        development collections on which budgets may be chosen."""
         evaluate = self.evaluate
         if split == "test" and evaluate.compared_collections:
             return evaluate.compared_collections
@@ -397,8 +397,7 @@ class Config(Strict):
     def first_round(self) -> "Config | None":
         """The settings of the round of Stage 2 whose model mines for this one; None if `distill.miner` is another.
 
-        The English retriever mines for it, or, where there are collections, which it cannot read, or pairs, the model
-        that Stage 2 starts from.
+        In that round the English retriever mines, or, for collections and pairs, the model that Stage 2 starts from.
         """
         if self.distill.miner != "distill":
             return None
@@ -408,7 +407,7 @@ class Config(Strict):
 
     @property
     def training_seed(self) -> int:
-        """The seed of what a training draws; the data have `seed`."""
+        """The seed of all that a training draws; the data are drawn with `seed`."""
         return self.seeds[0] if self.seeds else self.seed
 
     def other_seeds(self) -> "list[Config]":
@@ -441,7 +440,7 @@ class Config(Strict):
         """Whether Python files of a checkpoint may be run.
 
         Args:
-            checkpoint: a source, or the system whose model it is; those of our stages have what they started from.
+            checkpoint: a source, or a system; a model of our stages is trusted like the one that it started from.
         """
         encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
         start = encoder if start in OWN_STARTS else start
@@ -458,8 +457,7 @@ class Config(Strict):
 
     @property
     def encoder_apart(self) -> Path | None:
-        """Where the encoder of finished models in the authors' layout lies, if it is the user's own and not one of
-        them."""
+        """The user's own folder with the encoder of finished models in the authors' layout; None if none is named."""
         named = self.model.multilingual_encoder_checkpoint
         return None if named in (self.evaluate.model, self.start) else self.sources[named].local_path
 

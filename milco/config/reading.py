@@ -61,7 +61,7 @@ def _explain(origin: str, problem: Any) -> str:
 
 
 def _meant(wrong: tuple[str | int, ...]) -> str:
-    """Which key an unknown one was meant to be: of the same name in another section, or of nearly the same."""
+    """Which key an unknown one was meant to be: one of the same name in another section, or of nearly the same name."""
     sections: dict[str, type[Strict]] = {"": Config}
     for name, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
@@ -80,10 +80,10 @@ def load(path: Path) -> Config:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says, if no key stands there twice and no number reads otherwise than it looks.
+    """The content of a YAML file in which no key is there twice and no number is read otherwise than it looks.
 
     Raises:
-        MilcoError: one does, or it is no YAML.
+        MilcoError: there is such a key or number, or it is no YAML.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
@@ -102,7 +102,7 @@ class _Misleading(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML as `safe_load` does."""
+    """Reads YAML as `safe_load` does, but raises `_Misleading`."""
 
     def construct_mapping(self, node, deep=False):
         lines: dict[str, int] = {}

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from milco.config.base import Count, Layout, Rate, Share, Strict, Whole, norwegian
 from milco.config.source import a_measure
 
-LOOK = "dev_nDCG@10"  # what a look measures, and keep and patience judge by
+LOOK = "dev_nDCG@10"  # what a look measures, and by which keep and patience judge
 Budget = Annotated[str, Field(pattern=r"^(none|auto|top-k [1-9]\d*|mass 0?\.\d+)$")]
 
 
@@ -143,7 +143,7 @@ class Training(Strict):
         return self.keep == "best" or self.patience is not None
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """Values of the keys that decide a result; `eval_steps` does where the looks decide the weights."""
+        """Values of the keys that decide a result; `eval_steps` is one of them where the looks decide the weights."""
         if not self.looks_decide:
             return super().result(but | {"keep", "patience"})
         return {**super().result(but), "eval_steps": self.eval_steps}

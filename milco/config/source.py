@@ -15,7 +15,7 @@ MODEL_FORMATS = {"transformers", "sentence-transformers"}  # of finished models 
 
 
 def a_measure(name: str) -> str:
-    """The one form of a measure's name: RR@10 of MRR@10.
+    """The normal form of a measure's name: RR@10 for MRR@10.
 
     Raises:
         ValueError: ir_measures computes no such measure.
