@@ -6,8 +6,8 @@
     encoder/config.json    the encoder's shape, where somebody has put it there; else it comes from the encoder itself
     pivot_tokenizer/       the English tokenizer, likewise; the vocabulary of BERT uncased is in this package
 
-`MilcoModel.from_pretrained` is how to load one: folder or address on the Hub, Stage 1 (with the frozen teacher inside,
-without LexEcho) or 2.
+`MilcoModel.from_pretrained` loads one from a folder or an address on the Hub, of Stage 1 (with the frozen teacher
+inside, without LexEcho) or of Stage 2.
 """
 
 from pathlib import Path
@@ -69,7 +69,7 @@ def read_settings(
         hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
 
     Raises:
-        MilcoError: the shape of the encoder, or its tokenizer, is not to be had.
+        MilcoError: the shape of the encoder, or its tokenizer, cannot be found.
     """
     shape = _encoder_shape(settings, place, encoder, hub)
     tokenizer = _source_tokenizer(settings, place, encoder, AutoConfig.for_model(**shape), hub)
@@ -146,7 +146,7 @@ def english_tokenizer(
         teacher: folder or address of the English retriever, where its tokenizer is not in `place`.
 
     Raises:
-        MilcoError: none of so many terms is to be had.
+        MilcoError: no tokenizer with so many terms can be found.
     """
     terms, named = settings["en_vocab_size"], settings["lsr_encoder_checkpoint"]
     for folder in (Path(place) / "pivot_tokenizer", teacher, named):
@@ -208,7 +208,7 @@ def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
         target = our_name(tied or name)
         if target is None:
             raise MilcoError(f"{place}: {name} has no place in a MILCO model; it is not in the authors' layout")
-        # Their source weights below 0 are dropped, so that none stay where the scale is.
+        # Their code drops source weights below 0: with a negative scale none is left, as here with 0.
         ours[target] = tensor.reshape(1).clamp(min=0) if target == "echo_scale" else tensor
     return ours
 

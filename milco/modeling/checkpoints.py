@@ -17,7 +17,7 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
         MilcoError: they may not, and it cannot be loaded without them; or weights of a model are not in it, which
             transformers would draw at random.
     """
-    if hasattr(kind, "from_config"):  # a model, no configuration or tokenizer
+    if hasattr(kind, "from_config"):  # a model, not a configuration or tokenizer
         how["output_loading_info"] = True
     try:
         found = kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
@@ -28,7 +28,7 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
     if not isinstance(found, tuple):
         return found
     model, info = found
-    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)  # of which we read nothing
+    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)  # which we do not use
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MilcoError(
@@ -39,5 +39,5 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
 
 
 def refusal(checkpoint: str | Path, remedy: str) -> MilcoError:
-    """The error that a checkpoint wants code which is not trusted."""
+    """The error that a checkpoint needs code that is not trusted."""
     return MilcoError(f"{checkpoint} cannot be loaded without running Python code in it; read that, then {remedy}")

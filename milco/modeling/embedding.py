@@ -1,4 +1,4 @@
-"""A gradient of the embedding table that costs what its texts cost, not what the vocabulary costs.
+"""A gradient of the embedding table whose cost grows with the texts, not with the vocabulary.
 
 torch makes a gradient of the whole table for every pass through the encoder and adds them up; a step has many small
 passes (batching.py), and a multilingual table has 250,000 rows, of which a pass reads some hundred. Here only those

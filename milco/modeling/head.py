@@ -7,7 +7,7 @@ One interface, `pooled_logits`, and three implementations with equal values and 
     triton    one kernel that keeps the maximum of each tile on the chip (kernels.py); CUDA
 
 The last two remember which position won each (text, term) cell and send the gradient there alone, by a sparse product
-of at most B·V cells; short texts in which most terms have a gradient are quicker with dense ones. Both ways are
+of at most B·V cells; for short texts in which most terms have a gradient, dense products are quicker. Both ways are
 deterministic.
 """
 
@@ -62,8 +62,8 @@ def _best_by_tiles(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> 
 
 
 def _largest_across_rows(hidden: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-    """The maxima of tiles that have a row for each position. In bfloat16 they are found several times faster so; in
-    float32 the product takes longer than that saves."""
+    """The maxima, by tiles that have a row for each position. In bfloat16 this is several times faster; in float32 the
+    product takes longer than the maxima save."""
     texts, length, width = hidden.shape
     pooled = hidden.new_empty(texts, len(weight))
     for rows, terms in _tiles(hidden, weight):
@@ -135,7 +135,7 @@ def _starts(rows: Tensor, count: int) -> Tensor:
 def _dense_backward(gradient, hidden, weight, mask, winners, wants_weight) -> tuple[Tensor, Tensor | None]:
     """The same gradients by dense products, for some terms at a time."""
     flat = hidden.masked_fill(~mask[:, :, None], 0.0).reshape(-1, hidden.shape[2])  # what stands at a pad may be nan
-    # In float32: in bfloat16 every one of the tiles would round the sum anew.
+    # In float32: in bfloat16 each of the tiles would round the sum again.
     grad_hidden = torch.zeros_like(flat, dtype=torch.promote_types(flat.dtype, torch.float32))
     grad_weight = torch.empty_like(weight) if wants_weight else None
     for start in range(0, len(weight), DENSE_TERMS):
@@ -172,7 +172,7 @@ def pooled_logits(
     implementation = implementation or _implementation_for(hidden)
     if torch.is_grad_enabled() and any(values.requires_grad for values in (hidden, weight, bias)):
         return _PooledLogits.apply(hidden, weight, bias, mask, implementation)
-    # Without a gradient to come, nobody asks who has won; needs_input_grad would say so under no_grad too.
+    # Without a backward pass, nobody asks which position won. (needs_input_grad would be true under no_grad, too.)
     pooled, _ = implementation.best(hidden, weight, mask, False)
     return _finished(pooled, bias, mask)
 

@@ -6,19 +6,19 @@ TRITON_INTERPRET=1 runs them on a processor, slowly: that is how they are tested
 import torch
 from torch import Tensor
 
-try:  # in a block of its own: of a model's code on the Hub, transformers wants all other imports to be installed
+try:  # in a block of its own: transformers wants all other imports of a model's code on the Hub to be installed
     import triton
     import triton.language as tl
 except ImportError:
     raise
 
 TOKENS, TERMS, DEPTH = 64, 128, 128  # tile of one program, and how many bytes of the width it multiplies at a time
-WARPS = 8  # among whose registers the tile has room; four would keep a part of it in memory
+WARPS = 8  # their registers hold the tile; with four, a part of it would be in memory
 
 
 @triton.jit
 def _larger(one, other):
-    """The larger number; what is no number stays, for someone to see."""
+    """The larger number; NaN stays, so that somebody sees it."""
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -80,7 +80,7 @@ def best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tens
     allowed = _tf32_is_allowed() and hidden.dtype == torch.float32
     if not hidden.is_cuda and hidden.dtype == torch.bfloat16:  # Triton's interpreter takes them for integers
         hidden, weight = hidden.float(), weight.float()
-    # Neighbours share their terms, so that the large weight need not be read again for each text.
+    # Neighbouring programs share their terms, so that the large weight need not be read again for each text.
     grid = (texts, triton.cdiv(len(weight), TERMS))
     with torch.cuda.device_of(hidden):  # Triton starts a kernel on the current device, wherever the numbers are
         _best_kernel[grid](
@@ -103,7 +103,7 @@ def multiply(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> 
 
 
 def _tf32_is_allowed() -> bool:
-    """As cuBLAS would be asked. Since torch 2.9 the older name fails where somebody has set the newer one."""
+    """As torch would ask cuBLAS. Since torch 2.9, the older setting cannot be read once the newer one is set."""
     matmul = torch.backends.cuda.matmul
     return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 

@@ -31,31 +31,31 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
 
 
 def squared_distances(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each text the sum of (r - t)² over its active terms, and their number: what means over any texts are made of.
-    Arguments as in `alignment_loss`."""
+    """For each text the sum of (r - t)² over its active terms, and their number; a mean over any texts follows from
+    both. Arguments as in `alignment_loss`."""
     student, teacher, terms = _active(pooled, target)
     return _sums((student - teacher).square(), terms), terms
 
 
 def _active(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both sides of the terms that either of them uses, text by text, and how many these are.
+    """Logits of both sides for the terms that either side uses, text by text, and how many terms these are.
 
-    Few cells are active, and the others have no part in the loss: they alone are computed with.
+    Few cells are active, and the others have no part in the loss: only active ones are computed with.
     """
     active = (pooled > 0) | (target > 0)
     return pooled[active].float(), target[active].float(), active.sum(dim=1)
 
 
 def _sums(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums of runs of so many neighbouring values."""
+    """Sums of runs of neighbouring values; `lengths` says how long each run is."""
     return torch.segment_reduce(values, "sum", lengths=lengths)
 
 
 def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:
     """Inner products of source views, of all queries with all documents or of each with its own.
 
-    A view has a column for each token id, the sum of its weights. Columns are made of the ids that occur, at most V_m,
-    and of the queries alone: nothing here has a cell for every pair of positions.
+    In a view, the column of a token id holds the sum of its weights. Only the queries get dense columns, for the ids
+    that occur (at most V_m): nothing here has a cell for every pair of positions.
 
     Args:
         query_ids, query_weights: Q×L_q.

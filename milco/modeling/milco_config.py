@@ -21,7 +21,7 @@ class MilcoConfig(PretrainedConfig):
             V_e = V_m and d_e = d_m.
         echo: whether the model has a LexEcho head and so a source view.
         echo_scale: the constant `scale` of the source weights.
-        echo_scale_trained: whether that is only where a trained scale starts, a weight of the model.
+        echo_scale_trained: whether that is only the start of a trained scale, which is a weight of the model.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
         special_token_ids: source ids that carry no content and so never enter the source view: those of special tokens
             and of blank pieces; none for a model that was trained with all of them in it.
@@ -74,7 +74,7 @@ class MilcoConfig(PretrainedConfig):
         if "encoder" not in settings:
             known = "; MilcoModel.from_pretrained reads it" if "multilingual_encoder_checkpoint" in settings else ""
             raise MilcoError(f"{path}: config.json is not of a MILCO model of this project's layout{known}")
-        return {**settings, "model_type": cls.model_type}, unused  # models saved earlier have milco
+        return {**settings, "model_type": cls.model_type}, unused  # earlier models say milco
 
     def encoder_config(self, trust: bool = False) -> PretrainedConfig:
         """The encoder's own configuration object.

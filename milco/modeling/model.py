@@ -95,8 +95,8 @@ class MilcoModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Only what no checkpoint brings: connector and LexEcho. The echo's bias starts above zero, so that every
-        source token has a small weight and with it a gradient."""
+        """Initialise only what no checkpoint brings: connector and LexEcho. The echo's bias starts above zero, so that
+        every source token has a small weight, and so a gradient."""
         if module is self.connector or module is self.echo:
             nn.init.normal_(module.weight, std=0.02)
             nn.init.constant_(module.bias, 0.1 if module is self.echo else 0.0)
@@ -123,7 +123,7 @@ class MilcoModel(PreTrainedModel):
             encoder_layers: how many layers to keep, from the bottom; all of them by default.
             dropout: dropout of the encoder; the checkpoint's own by default.
             trust_encoder, trust_teacher: whether Python files that lie in the checkpoint may be run.
-            settings: further fields of `MilcoConfig`, or others than these.
+            settings: further fields of `MilcoConfig`, or another `special_token_ids` than the tokenizer's.
         """
         encoder_config = load(AutoConfig, encoder, trust_encoder)
         if encoder_layers is not None:
@@ -174,8 +174,8 @@ class MilcoModel(PreTrainedModel):
         Models in their authors' layout load like our own.
 
         Args:
-            trust_remote_code: whether Python files that lie beside the weights may be run; only the model of an encoder
-                that transformers does not know needs some.
+            trust_remote_code: whether Python files that lie beside the weights may be run; only a model whose encoder
+                transformers does not know needs them.
             encoder, teacher: for models in the authors' layout: folder or address of the encoder (its config.json) and
                 of the English retriever (its tokenizer), where these lie neither beside the weights nor where the
                 model's config.json says.
@@ -298,7 +298,7 @@ class MilcoModel(PreTrainedModel):
         Args:
             max_length: tokens at which a text is cut; the model's `query_max_length` by default.
             return_dict: None: scipy CSR; False: a sparse COO tensor of torch; True: what `decode` makes of the rows.
-            source_view: whether the columns behind V_e have their weights, or none.
+            source_view: whether the source columns, behind V_e, have their weights; else they are empty.
         """
         rows = self._encode_texts(texts, max_length or self.config.query_max_length, batch_size)
         return self._as(prune(rows, budget_of(self.config.query_budgets, language)), return_dict, source_view)
@@ -428,7 +428,7 @@ def _refuse_incomplete(model: MilcoModel, info: dict[str, Any], stored: dict[str
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The same bytes whatever it was used for: a fast tokenizer writes truncation and padding of its last call, too."""
+    """Write the same bytes whatever it was used for: a fast tokenizer would add how its last call cut and padded."""
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

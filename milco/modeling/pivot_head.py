@@ -11,8 +11,8 @@ from .checkpoints import load
 from .errors import MilcoError
 from .head import pooled_logits
 
-# Terms that a token activates in a head that no checkpoint brings, were its logits normally distributed. They have
-# longer tails: texts of 10 tokens begin with 300 to 500 of 250,000 terms (multilingual-e5-small).
+# Terms that a token would activate in a head that no checkpoint brings, if its logits were normally distributed. Their
+# tails are longer: texts of 10 tokens begin with 300 to 500 of 250,000 terms (multilingual-e5-small).
 FIRST_TERMS = 8
 
 
@@ -66,7 +66,7 @@ class PivotHead(nn.Module):
     def from_encoder(cls, checkpoint: str | Path, encoder: PreTrainedModel, trust: bool) -> "PivotHead":
         """A head into the encoder's own vocabulary: the checkpoint's, if it is that of a masked language model.
 
-        Else a text begins with the words whose input embeddings are nearest to its states: these are the decoder, the
+        Otherwise the input embeddings are the decoder, so that a text begins with the words nearest to its states. The
         dense layer changes nothing, and the bias is so low that a token has about `FIRST_TERMS` active terms.
         """
         if any(name.endswith("ForMaskedLM") for name in encoder.config.architectures or []):
@@ -78,6 +78,7 @@ class PivotHead(nn.Module):
             nn.init.eye_(head.dense.weight)
             nn.init.zeros_(head.dense.bias)
             head.decoder.weight.copy_(table)
-            # A normalised state has deviation 1 in each coordinate, and so the logit of a term that of its norm.
+            # A normalised state has deviation 1 in each coordinate, so the deviation of a term's logit is the term's
+            # norm.
             head.decoder.bias.copy_(-deviations * table.norm(dim=1))
         return head

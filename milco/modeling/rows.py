@@ -14,12 +14,12 @@ from .texts import ids_and_cut
 
 def pivot_cells(pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """B×V_e raw pooled logits → text, term and weight of each cell of the pivot view that is not 0, text by text."""
-    rows, columns = (~(pooled <= 0)).nonzero(as_tuple=True)  # so that what is no number stays, for someone to see
+    rows, columns = (~(pooled <= 0)).nonzero(as_tuple=True)  # written so that NaN stays, and somebody sees it
     return rows, columns, torch.log1p(pooled[rows, columns].float())
 
 
 def as_rows(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> scipy.sparse.csr_array:
-    """Cells of a matrix as sparse rows in float32; what stands in the same place is summed."""
+    """Cells of a matrix as sparse rows in float32; cells in the same place are summed."""
     coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
     return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
 
@@ -54,7 +54,7 @@ def padded_batches(
 
 def padded(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> dict[str, Tensor]:
     """Ids of some texts as a batch, with pads on the right whatever the tokenizer's own side: on the left they would
-    move the places of the tokens, and with them the vectors."""
+    move the positions of the tokens, and so change the vectors."""
     batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
 

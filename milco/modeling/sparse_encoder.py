@@ -38,8 +38,8 @@ class MilcoEncoder(InputModule):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The multilingual tokenizer, with the names of a representation's columns for those of its own ids:
-        `SparseEncoder.decode` asks it what they mean."""
+        """The multilingual tokenizer, but it names the columns of a representation, not its own ids:
+        `SparseEncoder.decode` asks it for these names."""
         tokenizer = copy.copy(self.model.tokenizer)
         tokenizer.convert_ids_to_tokens = lambda columns: [self.model.column_name(column) for column in columns]
         return tokenizer
@@ -47,7 +47,7 @@ class MilcoEncoder(InputModule):
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Texts → B×L ids and mask; `task` is "query", "document" or None, which is cut as a document."""
+        """Texts → B×L ids and mask; `task` is "query", "document" or None; None is cut as a document."""
         longest = self.max_seq_length
         if task == "query":
             longest = min(longest, self.model.config.query_max_length)

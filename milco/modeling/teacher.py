@@ -27,7 +27,7 @@ class Teacher:
         self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         self.encoder = load(AutoModelForMaskedLM, checkpoint, trust).base_model.eval().to(device)
         self.head = PivotHead.from_teacher(checkpoint, trust).eval().to(device)
-        # Special tokens that no word becomes: a text of these alone says nothing.
+        # Special tokens except that of an unknown word: a text of these alone says nothing.
         self.marks = torch.tensor(sorted({*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""From texts to token ids: the one way of queries and documents, in training and encoding, for encoder and teacher."""
+"""From texts to token ids: in the same way for queries and documents, training and encoding, encoder and teacher."""
 
 import re
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 # languages are spelt with them.
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u0640\u200b\u2060\ufe0e\ufe0f\ufeff]")
 WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
-# Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Of their four letters that Arabic lacks
-# one stands in nearly every sentence; Uyghur and Sindhi have them as well, and are spelt with the Arabic yeh.
+# Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Nearly every Persian or Urdu sentence has
+# one of four letters that Arabic lacks; Uyghur and Sindhi have these as well, but are spelt with the Arabic yeh.
 PERSIAN, NOT_PERSIAN = re.compile("[پچژگ]"), re.compile("[ەۇۆۈېۋڪٻڄ]")
 KEYBOARDS = str.maketrans("يك", "یک")
-LETTERS = 30  # that are read of a text for each token that is kept of it; more, if they were too few
+LETTERS = 30  # of a text that are read for each token to keep; more, if they were too few
 
 
 def token_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> list[list[int]]:
@@ -27,10 +27,10 @@ def token_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length
 def ids_and_cut(
     tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
 ) -> tuple[list[list[int]], list[int]]:
-    """The same, and the places of those texts of which something was cut off.
+    """The same, and the places of the texts that were cut.
 
-    A tokenizer reads all of a text before it cuts it. Here a text is cut before, at a blank, so that a book costs as
-    much as its first page; the ids are the same.
+    A tokenizer reads all of a text before it cuts it. Here the tokenizer gets only the beginning, up to a blank, so
+    that a book costs as much as its first page; the ids are the same.
     """
     if not texts:
         return [], []
@@ -51,7 +51,7 @@ def ids_and_cut(
 
 def composed(text: str) -> str:
     """A text in one form, whichever keyboard, file name or page it comes from: composed letters (NFC) of ordinary
-    width, Persian ones in Persian text, without characters that nobody sees."""
+    width, Persian ones in Persian text, without invisible characters."""
     if text.isascii() and text.isprintable():
         return text
     text = normalize("NFC", WIDTHS.sub(lambda found: normalize("NFKC", found[0]), INVISIBLE.sub("", text)))
@@ -59,11 +59,11 @@ def composed(text: str) -> str:
 
 
 def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:
-    """Texts in which nothing is a special token: of <mask>, a word on a page about SVG, become <, mask and >. A blank
-    text is empty, for tokenizers that make a piece of white space.
+    """Texts without special tokens: <mask>, a word on a page about SVG, becomes <, mask and >. A blank text becomes
+    empty, since some tokenizers make a piece of white space.
 
-    A blank parts the first letter from the others. `split_special_tokens` would not do: a tokenizer without it finds
-    the same string among the pieces of its vocabulary, under the same id.
+    A blank separates the first letter from the others. `split_special_tokens` would not do: the tokenizer still finds
+    the string among the pieces of its vocabulary, under the same id.
     """
     added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     names = {name for name in (*tokenizer.all_special_tokens, *added) if len(name) > 1}
@@ -88,15 +88,15 @@ def blank_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-    """Ids, and whether something is left of each text; of one that fills all tokens, where a tokenizer does not say."""
+    """Ids, and whether each text was cut; if a tokenizer does not say, a text that fills all tokens counts as cut."""
     texts = as_text(tokenizer, [composed(text) for text in texts])
     found = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
-    ids, read = found["input_ids"], found.encodings  # none: a tokenizer in Python does not say what it left
+    ids, read = found["input_ids"], found.encodings  # None: a tokenizer in Python does not say what it cut
     return ids, [len(row) == max_length and (read is None or bool(read[n].overflowing)) for n, row in enumerate(ids)]
 
 
 def _beginning(text: str, letters: int) -> str:
-    """About so many letters of a text, up to a blank if there is one near."""
+    """About the first `letters` letters of a text, up to a blank if there is one near."""
     if len(text) <= letters:
         return text
     blank = text.rfind(" ", letters // 2, letters)
