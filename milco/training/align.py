@@ -34,7 +34,7 @@ class Pairs:
         cache: token ids of both sides.
         targets: what the teacher says of each english_id.
         pad: the encoder's padding id.
-        config: its training seed decides, with the step, which texts the contrast draws.
+        config: its training seed and the step decide which texts the contrast draws.
         teacher_pad: the teacher's, if it encodes the texts itself (`target: raw`).
     """
 
@@ -44,9 +44,9 @@ class Pairs:
 
     def __call__(self, pairs: np.ndarray, step: int) -> Batch:
         """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first;
-        the teacher's pivot weights of the U texts as cells (row, term, weight), or `teacher`, what it reads of them;
-        english (B: which of the U a pair has); with a contrast also the texts that it sets side by side (`documents`),
-        the U and then those that all processes draw at this step, and their cells (`contrast`)."""
+        the teacher's pivot weights of the U texts as cells (row, term, weight), or as `teacher` the batch that it
+        reads; english (B: which of the U texts a pair has). With a contrast also `documents`, the U texts and those
+        that all processes draw at this step, and `contrast`, their cells."""
         english, place = np.unique(self.cache.english_ids(pairs), return_inverse=True)
         texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
         budget = self.settings.max_tokens_per_device
@@ -92,8 +92,8 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
         }
 
     def preferred(views: Views, batch: Batch) -> Tensor:
-        """InfoNCE of the pairs against the texts that were drawn; not against those of other pairs, which would hang on
-        how many processes share the batch."""
+        """InfoNCE of the pairs against the drawn texts. The texts of other pairs are left out: which of them a process
+        has depends on the number of processes."""
         place, documents = batch["english"], batch["documents"]
         with torch.autocast(documents.device.type, enabled=False):
             scores = stored_scores(views.pivot[: len(place)], **batch["contrast"], count=len(documents))
@@ -102,7 +102,7 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
         return contrastive_loss(scores.masked_fill(others, -torch.inf), place, documents).mean()
 
     def distance(pooled: Tensor, target: Tensor, place: Tensor | slice) -> Tensor:
-        """Mean over the pairs, whose texts are at these places."""
+        """Mean loss over the pairs; `place` says which text each pair has."""
         if settings.pairs_per_mean == 1:
             return alignment_loss(pooled, target, settings.alignment_loss)[place].mean()
         squares, terms = (

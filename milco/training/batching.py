@@ -1,8 +1,8 @@
 """Which examples form which optimizer step, and which texts go through the encoder together.
 
-The order is random, by length, and known in advance: it hangs on the seed, the lengths and the global batch size
-alone, never on how many processes share the work. Any step is found directly, at a cost that does not grow with the
-corpus, so that a resumed run goes on where it stopped.
+The order is random, grouped by length, and known in advance: it depends only on the seed, the lengths and the global
+batch size, never on how many processes share the work. Any step is found directly, at a cost that does not grow with
+the corpus, so that a resumed run goes on where it stopped.
 """
 
 import math
@@ -16,14 +16,14 @@ from torch.nn.utils.rnn import pad_sequence
 from milco.errors import MilcoError
 
 POOL = 50  # global batches that are sorted by length together: more means less padding and less random batches
-# Tokens that take as long as it takes to start one more forward and backward pass.
+# Starting one more forward and backward pass takes as long as so many tokens.
 COST_OF_A_PASS = 4096 if torch.cuda.is_available() else 24
 Batch = dict[str, Any]  # what the model is given in one step
 ROUNDS = 4  # of the Feistel network; three make it a good random permutation (Luby and Rackoff 1988)
 
 
 def places_in_random_order(places: np.ndarray, count: int, *key: int) -> np.ndarray:
-    """What stands at some places of a random order of 0 … count-1, without making the order.
+    """The numbers at some places of a random order of 0 … count-1, without making the whole order.
 
     A Feistel network permutes the next power of four; what falls outside of `count` goes through it again.
     """
@@ -42,7 +42,7 @@ def places_in_random_order(places: np.ndarray, count: int, *key: int) -> np.ndar
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64: every bit of the result hangs on all bits of the value."""
+    """The finalizer of SplitMix64: every bit of the result depends on all bits of the value."""
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return values ^ values >> np.uint64(31)
@@ -51,15 +51,15 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 class Steps:
     """Examples of every optimizer step: `steps[n]` holds the numbers of those of step n, from short to long.
 
-    Each epoch is a new random order, of which pools of `POOL` steps are sorted by length, cut into steps and the steps
-    shuffled. The examples that do not fill a last step wait for the next epoch's order.
+    Each epoch has a new random order. Pools of `POOL` steps of it are sorted by length and cut into steps, and the
+    steps are shuffled. Examples that do not fill a last step wait for the next epoch.
 
     Args:
         lengths: numbers of examples → their tokens.
         families: (size, how many) of runs of neighbouring examples that share a text (for pairs: the English one).
         global_batch_size: examples per step over all processes.
         epochs: passes over the data; a fraction is allowed.
-        together: so many examples of a family travel as a block, so that the shared text is encoded once for them.
+        together: so many examples of a family stay together as a block, so that their shared text is encoded once.
 
     Raises:
         MilcoError: there are fewer examples than one step takes.
@@ -162,8 +162,8 @@ def _kinds_of_blocks(families: list[tuple[int, int]], together: int) -> dict[int
 def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[np.ndarray, int]]:
     """Which texts go through the encoder together: the cut that costs least.
 
-    Texts are sorted by length and cut into runs, each padded to its longest text. Of all cuts the one with the fewest
-    tokens is taken, where tokens are those of the texts, the pads, and `cost_of_a_pass` for every run.
+    Texts are sorted by length and cut into runs, each padded to its longest text. The cut with the fewest tokens is
+    taken, counting those of the texts, the pads, and `cost_of_a_pass` for every run.
 
     Args:
         lengths: tokens of each text.
@@ -191,14 +191,14 @@ def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[
 
 
 def collate_texts(texts: list[np.ndarray], pad_id: int, budget: int) -> Batch:
-    """Token ids of N texts → what the model wants to know of them.
+    """Token ids of N texts → inputs of the model.
 
     Args:
         budget: tokens whose states a process keeps (`max_tokens_per_device`).
 
     Returns:
-        input_ids and attention_mask (N×L, padded on the right), passes (see there) and recompute: the texts do not fit
-        into the budget together, so that each pass is encoded again in the backward pass.
+        input_ids and attention_mask (N×L, padded on the right), passes (see there) and recompute: whether the texts do
+        not fit into the budget together, so that each pass is encoded again in the backward pass.
     """
     lengths = np.array([len(text) for text in texts])
     ids = pad_sequence([torch.from_numpy(text.astype(np.int64)) for text in texts], True, pad_id)

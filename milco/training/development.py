@@ -33,8 +33,8 @@ class Share:
 
     Attributes:
         queries, documents: its batches, (places of texts among all of their kind, ids and mask).
-        searches: of each collection the places of its queries, and of its documents that are here: their rows among
-            these, their places in the collection; and how many documents to find.
+        searches: for each collection: the places of its queries; the rows of its documents that this process has, and
+            their places in the collection; and how many texts to find.
     """
 
     queries: list[Padded]
@@ -128,16 +128,16 @@ def _best_first(hit: tuple[int, float]) -> tuple[float, int]:
 
 
 def _places(values: Iterable[T]) -> dict[T, int]:
-    """Different values, in order, with their places among them."""
+    """Each different value, in order, with its place among them."""
     return {value: place for place, value in enumerate(dict.fromkeys(values))}
 
 
 def part_of(folder: Path, queries: int, documents: int) -> Collection:
-    """The first queries of a development collection; of its documents all that are judged for them, and others up to
-    so many in all, in the order of the file.
+    """The first `queries` queries of a development collection, all documents that are judged for them, and others up to
+    `documents` in all, in the order of the file.
 
-    The others are those whose ids have the smallest digests: the same in every run, with no random state touched. No
-    more texts than are asked for are in memory.
+    The others are those whose ids have the smallest digests: the same in every run, with no random state touched.
+    Memory holds no more texts than are asked for.
     """
     about = read_about(folder)
     asked, qrels = read_queries(folder, "dev")

@@ -84,7 +84,7 @@ def loss(config: Config) -> Loss:
         ids, queries = batch["input_ids"], len(batch["scores"])
         query, document = views.pivot.tensor_split([queries])
         documents = [document] if views.source is None else [document, ids[queries:], views.source[queries:]]
-        with torch.autocast(ids.device.type, enabled=False):  # bfloat16 tells scores from 16 on apart by eighths
+        with torch.autocast(ids.device.type, enabled=False):  # bfloat16 rounds scores from 16 on to eighths
             if settings.contrastive_weight:
                 # Negatives are the documents of all processes: how many share a batch changes nothing.
                 pivot, *source = map(from_all_processes, documents)
@@ -120,7 +120,7 @@ def loss(config: Config) -> Loss:
         }
 
     def sparsity(pivot: Tensor) -> Tensor:
-        # FLOPS squares the mean over the batch, so that it must see all of it.
+        # FLOPS squares the mean over the batch, so it must see the whole global batch.
         rows = from_all_processes(pivot) if settings.sparse_reg == "flops" else pivot
         return sparse_regularizer(rows, settings.sparse_reg)
 
@@ -134,8 +134,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         triples: what rule `pack` wrote.
         start: the model of Stage 1, ours or the authors'; the encoder's checkpoint if
             `pretrained_alignment_checkpoint` is `none`.
-        lsr: the English retriever's checkpoint, whose head is taken where there is no Stage 1 but a connector, and
-            whose tokenizer a start in the authors' layout may need.
+        lsr: the English retriever's checkpoint. Its head is used if there is a connector but no Stage 1; a start in the
+            authors' layout may need its tokenizer.
     """
     settings = config.distill
     if settings.pretrained_alignment_checkpoint == "none":
@@ -144,7 +144,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         set_seed(config.training_seed)  # LexEcho is new here and drawn at random
         trust = config.trusts("distill")
         lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
-        theirs = is_theirs(PretrainedConfig.get_config_dict(start)[0])  # which read 8,192 tokens
+        theirs = is_theirs(PretrainedConfig.get_config_dict(start)[0])  # such a model reads 8,192 tokens
         model = MilcoModel.from_pretrained(
             start,
             trust_remote_code=trust,
@@ -156,7 +156,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             **source_view(config),
         )
         freeze(model, config)
-    _ = model.pivot_tokenizer  # it is written beside the weights; what is not to be had is said before the training
+    _ = model.pivot_tokenizer  # it is saved with the weights; if it is missing, that is said before the training
     if config.model.echo_blank_pieces:
         echo_blank_pieces(model)
     packed = Triples(triples)

@@ -1,4 +1,4 @@
-"""What all processes have: rows, for losses that look at the whole global batch, and sums."""
+"""What all processes have, put together: rows, for losses that look at the whole global batch, means, and objects."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def processes() -> int:
-    """How many there are."""
+    """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def from_all_processes(rows: Tensor) -> Tensor:
-    """Rows B×… of every process below each other, the first one's first: (W·B)×…, with gradients to all of them.
+    """Rows B×… of all W processes, one after the other: (W·B)×…, with gradients to all of them.
 
-    A second dimension may be of different length in each process and is filled up with zeros.
+    The second dimension may differ between processes; it is filled up with zeros.
     """
     if processes() == 1:
         return rows  # gloo would copy them in a thread of its own, after which OpenMP lets all threads sleep and wake
@@ -55,7 +55,7 @@ def from_everyone(value: T) -> list[T]:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass sums what all processes want of a row."""
+    """All-gather whose backward pass sums the gradients of a row from all processes."""
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:

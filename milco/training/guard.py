@@ -15,18 +15,19 @@ from milco.errors import MilcoError
 
 ROWS_IN_A_ROW = 3  # a single row may be an odd batch
 EMPTY, FULL, SPIKE = 0.99, 0.9, 3.0
-MARK = "checkpoints/stopped.txt"  # goes with the checkpoints, so that a training that starts anew finds none
+MARK = "checkpoints/stopped.txt"  # removed with the checkpoints, so that a training that starts anew finds none
 
 
 class Guard(TrainerCallback):
-    """Judges each logged row once the warm-up is over.
+    """Judges each logged row: a loss that is no number at once, all else after the warm-up and `ROWS_IN_A_ROW` bad
+    rows.
 
     Args:
         run: folder of the training; a stop is marked there, so that a retry does not go on from the same checkpoint.
         width: V_e, columns of the pivot view.
 
     Raises:
-        MilcoError: in the step after, the row being written; the message says what to change.
+        MilcoError: at the next step, when the row has been written; the message says what to change.
     """
 
     def __init__(self, run: Path, stage: str, width: int):

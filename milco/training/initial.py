@@ -30,7 +30,7 @@ def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> Milco
 
 
 def source_view(config: Config) -> dict[str, Any]:
-    """Fields of `MilcoConfig` in which LexEcho shall be otherwise than in the model that Stage 2 starts from."""
+    """Fields of `MilcoConfig` for LexEcho that replace those of the model that Stage 2 starts from."""
     settings = config.model
     found: dict[str, Any] = {"echo": settings.echo, "echo_scale": settings.echo_scale}
     if settings.echo_scale_trained:

@@ -15,8 +15,8 @@ Parallel text, where Stage 2 goes on from a finished model: a query is a sentenc
 MILCO model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
 cross-encoder's.
 
-A user's triples are taken as they are, but for those whose query or positive must not be trained on, and those without
-a positive or a negative. How many, by dataset, stands in the file's metadata, as JSON under `statistics`.
+A user's triples are taken as they are, except those whose query or positive must not be trained on, and those without a
+positive or a negative. The file's metadata counts them by dataset, as JSON under `statistics`.
 
 Run by rule `mine`:
     python -m milco.stages mine --config FILE --corpora FOLDER --source NAME=PATH … [--teacher FOLDER]
@@ -74,10 +74,10 @@ def mine(
 
     Args:
         teacher: the English teacher's targets, where a dataset has an English side.
-        miner, scorer: the MILCO model and the cross-encoder, where the settings name some other than the teacher.
+        miner, scorer: the MILCO model and the cross-encoder, where the settings name one instead of the teacher.
 
     Raises:
-        MilcoError: a dataset has too few documents or is not what it should be, or so is a model.
+        MilcoError: a dataset has too few documents, or a dataset or model is not what it should be.
     """
     for key, folder in (("miner", miner), ("scorer", scorer)):
         if (getattr(config.distill, key) == "teacher") != (folder is None):
@@ -157,14 +157,14 @@ class Miner:
             return scipy.sparse.vstack([self.encoder.encode(side, part, bar.update) for part in parts], format="csr")
 
     def best(self, queries: scipy.sparse.csr_array, index: Index, k: int) -> list[list[int]]:
-        """Rows of the k best documents of each query, best first. No block of the index is passed over."""
+        """Rows of the k best documents of each query, best first. No block of the index is skipped."""
         return [[row for row, _ in hits] for hits in index.search(queries, k, heap_factor=0.0)[0]]
 
 
 def mine_collection(name: str, folder: Path, corpora: Path, config: Config, miner: Miner) -> pd.DataFrame:
     """Triples without scores from the judgements of a collection in BEIR layout, or from its queries alone: then the
-    document that the miner likes best stands for the positive until `best_first`. Documents are cut, not in chunks, and
-    those of the same text are one."""
+    miner's best document takes the place of the positive until `best_first`. Documents are cut, not chunked, and
+    documents with the same text count as one."""
     settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
     broken, judged = Broken(source.broken_share()), settings.positives == "judged"
     collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
@@ -200,7 +200,7 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
 
 
 def best_first(triples: pd.DataFrame) -> pd.DataFrame:
-    """Scored triples, of whose documents that with the highest score becomes the one positive."""
+    """Scored triples in which the document with the highest score becomes the only positive."""
     rows = []
     for row in triples.itertuples(index=False):
         documents, scores = [*row.pos, *row.neg], [*row.pos_scores, *row.neg_scores]
@@ -213,7 +213,7 @@ def best_first(triples: pd.DataFrame) -> pd.DataFrame:
 
 def mine_pairs(corpora: Path, teacher: Path, config: Config, miner: Miner) -> Iterator[pd.DataFrame]:
     """Triples from the parallel text that `corpora` wrote, some thousand at a time, with the English teacher's scores:
-    what it says of the English side of a pair and another English text."""
+    products of its vectors of the English side of a pair and of each document."""
     random, settings = np.random.default_rng(config.seed), config.distill
     pairs = pd.read_parquet(corpora / "parallel.parquet")
     english = pd.read_parquet(corpora / "english.parquet").english
@@ -237,10 +237,10 @@ def mine_pairs(corpora: Path, teacher: Path, config: Config, miner: Miner) -> It
 def _negatives(
     best: list[int], right: set[int], count: int, settings: Distill, random: np.random.Generator
 ) -> list[int]:
-    """Of `count` documents the best wrong ones, and then random ones."""
+    """Negatives among `count` documents: the best wrong ones, and then random ones."""
     wanted = settings.hard_negatives + settings.random_negatives
     hard = [row for row in best if row not in right][: settings.hard_negatives]
-    # So many different ones that enough are left, whichever of them are positive or hard.
+    # So many different ones that enough are left if some of them are positive or hard.
     chance = random.choice(count, min(count, wanted + len(right)), replace=False).tolist()
     return [*hard, *(row for row in chance if row not in right and row not in hard)][:wanted]
 
@@ -253,8 +253,8 @@ def _too_few(config: Config, name: str, documents: int) -> MilcoError:
 
 
 def read_triples(path: Path, config: Config, name: str, forbidden: HeldOut, counts: Counter) -> Iterator[pd.DataFrame]:
-    """Triples some rows at a time, checked: every document needs a score. Those without a positive or a negative, those
-    that must not be trained on, and in files that are not the user's own those without a value are left out.
+    """Triples some rows at a time, checked: every document needs a score. Left out are those without a positive or a
+    negative, those that must not be trained on, and, in files that are not the user's own, those without a value.
 
     Args:
         forbidden: strings that no query and no positive may be.
@@ -375,7 +375,7 @@ def _item_search(
     depth: int,
 ) -> dict[tuple[str, str], list[int]]:
     """(query, language) → places of the `depth` best documents, each read in that language where it is translated.
-    A query is searched for in English and in its own language."""
+    Each query searches the English documents and those of its own language."""
     pools = {"en": documents} | {
         language: [local.get(number, document) for number, document in enumerate(documents)]
         for language, local in translations.items()

@@ -1,5 +1,5 @@
 """What a training says while it runs: a bar, rows of metrics.jsonl, and looks at the development collections, which may
-decide whose weights are kept and when it ends."""
+decide which weights are kept and when it ends."""
 
 import json
 import time
@@ -31,7 +31,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
         self.run, self.stage, self.settings, self.look = run, stage, settings, look
-        self.seen: dict[str, float] = {}  # the last look, for those who show the training
+        self.seen: dict[str, float] = {}  # the last look, for the trackers
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -60,7 +60,7 @@ class Progress(TrainerCallback):
                 self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
 
     def _judge(self, found: dict, state: TrainerState, control: TrainerControl) -> bool:
-        """Whether a look is the best so far; in all processes, which then write a checkpoint together, or end.
+        """Whether a look is the best so far: the same in all processes, which then write a checkpoint together, or end.
 
         The best value and its step are part of the state, and with it of every checkpoint.
         """
@@ -94,7 +94,7 @@ class Progress(TrainerCallback):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _forget_rows_after(self, step: int) -> None:
-        """Rows of steps that a killed run made after its last checkpoint would appear twice."""
+        """Drop the rows that a killed run wrote after its last checkpoint: they would appear twice."""
         path = self.run / "metrics.jsonl"
         rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]

@@ -38,7 +38,7 @@ SEAL = "sealed.json"
 KEPT_CHECKPOINTS = 2
 PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
 ASK_AFTER = 1.0  # seconds of training after which processes ask each other again
-UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, as long as none was written
+UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, before the first one is written
 
 
 def first_decides(decide: Callable[[], str]) -> str:
@@ -106,7 +106,7 @@ def best_of(checkpoint: Path) -> Path:
 
 
 def forget_old_checkpoints(folder: Path, keep: str) -> None:
-    """Remove all but the last checkpoints, and with `keep: best` the best one at each of them."""
+    """Keep the last checkpoints and, with `keep: best`, the one that was best at each of them; remove all others."""
     kept = checkpoints_of(folder)[-KEPT_CHECKPOINTS:]
     needed = {*kept, *map(best_of, kept)} if keep == "best" else {*kept}
     for old in checkpoints_of(folder):
@@ -129,7 +129,7 @@ def writing(what: str, folder: Path, settle: Callable[[], object] = lambda: None
     """Say in one line what could not be written, and that what was there before is still good.
 
     Args:
-        settle: called before what was begun is removed: waits until nobody else writes there.
+        settle: waits until nobody else writes there; called before the draft is removed.
     """
     try:
         yield
@@ -209,7 +209,7 @@ def outlive_signals(worker: int) -> None:
     A worker ends with its training, or when the training itself asks for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere nobody says who sent a signal
+    if sys.platform == "linux":  # elsewhere the sender of a signal is unknown
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         training = multiprocessing.parent_process()
         assert training is not None  # this is a worker
@@ -223,15 +223,15 @@ def _end_when_told(training: int | None) -> None:
 
 
 def shield_workers() -> None:
-    """Let workers be forked out of reach of the signals that ask a training to stop, before any is.
+    """Put workers out of reach of the signals that ask a training to stop; call it before any worker is forked.
 
-    Since Python 3.14 they are forked from a server, which must outlive the signals itself. Where the training is
-    forked, SIGTERM stays blocked in the worker until `outlive_signals` waits for it: one may come earlier, and
-    libraries that are loaded by now, such as gRPC, have started threads by then, which must not take it.
+    Since Python 3.14 workers are forked from a server, which must outlive the signals itself. Where the training itself
+    is forked, SIGTERM stays blocked in the worker until `outlive_signals` waits for it: a signal may come earlier, and
+    threads that libraries such as gRPC have started by then must not take it.
     """
     method = multiprocessing.get_start_method()
     if method == "forkserver":
-        resource_tracker.ensure_running()  # the server starts it, and it unblocks both signals
+        resource_tracker.ensure_running()  # else the server starts it, which unblocks both signals
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
@@ -255,9 +255,9 @@ def _block_while_forking() -> None:
 class Interruption(TrainerCallback):
     """Ends a training after a checkpoint, in time for its deadline or when SIGTERM or SIGINT asks for it.
 
-    All processes agree on the step, whichever of them was asked; they ask each other about once a second, since each
-    time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since 1970, set by launch.sh from the
-    job's time limit.
+    All processes agree on the step, whichever of them was asked; they ask each other only about once a second, since
+    each time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since 1970, set by launch.sh from
+    the job's time limit.
     """
 
     def __init__(self) -> None:
@@ -311,12 +311,12 @@ class Interruption(TrainerCallback):
         self.step_began = now
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self.reason is None:  # else more signals may come before the process has ended
+        if self.reason is None:  # else ours stay, for signals that come before the process ends
             for number, handler in self.earlier.items():
                 signal.signal(number, handler)
 
     def report(self, stage: str, step: int, steps: int) -> None:
-        """Say where the training stopped; launch.sh makes of it that it wants to be started again."""
+        """Say where the training stopped; launch.sh takes this as a wish to be started again."""
         message = f"{stage}: stopped {self.reason} after step {step} of {steps}; started again, it goes on there"
         print(message, flush=True)
         leave_last_words(message)

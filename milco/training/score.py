@@ -18,8 +18,8 @@ from milco.modeling.texts import as_text, composed
 
 
 class CrossEncoder:
-    """A cross-encoder in evaluation mode. A pair is cut, its longer text first, at the tokens that query and document
-    have for the model that is trained, and at the cross-encoder's own limit."""
+    """A cross-encoder in evaluation mode. A pair is cut, its longer text first, at the sum of the lengths of query and
+    document in the trained model, or at the cross-encoder's own limit if that is lower."""
 
     def __init__(self, config: Config, checkpoint: Path):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

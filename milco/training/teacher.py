@@ -2,9 +2,9 @@
 
 On disk, `targets-*.arrow`, they hold for each text the terms with a positive logit (uint16, where the vocabulary
 allows it) and their pivot weights (float16); with `align.target: raw` also the teacher's own token ids (uint32), from
-which Stage 1 has it say what it thinks of all the other terms.
+which it computes the logits of all other terms during Stage 1.
 
-Processes on any number of nodes share the work, a file at a time: what comes out does not depend on how many they are.
+Processes on any number of nodes share the work, a file at a time; the result does not depend on their number.
 
 Run by rule `teacher` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages teacher --config FILE --corpora FOLDER --teacher FOLDER --output FOLDER
@@ -46,7 +46,7 @@ def write_targets(
     precision: str = "float32",
 ) -> None:
     """Encode english.parquet of `corpora`, row by row, into the folder `output`, on the GPU that torchrun gives to this
-    process if there is one. Files that a run with the same texts, teacher and settings left behind are taken over.
+    process if there is one. Finished files of an earlier run with the same texts, teacher and settings are reused.
 
     Args:
         trust: whether the checkpoint's own code may be run.
@@ -73,7 +73,7 @@ def write_targets(
 def _together(processes: int) -> Iterator[None]:
     """Begin when the first process has made the folder, and end when all have written into it."""
     if processes > 1:
-        distributed.init_process_group("gloo", timeout=PATIENCE)  # which meets there
+        distributed.init_process_group("gloo", timeout=PATIENCE)  # all meet here
     yield
     if processes > 1:
         distributed.barrier()
@@ -137,7 +137,7 @@ class Targets:
         self.columns: int = json.loads((folder / "columns.json").read_text(encoding="utf-8"))
 
     def cells(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is positive in some texts, one cell after the other: place of the text among them, term, pivot weight.
+        """The active terms of some texts, one cell after the other: place of the text among them, term, pivot weight.
 
         `expm1` of a weight is the raw logit.
         """

@@ -44,5 +44,5 @@ def trackers(name: str, folder: Path) -> list[TrainerCallback]:
     }
     for variable, value in defaults.items():
         os.environ.setdefault(variable, value)
-    folder.mkdir(parents=True, exist_ok=True)  # Weights & Biases would take another one
+    folder.mkdir(parents=True, exist_ok=True)  # else Weights & Biases uses another one
     return [callback() for callback in get_reporting_integration_callbacks([name])]

@@ -72,7 +72,7 @@ class Shares(Dataset):
 
 
 def _share_of_a_step(found: list[Batch]) -> Batch:
-    """`Shares` has made the batch already; a DataLoader's workers can be given a function that has a name."""
+    """`Shares` has made the batch already. A lambda would do, but a DataLoader's workers cannot be given one."""
     return found[0]
 
 
@@ -91,7 +91,7 @@ class StageTrainer(Trainer):
         return SequentialSampler(train_dataset or self.train_dataset)
 
     def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's own, whose workers would die of the signal that asks a training to save."""
+        """The Trainer's own, with workers that outlive the signal that asks a training to save."""
         loader = super().get_train_dataloader()
         loader.worker_init_fn = outlive_signals  # `Shares` draws nothing at random that the Trainer's would seed
         return loader
@@ -137,7 +137,7 @@ class StageTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """Write a checkpoint aside, seal it, then rename it: what is called checkpoint-N is complete."""
         name = f"checkpoint-{self.state.global_step}"
-        with writing(name, self.run, settle=self.accelerator.wait_for_everyone):  # the others come to the next line
+        with writing(name, self.run, settle=self.accelerator.wait_for_everyone):  # the others are at the next line
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -179,8 +179,8 @@ def train(
         collate: (example numbers, number of the step) → a process's share, made with `batching.collate_texts`.
         loss: (views, share) → loss terms; those called `loss_…` are added up, the others only logged.
         look: measures the model on the development collections; all processes take part, the first gets the result.
-        inputs: what the training reads; checkpoints that were made of other content are of no use.
-        begin: sets weights of a new training; called in the first process, from which the others have theirs.
+        inputs: what the training reads; checkpoints that were made from other content are put aside.
+        begin: sets weights of a new training; called in the first process, from which the others get theirs.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     config.check_processes(stage, processes)
@@ -232,8 +232,8 @@ def train(
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_timeout=int(LONGEST_WAIT.total_seconds()),
         ddp_broadcast_buffers=False,  # processes make unequally many forward passes
-        # It keeps the buckets of gradients as they are. Otherwise they are put together anew after the first step, and
-        # with more than two processes the order of a sum, and its last bit, would tell where a training was resumed.
+        # It keeps the buckets of gradients as they are. Otherwise DDP rebuilds them after the first step, and with more
+        # than two processes the order of a sum, and so its last bit, would depend on where a training was resumed.
         ddp_find_unused_parameters=not torch.cuda.is_available(),
     )
     set_seed(config.training_seed)
@@ -277,7 +277,7 @@ def train(
     if settings.dataloader_num_workers:
         shield_workers()
     at_hand = None  # step whose weights the model has
-    if last and gains_no_more(state_of(last), settings):  # it ended there, and was cut off before it was finished
+    if last and gains_no_more(state_of(last), settings):  # it ended there early, but its model was not written
         trainer.state = state_of(last)
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
