@@ -30,14 +30,14 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work
 
 
 def _new(path: Path) -> Path:
-    """An output that replaces nothing. Snakemake takes away what a rule has made before it starts the rule again."""
+    """An output that replaces nothing. Snakemake removes what a rule has made before it starts the rule again."""
     if os.environ.get("RANK", "0") == "0":  # others may begin when the first has finished
         check_output(path, "what is to be made anew", folder=path.is_dir())
     return path
 
 
 def _trained(path: Path) -> Path:
-    """A model, in the place of another at the most: a training that ended meanwhile has handed out its own."""
+    """A model, which replaces nothing but another one: a training that ended meanwhile has handed out its own."""
     from milco.tools.export import has_milco
 
     check_output(path, "a MILCO model", has_milco, folder=True)
@@ -78,7 +78,7 @@ def _settings(config: Path, output: Path) -> configuration.Config:
 
 
 def _load(config: Path, output: Path) -> configuration.Config:
-    """The same, held against the checkpoints that have been fetched since the workflow looked at them."""
+    """The same, checked against the checkpoints that were fetched after the workflow had looked at them."""
     settings = _settings(config, output)
     Experiment(settings).check_lengths()
     return settings

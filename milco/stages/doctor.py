@@ -3,7 +3,7 @@
 Run by rule `doctor` with the nodes and GPUs that the profile gives it:
     torchrun … -m milco.stages doctor --gpus-per-node 8
 
-What is wrong is said in plain words, and the program fails; where it is silent, training can start.
+It says in plain words what is wrong, and fails. If it does not, training can start.
 """
 
 import os

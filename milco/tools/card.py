@@ -77,7 +77,7 @@ def licence_of(licences: list[str | None]) -> str:
 
 
 def metadata(config: Config, sources: list[dict[str, Any]], languages: list[str]) -> ModelCardData:
-    """What stands above the card."""
+    """The metadata at the top of the card."""
     codes = dict.fromkeys(language.partition("-")[0].lower() for language in ["en", *languages])
     hub = {source["uri"][3:].partition("@")[0]: source for source in sources if source["uri"].startswith("hf:")}
     data = [name for name, source in hub.items() if source["role"].startswith("text of")]
@@ -134,7 +134,7 @@ def write(
 
     Args:
         corpora, metrics, summary, prune, tune: what these programs and `report` wrote.
-        model: the exported model, whose budgets are told.
+        model: the exported model; the card states its budgets.
     """
     statistics = json.loads((corpora / "statistics.json").read_text(encoding="utf-8"))
     settings = config.model_dump(include={"languages", "model", "align", "distill"} & config.model_fields_set)

@@ -51,7 +51,7 @@ def _is_address(place: str) -> bool:
 
 
 def _console():
-    """Where tables go; into a file or pipe without colours and as wide as they like."""
+    """The console for tables; into a file or pipe they go without colours, 200 columns wide."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -119,7 +119,7 @@ def has_milco(folder: Path) -> bool:
 
 def write_code(folder: Path) -> None:
     """Put the modules that a model needs beside it, as they are: they import each other relatively, as transformers'
-    loader of remote code wants it. milco/errors.py takes the place of the module that stands for it among them.
+    loader of remote code wants it. milco/errors.py takes the place of modeling/errors.py, which only imports it.
 
     Raises:
         MilcoError: the model's encoder brought a file of such a name.
@@ -139,7 +139,7 @@ def write_onnx(model: MilcoModel, path: Path) -> None:
     shapes = {0: "batch", 1: "length"}, {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it names every optional package that is not there
     try:
-        with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # torch's words to itself
+        with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # torch warns about itself
             torch.onnx.export(
                 _Outputs(model).eval(),
                 (batch["input_ids"], batch["attention_mask"]),

@@ -63,7 +63,7 @@ def export(
         How many documents and queries were written: those that have any weight.
 
     Raises:
-        MilcoError: the folder is there, a weight or an id is none that the engine takes, or no document has a weight.
+        MilcoError: the folder is there, the engine does not take a weight or an id, or no document has a weight.
     """
     if form not in FORMS:
         raise MilcoError(f"{form!r}: no form to export to; there are {', '.join(FORMS)}")
@@ -244,7 +244,7 @@ def _vespa(folder: Path, documents: Iterator[Row], queries: Iterator[Row], name:
         # The literal form of a tensor is no JSON; after `escape` no label has a quote.
         cells = ",".join(f"'{token}':{weight!r}" for token, weight in _exact(row, name).items())
         whole = ",".join(f'"{column}":{weight}' for column, weight in _whole(row).items())
-        # Ten times what is wanted, since whole weights order documents a little otherwise than exact ones.
+        # Ten times what is wanted, since whole weights order documents a little differently from exact ones.
         yql = f"select id from milco where ({{targetHits:{10 * k}}}wand(terms,{{{whole}}}))"
         return _json({"yql": yql, "input.query(q)": f"{{{cells}}}", "hits": k})
 

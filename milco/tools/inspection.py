@@ -52,7 +52,7 @@ def load_model(place: Path, trust: bool = False, **parts: Any) -> MilcoModel:
     name: str = str(place)
     hub: dict[str, Any] = {}
     if place.is_dir():
-        disable_progress_bar()  # it takes no time worth one
+        disable_progress_bar()  # too quick for one
     else:
         address = ON_HUB.fullmatch(name)
         if not address:

@@ -89,7 +89,7 @@ def _examples(config: Config, name: str) -> int:
 
 
 def _held_out(config: Config) -> str:
-    """What will be missing of the training text: how much, nobody knows before both are there."""
+    """What will be taken out of the training text; how much that is, only text and collections will tell."""
     names = dict.fromkeys([*config.taken_out("test"), *config.taken_out("dev")])
     if not names:
         return "nothing (corpora.decontaminate_for); `overlap` counts the queries that stand in the training text"
@@ -101,8 +101,8 @@ def _held_out(config: Config) -> str:
 
 
 def _cut(config: Config) -> str:
-    """How many texts of the test collections are longer than the model reads, by language: of the first `SAMPLE` of a
-    collection, where it and the encoder's tokenizer are on this machine already."""
+    """How many texts of the test collections are longer than the model reads, by language: counted in the first
+    `SAMPLE` of each collection, if it and the encoder's tokenizer are on this machine already."""
     experiment, settings = Experiment(config), config.model
     lengths = {"queries": settings.query_max_length, "documents": settings.passage_max_length}
     made = sorted(Path(experiment.corpora.path, "collections", "test").glob("*"))
@@ -139,7 +139,7 @@ def _own_collections(config: Config) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _said(source: Source) -> list[str]:
-    """The languages that a source names; a table that names its own may have several."""
+    """The languages that a source names; a table with a language column may have several."""
     return list(source.subsets.values()) or [source.language or SEVERAL]
 
 
@@ -161,7 +161,7 @@ def _pairs(config: Config) -> tuple[float, float]:
 
 
 def _texts_to_encode(config: Config) -> int:
-    """Queries and documents of the test collections that mteb has counted."""
+    """Queries and documents of the test collections, as mteb has counted them or their sources say (`examples`)."""
     import mteb  # takes seconds
 
     total = 0

@@ -1,6 +1,6 @@
 """A finished model on the Hugging Face Hub: weights, card and, if asked, vectors, in one commit.
 
-What is there already is not sent again, and nothing new makes no commit; files that were put there otherwise stay. The
+Files that are there already are not sent again; if nothing is new, there is no commit. Files of other origin stay. The
 token is the user's own: HF_TOKEN, or what `hf auth login` keeps.
 
 Run by rule `publish`, on request only:
@@ -73,7 +73,7 @@ def _prune_vectors(vectors: Path, model: Path, output: Path) -> None:
 
 
 def _explain(repo: str, error: BaseException) -> str:
-    """One line on what went wrong and what to do. The client wraps what happens to a large file."""
+    """One line on what went wrong and what to do. The client wraps errors about a large file."""
     cause = error
     while isinstance(cause, RuntimeError) and cause.__cause__ and not isinstance(cause, OfflineModeIsEnabled):
         cause = cause.__cause__

@@ -36,7 +36,7 @@ from milco.tools.text_files import Texts, windows
 from milco.tools.vector_files import VOCABULARY, read_vectors, refuse_doubles, vocabulary_of
 
 TEXTS = "texts.arrow"
-DOCUMENTS = 256  # that are encoded between two words to a progress bar
+DOCUMENTS = 256  # that are encoded between two updates of a progress bar
 _WANTED = "give the texts that the vectors were made of, in the same order"
 
 
@@ -149,7 +149,7 @@ class Retriever:
         return [self._scored(queries[[place]], hits) for place, hits in enumerate(found)]
 
     def _scored(self, query: scipy.sparse.csr_array, hits: Ranking) -> Ranking:
-        """Seismic's finds with scores that are not rounded, as it does."""
+        """What Seismic found, with exact scores: its own are rounded."""
         if not hits:
             return []
         rows = np.array([row for row, _ in hits])
@@ -157,7 +157,8 @@ class Retriever:
         return [(int(rows[place]), float(scores[place])) for place in np.lexsort((rows, -scores))]
 
     def explain(self, query: scipy.sparse.csr_array, row: int) -> list[Match]:
-        """Tokens that a query (1×V) and a document share, by falling part of the score, which is their sum."""
+        """Tokens that a query (1×V) and a document share, the largest part of the score first; the score is the sum of
+        the parts."""
         asked = dict(zip(query.indices.tolist(), query.data.tolist(), strict=True))
         places = slice(self.rows.indptr[row], self.rows.indptr[row + 1])
         pairs = zip(self.rows.indices[places].tolist(), self.rows.data[places].tolist(), strict=True)
@@ -220,7 +221,7 @@ def in_use(rows: scipy.sparse.csr_array, tokens: Sequence[str]) -> tuple[scipy.s
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what Seismic prints on the standard output, past Python's."""
+    """Suppress what Seismic prints on the standard output, bypassing Python's."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:

@@ -7,8 +7,8 @@ The page is serve.html alone, without any other resource. It asks for JSON:
     POST /api/inspect   {texts, query} → both views of each text
 
 Other sites that are open in the same browser can't use it: a request needs a JSON body and a Host that can only be
-this machine, and the Content-Security-Policy lets the page run nothing but its own script. The port is free, so that
-the page can be seen through a tunnel (`ssh -L 9000:localhost:8000 …`).
+this machine, and the Content-Security-Policy lets the page run nothing but its own script. The port of the Host is not
+checked, so that the page can be seen through a tunnel (`ssh -L 9000:localhost:8000 …`).
 """
 
 import base64
@@ -76,7 +76,7 @@ class Answers:
     Args:
         model: encodes queries.
         retriever: all documents, unpruned.
-        budgets: tokens that each document keeps, for one index each beside the unpruned one.
+        budgets: how many tokens a document keeps; each budget has an index, beside the unpruned one.
         name: of the collection.
         examples: queries to try.
     """
@@ -223,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         answer = {"/api/search": self.answers.search, "/api/inspect": self.answers.inspect}.get(self.path)
         length = self.headers.get("Content-Length", "")
-        # What is not read would be taken for the next request.
+        # A body that is not read would be taken for the next request.
         self.close_connection = True
         if not self._from_here():
             self._refuse()
@@ -325,7 +325,7 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Begun answers are sent; a browser that only keeps its connection open is not waited for."""
+        """Send answers that were begun, and do not wait for a browser that only keeps its connection open."""
         for connection in list(self.connections):
             with suppress(OSError):  # it ended by itself meanwhile
                 connection.shutdown(socket.SHUT_RD)

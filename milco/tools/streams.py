@@ -33,11 +33,11 @@ def encode(
     bf16: bool = False,
     done: Callable[[int], object] = lambda count: None,
 ) -> Cuts:
-    """Encode texts (id, text) into the vectors `output`, or go on where an earlier run of the same was cut off.
-    Returns how many were longer than the model reads, by `language`, or by their letters where that is not said.
+    """Encode texts (id, text) into the vectors `output`, or go on where an earlier identical run was cut off. Returns
+    how many were longer than the model reads, by `language`, or by their letters where that is not said.
 
     Args:
-        query: whether texts are cut and pruned as the model does it with queries, or with documents.
+        query: whether the model cuts and prunes the texts as queries; if not, as documents.
         language: of the texts; a model may prune each language to a budget of its own.
         bf16: whether the model computes in bfloat16.
         done: told how many texts were finished since.
@@ -69,7 +69,7 @@ def encode(
 
 
 def _state_of(folder: Path) -> list:
-    """What changes when a model in a folder does."""
+    """A value that changes when the model in a folder does."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -95,6 +95,6 @@ def prune(vectors: Path, output: Path, top_k: int | None = None, mass: float | N
         if draft:  # pruning is quick: it begins anew
             shutil.rmtree(draft.folder)
         raise
-    assert draft  # there is no reading of nothing
+    assert draft  # vectors have at least one part
     draft.finish()
     return before / number, after / number

@@ -54,7 +54,7 @@ def read_texts(path: Path, form: str | None = None, id_key: str | None = None, t
 
 
 def each_once(texts: Texts, path: Path) -> list[tuple[str, str]]:
-    """Texts in memory, if no id is there twice: of two queries of one id a run could say nothing.
+    """Texts in memory, if no id is there twice: a run could not tell two queries with one id apart.
 
     Raises:
         MilcoError: one is.
@@ -68,11 +68,11 @@ def each_once(texts: Texts, path: Path) -> list[tuple[str, str]]:
 
 
 def count_texts(path: Path, form: str | None = None) -> int | None:
-    """How many texts a file has, for the progress bar; None for a pipe, and where all would be unpacked for it."""
+    """How many texts a file has, for the progress bar; None for a pipe, and for a file that is compressed."""
     if not path.is_file() or path.suffix.lower() in COMPRESSED:
         return None
     if (form or reading.form_of(path)) == "parquet":
-        with suppress(pa.ArrowInvalid):  # `read_texts` has the words for it
+        with suppress(pa.ArrowInvalid):  # `read_texts` has the error for it
             return pq.ParquetFile(path).metadata.num_rows
         return None
     with path.open("rb") as file:

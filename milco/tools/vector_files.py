@@ -51,7 +51,7 @@ class Draft:
 
     Args:
         path: NAME.jsonl or a folder.
-        vocabulary: token of each column; tokens may be added behind while the draft is written.
+        vocabulary: token of each column; tokens may be added at the end while the draft is written.
         pivot: how many columns belong to the pivot view.
         fresh: whether what an earlier run left is thrown away.
 
@@ -65,7 +65,7 @@ class Draft:
         check_output(path, "vectors", ours, folder=not lines)
         self.path, self.vocabulary, self.pivot = path, vocabulary, pivot
         target = path.resolve()
-        if is_stream(path):  # nothing goes on there another time
+        if is_stream(path):  # a stream cannot be resumed
             self.aside = TemporaryDirectory()
             target = Path(self.aside.name) / "vectors"
         self.folder = target.with_name(f".{target.name}.part")
@@ -74,13 +74,13 @@ class Draft:
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
         log = self.folder / "windows.txt"  # digest of a window, and where it ends in `lines`
-        whole = log.exists() and not (self.lines and not self.lines.exists())  # else they have their name already
+        whole = log.exists() and not (self.lines and not self.lines.exists())  # else they are in their place already
         self.earlier = [line.split() for line in log.read_text().split("\n")[:-1]] if whole else []
         self.ends: list[int] = []
         self.log: TextIO | None = None
 
     def has(self, digest: str) -> bool:
-        """Whether an earlier run wrote this window as the next one; then it is taken for written."""
+        """Whether an earlier run wrote this window as the next one; if so, it counts as written."""
         number = len(self.ends)
         if self.log or number >= len(self.earlier) or self.earlier[number][0] != digest:
             return False
@@ -102,7 +102,7 @@ class Draft:
         log.flush()
 
     def _begin(self) -> TextIO:
-        """Keep the windows that `has` found; what an earlier run wrote behind them goes."""
+        """Keep the windows that `has` found; remove what an earlier run wrote after them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "windows.txt").open("a")
         if not lock(log):
@@ -123,7 +123,7 @@ class Draft:
     def _as_lines(self, rows: scipy.sparse.csr_array, ids: list[str]) -> Iterator[str]:
         if rows.shape[1] > len(self.tokens):
             self.tokens = [json.dumps(token, ensure_ascii=False) for token in self.vocabulary]
-        weights = rows.data.astype(np.float32).astype(str)  # as few digits as say which float32 it is
+        weights = rows.data.astype(np.float32).astype(str)  # the fewest digits that identify a float32
         for row, identifier in enumerate(ids):
             part = slice(rows.indptr[row], rows.indptr[row + 1])
             order = part.start + np.lexsort((rows.indices[part], -rows.data[part]))
@@ -131,7 +131,7 @@ class Draft:
             yield f'{{"id": {json.dumps(identifier, ensure_ascii=False)}, "vector": {{{", ".join(pairs)}}}}}\n'
 
     def finish(self) -> None:
-        """Give the draft its real name in the place of the vectors that had it."""
+        """Give the draft its real name; earlier vectors of that name are replaced."""
         self._cut()
         if self.log:
             self.log.close()

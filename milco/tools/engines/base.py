@@ -23,8 +23,8 @@ def read_parts(vectors: Path, side: str, collection: Path | None = None) -> Iter
 
     Args:
         side: `queries` or `documents`.
-        collection: a test collection in BEIR layout. Its texts alone are given then, under their ids in it; by
-            default all texts, under the hashes by which the folder names them.
+        collection: a test collection in BEIR layout: then only its texts are given, under their ids in it. By default
+            all texts are, under the hashes that name them in the folder.
     """
     paths = sorted(vectors.glob(f"{side}-*.safetensors"))
     if not paths:
@@ -69,7 +69,7 @@ def checked(parts: Iterable[Part]) -> Iterator[Part]:
 
 
 def last_of(ids: list[str]) -> list[int]:
-    """Places of the ids; of one that stands there several times the last."""
+    """Places of the ids; of an id that occurs several times, the last place."""
     return sorted({identifier: place for place, identifier in enumerate(ids)}.values())
 
 
@@ -90,11 +90,11 @@ class Engine(ABC):
     def write(self, parts: Iterable[Part], replace: bool = False) -> int:
         """Index documents, part by part, and return how many have any weight and so can be found.
 
-        The index appears when all of it is written. Until then, and for good after an error, an earlier one stays.
-        Of documents with the same id the last counts.
+        The index appears when all of it is written. Until then, and after an error, an earlier one stays. Of several
+        documents with the same id, the last one counts.
 
         Args:
-            replace: whether an index that is there is exchanged for this one; without it that is an error.
+            replace: whether an index that is there is replaced; if not, such an index is an error.
 
         Raises:
             MilcoError: an index is there, no document has a weight, or the engine refuses something.
