@@ -31,7 +31,7 @@ EXPERIMENTS |= {first.name: first for e in [*EXPERIMENTS.values()] if (first := 
 OWNERS = {
     (node.rule, node.name, node.key): experiment
     for experiment in reversed(EXPERIMENTS.values())
-    # a model of Stage 1 may mine where none is aligned
+    # Stage 1 may be needed as a miner alone
     for node in [*experiment.nodes, experiment.align, experiment.development(experiment.align)]
 }
 ENVIRONMENT = "../../environment.yml"  # as the rules see it
@@ -52,7 +52,7 @@ def owner(rule, wildcards):
 
 
 def by_content(path):
-    """An input. A file or folder of the user's own counts by what it holds, which is in the keys, not by its time."""
+    """An input. The user's own files and folders count by their content, which is in the keys, not by their time."""
     return ancient(path) if path and path in OWN else path
 
 
@@ -62,8 +62,8 @@ def needs(rule, what):
 
 
 def settings(rule):
-    """Settings that a program reads. Their path decides no result, and Snakemake compares no parameter that asks for
-    `output`: a node is kept when another experiment shares it."""
+    """Settings that a program reads. Their path decides no result, so this asks for `output`: Snakemake compares no
+    such parameter, and a node is kept when another experiment shares it."""
     return lambda wildcards, output: owner(rule, wildcards).settings
 
 
@@ -98,7 +98,7 @@ def looks(experiment):
 
 
 def cutter(wildcards, input):
-    """The checkpoint by whose tokens documents are cut, if some are."""
+    """The option for the checkpoint by whose tokens documents are cut into chunks, if some are."""
     return f"--encoder {shlex.quote(input.encoder)}" if input.encoder else ""
 
 
@@ -108,7 +108,7 @@ def triple_texts(experiment):
 
 
 def shards(rule, path, number_of):
-    """What the jobs that share a node write, for the number of them in `number_of` (a key of evaluate)."""
+    """What the jobs that share a node write; `number_of`, a key of evaluate, says how many jobs."""
 
     def paths(wildcards):
         jobs = getattr(owner(rule, wildcards).config.evaluate, number_of)
@@ -118,12 +118,12 @@ def shards(rule, path, number_of):
 
 
 def options(name, paths):
-    """Options that hand such paths over. How many there are decides no result (see `settings`)."""
+    """Options that hand over such paths. Their number decides no result (see `settings`)."""
     return lambda wildcards, output: [f"--{name} {path}" for path in paths(wildcards)]
 
 
 def one_shard(wildcards, output):
-    """The option for the shard of a job that searches no more."""
+    """The option for a job that searches a single shard."""
     return f"--shard {wildcards.shard}"
 
 
@@ -144,13 +144,13 @@ FOUND = {
 
 
 def vectors_of_system(wildcards):
-    """What a system is searched by; BM25 has no vectors."""
+    """The vectors of a system; BM25 has none."""
     vectors = owner("evaluate", wildcards).vectors
     return vectors[wildcards.system].path if wildcards.system in vectors else []
 
 
 def searched(wildcards, input):
-    """The option for it."""
+    """The option for these vectors."""
     return f"--vectors {input.vectors}" if input.vectors else ""
 
 
@@ -178,7 +178,7 @@ def other_seeds(experiment):
 
 
 def lines(experiment):
-    """What is measured of an experiment, as `compared` has it of several: (experiment, system)."""
+    """What is measured of an experiment, in the form that `compared` has for several: (experiment, system)."""
     return [(experiment, system) for system in experiment.config.systems()]
 
 
@@ -207,7 +207,7 @@ def sharing(experiments):
 
 
 def tuned(rule):
-    """What the smallest budgets are chosen from, where the exported model is to have them."""
+    """The figures from which the smallest budgets are chosen, if the exported model is to have them."""
     return needs(rule, lambda e: e.tuning.path if e.config.chooses_budgets() else None)
 
 
@@ -225,7 +225,7 @@ def published_vectors(wildcards):
     return experiment.vectors["distill"].path if experiment.config.publish.vectors else []
 
 
-# Rules are one for all experiments; their names as targets mean the nodes of the first one, with all its seeds.
+# All experiments share the rules. As a target, the name of a rule means the first one's nodes, with all its seeds.
 SEEDS = BASE.seeds.values()
 TRAINED = {
     **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.overlap)},
@@ -270,8 +270,8 @@ def write_settings(experiment):
 
 
 def begin(log):
-    """Before the first job. What is written is what the programs read, and what explains the results. It is no output:
-    its content is no reason to run a job, the keys in the paths are."""
+    """Before the first job, write the settings, which programs read and which explain the results. They are no output:
+    not their content, but the keys in the paths are a reason to run a job."""
     for experiment in EXPERIMENTS.values():
         write_settings(experiment)
     forget_forced()

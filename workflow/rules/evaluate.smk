@@ -12,7 +12,7 @@ rule encode:
         "logs/encode/{system}-{key}.{shard}.log",
     benchmark:
         "logs/encode/{system}-{key}.{shard}.tsv"
-    # What takes the whole machine goes first: what takes one core can share it afterwards.
+    # Jobs that take the whole machine go first; those that take one core can share it afterwards.
     priority: 1
     conda:
         ENVIRONMENT
@@ -102,7 +102,7 @@ rule index:
         "logs/index/{key}.tsv"
     conda:
         ENVIRONMENT
-    threads: ALONE  # it measures times; the work is that of one
+    threads: ALONE  # it measures times; the work takes one core
     params:
         config=settings("index"),
         found=options("found", FOUND["index"]),
@@ -171,7 +171,7 @@ use rule prune as prune_shard with:
         "what fewer terms per text cost and save, {wildcards.shard}"
 
 
-# Of all that is measured here on development collections, this alone decides something: the budget that `auto` means.
+# The only measurement on development collections here that decides something: which budget `auto` means.
 rule tune:
     input:
         development=needs("tune", lambda e: e.tuning_collections.path),

@@ -1,23 +1,23 @@
-# What the workflow wants of Snakemake and Snakemake's documentation has no way to say. Everything here rests on names
-# that may change with a release; nothing else in workflow/ does. Tried with Snakemake 9.17.0 and 9.27.1.
+# What the workflow needs of Snakemake and no documented way provides. Everything here rests on names that may change
+# with a release; nothing else in workflow/ does. Tried with Snakemake 9.17.0 and 9.27.1.
 #
 #   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
 #               every key). Here it replaces the one number that it names. Rests on snakemake.cli.parse_args,
 #               workflow.resource_settings and the type Resource.
-#   files       Snakemake names a missing file, but not the key that names it. Not looked for where a job runs, which may
+#   files       Snakemake names a missing file, but not the key that names it. A job's process does not check, as it may
 #               read less. Rests on workflow.is_main_process.
-#   targets     A rule with wildcards is no target, so that `snakemake align` would be refused; --forcerun, --until and
-#               --set-resources want that very name. Rests on Workflow.dag_settings, which is set when all rules have
+#   targets     A rule with wildcards is no target, so `snakemake align` would be refused, although --forcerun, --until
+#               and --set-resources take that name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
-#   input       A training looks at collections that decide no weight, so that others are no reason to train again: neither
-#               newer ones (`ancient`) nor ones of another name. Nor is another number of jobs that share a node. Rests
-#               on what Snakemake writes down of an input that it has taken from elsewhere: not its path, but where it
-#               is from (sourcecache_entry); and on where it asks what to write down (PersistenceBase._input).
+#   input       A training looks at collections that decide no weight: neither newer (`ancient`) nor renamed ones are a
+#               reason to train again. Nor is another number of jobs that share a node. Rests on
+#               sourcecache_entry (Snakemake records where such an input comes from, not its path) and on
+#               PersistenceBase._input (what Snakemake records of the inputs).
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
 #               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
-#   start       `onstart:` of a workflow that is somebody's module is not heeded. Rests on Workflow._onstart.
-#   force       --forcerun align is to train anew, and a training that finds what it made before hands that out. Rests
-#               on workflow.dag and workflow.dag_settings, when the jobs are known.
+#   start       Snakemake ignores `onstart:` of a workflow that is somebody's module. Rests on Workflow._onstart.
+#   force       --forcerun align must train anew, but a training that finds its finished model hands that out. Rests on
+#               workflow.dag and workflow.dag_settings, when the jobs are known.
 
 import argparse
 import os
@@ -37,7 +37,7 @@ if workflow.is_main_process:
 
 
 def said_by_profile():
-    """Rule → resources in the profile of this run, where --set-resources has made Snakemake drop them."""
+    """Rule → resources in the profile of this run, if --set-resources has made Snakemake drop them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--profile")
     parser.add_argument("--set-resources", nargs="+")
@@ -49,7 +49,7 @@ def said_by_profile():
     return parse_args(["--profile", *(found[:1] or [said.profile])])[1].set_resources
 
 
-# On a cluster a job has what it was given: there `cores` are all of the node.
+# Not in the process of a cluster's job: there `cores` are all of the node, not what the job was given.
 ALONE = (workflow.is_main_process and workflow.resource_settings.cores) or 1
 SAID = {name: dict(resources) for name, resources in said_by_profile().items()}
 for name, resources in workflow.resource_settings.overwrite_resources.items():
@@ -67,7 +67,7 @@ def _resources(values):
 
 
 def set_resources(laid):
-    """Let rules have what was said of them, and what is laid out here; `cpus_per_task` are their threads, too."""
+    """Give rules the resources of profile and command line, and of `laid`; `cpus_per_task` sets the threads, too."""
     settings = workflow.resource_settings
     found = {name: {**SAID.get(name, {}), **_resources(laid.get(name, {}))} for name in {**SAID, **laid}}
     cpus = {name: resources["cpus_per_task"].raw for name, resources in found.items() if "cpus_per_task" in resources}
@@ -95,11 +95,11 @@ workflow.__class__ = NamedTargets
 
 
 inputs_of = PersistenceBase._input
-PersistenceBase._input = lambda self, job: sorted({*inputs_of(self, job)})  # one of another name stands for several
+PersistenceBase._input = lambda self, job: sorted({*inputs_of(self, job)})  # all unnoticed ones have one name
 
 
 def unnoticed(paths):
-    """Input of a node that is made before it, and is no reason to make the node again: `paths` (wildcards → some)."""
+    """Input that is made before a node, but is no reason to make the node again. `paths`: wildcards → paths."""
     return lambda wildcards: [sourcecache_entry(ancient(path), "whatever it is") for path in paths(wildcards)]
 
 
@@ -109,8 +109,8 @@ def looked_at(rule, training):
 
 
 def shared_by(rule):
-    """What the jobs that share a search write. One job that searches alone has something else there: to have an input
-    more, or one less, would be a reason."""
+    """What the jobs that share a search write. A job that searches alone has another input there, since one input more
+    or less would be a reason to run it again."""
     return unnoticed(lambda wildcards: FOUND[rule](wildcards) or [owner(rule, wildcards).collections.path])
 
 

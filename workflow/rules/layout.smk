@@ -2,8 +2,8 @@
 # from them is derived here. None of it decides a result, so a change of it reruns nothing.
 
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
-# On one machine its GPU serves one job at a time: the profile for it lends one `device`. (Not `gpu`: of that word the
-# plugin for SLURM makes an option.)
+# On one machine the GPU serves one job at a time: the local profile has one `device` to lend. (It is not called `gpu`,
+# since the plugin for SLURM makes an option of that word.)
 DEVICE = int(has_gpu())
 ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 

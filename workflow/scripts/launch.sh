@@ -3,7 +3,7 @@
 # with processes, GPUs and threads of one node. The only file that knows srun and torchrun.
 #
 # Inside a SLURM job (sbatch, salloc, a Snakemake job) srun starts torchrun, on a single node too: SLURM warns the
-# processes of a step before it ends them, those of a batch script not always. Without SLURM there is one node.
+# processes of a step before it ends them, but not always those of a batch script. Without SLURM there is one node.
 #
 # Variables that are set already keep their values. MILCO_SRUN holds further options of srun, MILCO_WRAP a command to
 # put before torchrun, such as `apptainer exec --nv milco.sif`.
@@ -11,13 +11,13 @@ set -euo pipefail
 
 nodes=$1 processes=$2 gpus=$3 threads=$4 log=$5
 shift 5
-# A signal to the whole job must take neither the log from processes that are still saving nor this script.
+# A signal to the whole job must end neither this script nor the log, which processes that are saving still need.
 exec > >(trap '' HUP INT TERM && exec tee "$log") 2>&1
 trap : TERM
 
 export OMP_NUM_THREADS=$((threads > processes ? threads / processes : 1)) # torchrun would give each process one
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
-export MILCO_LAST_WORDS=$PWD/$log.last # what the programs want to have said at the end, below all tracebacks
+export MILCO_LAST_WORDS=$PWD/$log.last # messages of the programs for the end, below all tracebacks
 rm -f "$MILCO_LAST_WORDS"
 read -ra wrap <<<"${MILCO_WRAP:-}"
 torchrun=("${wrap[@]}" torchrun --nproc-per-node="$processes")
