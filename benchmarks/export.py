@@ -1,6 +1,6 @@
-"""Padded ids to both views with the demo's model: onnxruntime against torch, float32, the same threads.
+"""From padded ids to both views with the demo's model: onnxruntime against torch, in float32, on as many threads.
 
-Torch is this project's model as `encode` runs it. Read by `make bench`; run `make demo` first.
+Torch runs this project's model as `encode` does. Run by `make bench`, after `make demo`.
 
 python benchmarks/export.py
 """
@@ -34,7 +34,7 @@ def session_for(model: MilcoModel) -> onnxruntime.InferenceSession:
 
 
 def measure(model: MilcoModel, session: onnxruntime.InferenceSession, case: str, batches: list[dict], repeats: int):
-    """One row: times of both over the same batches, and how far the views are apart at the most."""
+    """One row: times of both over the same batches, and the largest difference of their views."""
 
     @torch.no_grad()
     def by_torch() -> list[np.ndarray]:

@@ -1,12 +1,12 @@
-"""All that this project says about GPUs, measured on one: right, quick, whole. `make gpu` runs it.
+"""All that this project says about GPUs, measured on one: correctness, speed, whole trainings. `make gpu` runs it.
 
 python benchmarks/gpu.py                       every part, in about ten minutes
 python benchmarks/gpu.py head --minutes 3      one of them
 python benchmarks/gpu.py --tiny                every part at sizes that say nothing, on any machine
 
 Nothing is fetched: weights are random, text is made on the spot, and part `whole` trains the demo from a bundle that
-`make gpu-bundle` writes on another machine. Rows are written to results/gpu-PART.json as they are found, so that it
-may be stopped at any point; a part that fails, or for which something is missing, is said and leaves the others alone.
+`make gpu-bundle` writes on another machine. Rows are written to results/gpu-PART.json as they are found, so that it may
+be stopped at any point. A part that fails, or lacks something, is reported and does not stop the others.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from gpu_layout import FULL, TINY, Sizes
 from table import speeds
 
 BUNDLE = gpu_layout.ROOT / "build" / "gpu-bundle.tar.xz"
-# Parts in the order of what they are worth, and their share of the time.
+# Parts, the most useful ones first, and their shares of the time.
 PARTS: dict[str, tuple[float, Callable[[Sizes, Path], Iterator[dict]]]] = {
     "correct": (0.15, lambda sizes, bundle: gpu_correct.correct(sizes)),
     "stages": (0.3, lambda sizes, bundle: gpu_speed.stages(sizes)),
@@ -49,7 +49,7 @@ PARTS: dict[str, tuple[float, Callable[[Sizes, Path], Iterator[dict]]]] = {
     "whole": (0.2, gpu_whole.whole),
     "hours": (0.01, lambda sizes, bundle: hours(speeds(measure.RESULTS))),
 }
-GRACE = 60.0  # seconds beyond its time after which a part that is in the middle of a row is ended
+GRACE = 60.0  # seconds beyond its time at which a part is ended, even in the middle of a row
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def in_turn(names: list[str], minutes: float, options: list[str]) -> Iterator[bool]:
-    """Each part in a process of its own, so that what one breaks is whole for the next; what one leaves of its time
+    """Run each part in a process of its own, so that an error of one does not harm the next. Time that a part leaves
     goes to those after it."""
     end = time.monotonic() + 60 * minutes
     for number, name in enumerate(names):
@@ -96,7 +96,7 @@ def in_turn(names: list[str], minutes: float, options: list[str]) -> Iterator[bo
 
 
 def run(name: str, sizes: Sizes, bundle: Path, end: float) -> bool:
-    """One part, row by row, until its time is over. Whether all that it checked is right."""
+    """Run one part, row by row, until its time is over; returns whether all that it checked is right."""
     rows: list[dict] = []
     for row in PARTS[name][1](sizes, bundle):
         rows.append({"benchmark": f"gpu-{name}", **row})

@@ -38,7 +38,7 @@ def row(case: str, found: float, allowed: float = 0.0) -> dict:
 
 
 def difference(found: Tensor, wanted: Tensor, relative: bool = False) -> float:
-    """The largest one, also where both have no number; relative to the largest value wanted."""
+    """The largest difference; NaN in the same places is none. `relative`: divided by the largest value wanted."""
     found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
     if not torch.equal(found.isnan(), wanted.isnan()):
         return float("inf")
@@ -51,7 +51,7 @@ def draw(sizes: Sizes, terms: int, width: int, kind: torch.dtype, whole: bool) -
     """States, weight and bias, and a ragged mask with an empty text and one of a single token.
 
     Args:
-        whole: small whole numbers, whose sums are exact in any order; tokens that stand twice, so that cells tie.
+        whole: small whole numbers, whose sums are exact in any order; every token is there twice, so that cells tie.
     """
     generator = torch.Generator().manual_seed(0)
     texts, length = max(4, sizes.batch // 4), sizes.length
@@ -68,7 +68,7 @@ def draw(sizes: Sizes, terms: int, width: int, kind: torch.dtype, whole: bool) -
 
 
 def gradients(head: Callable, leaves: Leaves, mask: Tensor, density: float) -> tuple[Tensor, ...]:
-    """Values, and gradients of all leaves where a share of the cells has one, of whole numbers."""
+    """Values, and gradients of all leaves, when a share `density` of the cells has a gradient, a whole number."""
     pooled = head(*leaves, mask)
     generator = torch.Generator().manual_seed(1)
     wanted = torch.randint(-2, 3, pooled.shape, generator=generator)
@@ -77,7 +77,7 @@ def gradients(head: Callable, leaves: Leaves, mask: Tensor, density: float) -> t
 
 
 def in_float64(leaves: Leaves, mask: Tensor, density: float, kind: torch.dtype) -> tuple[Tensor, ...]:
-    """What the plain head says of the same numbers, rounded once."""
+    """The same from the plain head in float64, rounded once."""
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
     return tuple(values.to(kind) for values in gradients(plain_pooled_logits, exact, mask, density))
 
@@ -107,7 +107,7 @@ def heads(sizes: Sizes) -> Iterator[dict]:
     leaves, mask = draw(sizes, sizes.terms[0], sizes.widths[0], torch.float32, whole=True)
     with torch.no_grad():
         leaves[0][-1, sizes.length // 2] = torch.nan
-    # Every cell has a gradient: one without it takes no part in ours, and is 0 × NaN in the plain product.
+    # Every cell has a gradient: ours would skip a cell without one, which is 0 × NaN in the plain product.
     found, wanted = (
         (pooled.detach(), *torch.autograd.grad(pooled.sum(), leaves))
         for pooled in (ours(*leaves, mask), plain_pooled_logits(*leaves, mask))
@@ -235,7 +235,7 @@ def _free_port() -> int:
 
 
 def losses(stage: Stage, rank: int, count: int) -> list[float]:
-    """What a process has in three steps, of which it does its share."""
+    """Losses of a process in three steps; it does its share of each."""
     model = together = stage.model.to(device())
     add_gradients_in_place(model.encoder.get_input_embeddings())
     if count > 1:  # as the trainings have it

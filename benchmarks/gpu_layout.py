@@ -1,6 +1,6 @@
 """What gpu.py measures on: models with random weights and synthetic text of the paper's sizes, made on the spot.
 
-Their tables are those that the trainings read, written to a folder of their own.
+The text is written to tables like those that the trainings read, in a folder of its own.
 """
 
 import json
@@ -136,7 +136,7 @@ class Text:
         self.random, self.terms = np.random.default_rng(seed), terms
 
     def lengths(self, count: int, most: int, mean: float | None = None) -> np.ndarray:
-        """All of the full length, or of a mean one with a long tail as in parallel text."""
+        """Lengths of texts: all of them full, or with a mean and a long tail as in parallel text."""
         if mean is None:
             return np.full(count, most)
         return np.clip(4 + self.random.exponential(mean - 4, count), 4, most).astype(int)

@@ -1,4 +1,4 @@
-"""How quick a GPU is, and what it holds: rows with both ways side by side, as on the processor (measure.py)."""
+"""How quick a GPU is, and how much fits into it: rows with both ways side by side, as on the processor (measure.py)."""
 
 import importlib.util
 import tempfile
@@ -30,7 +30,7 @@ from milco.training.trainer import Shares
 
 # Dense bfloat16 products a second, as the makers say.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "4090": 165e12}
-TOKENS_OF_A_TEXT = 30  # machine.tokens_per_text, for which the speeds of `plan` are
+TOKENS_OF_A_TEXT = 30  # machine.tokens_per_text, to which the speeds of `plan` refer
 TOKENS_OF_A_GROUP = 15, 120  # of a query and of a document
 STEPS = 4  # of a stage, in one run
 
@@ -144,7 +144,7 @@ class Stage:
         self.recipe.step(as_work(self.batch(number), self.loss))
 
     def plainly(self, teacher: torch.nn.Module) -> None:
-        """One of these steps, in Stage 1 with the teacher on the fly."""
+        """The first of these steps in the plain way, in Stage 1 with the teacher on the fly."""
         if self.name == "Stage 2":
             lengths = self.sizes.passage_length, self.sizes.passage_length
             batch = self.batch(0)
@@ -167,7 +167,7 @@ class Stage:
         self.recipe.step(work)
 
     def told(self, took: float) -> dict:
-        """Examples, tokens and products a second, of `ours`."""
+        """Examples and tokens a second of `ours`, and the share of the device's peak."""
         tokens, products = 0, 0.0
         shape = self.model.config
         inside = sum(weight.numel() for name, weight in self.model.encoder.named_parameters() if "embed" not in name)
@@ -190,7 +190,7 @@ def _device_name() -> str:
 
 
 def stages(sizes: Sizes) -> Iterator[dict]:
-    """Both stages at the full layout, beside the plain recipe; then with the lengths that `plan` thinks of; then with
+    """Both stages: the most tokens that fit; the lengths that `plan` assumes; the full layout beside the plain recipe;
     other settings."""
     with tempfile.TemporaryDirectory() as folder:
         where = partial(Path, folder)

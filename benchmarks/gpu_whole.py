@@ -117,7 +117,7 @@ def whole(sizes: Sizes, bundle: Path) -> Iterator[dict]:
 
 
 def train(stage: str, words: list[str], time_limit: float) -> str:
-    """What a training says that has so many seconds."""
+    """What a training prints within so many seconds."""
     limit = {"MILCO_DEADLINE": str(time.time() + time_limit), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "milco.stages", stage, *words]
     done = subprocess.run(command, env={**os.environ, **limit}, stdout=subprocess.PIPE, text=True)

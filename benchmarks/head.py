@@ -13,7 +13,7 @@ from measure import additional_memory, compare, in_own_process, save
 from milco.modeling.head import plain_pooled_logits, pooled_logits
 
 BATCH, LENGTH = 32, 256
-# What a loss leaves of the gradient: none (inference), the active terms of a sparse model, everything.
+# Share of the cells with a gradient: none (inference), the active terms of a sparse model, all.
 DENSITIES = {"forward": 0.0, "1 % active": 0.01, "all active": 1.0}
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     for kind in ("float32", "bfloat16"):
         for name, density in DENSITIES.items():
             row = measure(Case(30522, 768, density, getattr(torch, kind), "cpu"), name, options.repeats)
-            if kind == "float32":  # a process of its own costs more than the other would tell
+            if kind == "float32":  # more processes would cost more time than they tell
                 for column, head in (("baseline_mb", "plain"), ("milco_mb", "milco")):
                     words = head, "30522", "768", str(density), kind
                     row[column] = round(in_own_process(__file__, "--memory", *words))

@@ -43,8 +43,8 @@ def compare(
     """Median times of both, the median ratio of neighbouring pairs and the spread of the ratios.
 
     Args:
-        share: of the work of `milco` that `baseline` does; its times are scaled up.
-        warm_up: what compiles, allocates and reads before; both once if it is missing.
+        share: share of the work of `milco` that `baseline` does; the times of `baseline` are scaled up.
+        warm_up: runs first, to compile, allocate and read; by default both ways once.
     """
     (warm_up or (lambda: (baseline(), milco())))()
     pairs = [(seconds(baseline) / share, seconds(milco)) for _ in range(repeats)]
@@ -97,7 +97,7 @@ def save(name: str, rows: list[dict]) -> None:
 
 
 def write(name: str, rows: list[dict]) -> list[dict]:
-    """Write the rows to results/NAME.json; returned as they stand there, with machine and commit."""
+    """Write the rows to results/NAME.json with machine and commit, and return them as written."""
     from milco.environment import environment
 
     made = environment()

@@ -1,7 +1,7 @@
 """How many of the encoder's slots are pads in Stage 1: random batches against the planned ones.
 
-Plain: batches of random pairs, each side padded to the longest text of its batch. Counted, not timed. The demo's pairs
-by default; run `make demo` first.
+Plain are batches of random pairs, each side padded to the longest text of its batch. Pads are counted, nothing is
+timed. By default it reads the demo's pairs; run `make demo` first.
 
 python benchmarks/padding.py
 python benchmarks/padding.py --tsv FOLDER    any files of English, tab, other language, .tsv or .tsv.gz, anywhere in it
@@ -27,7 +27,7 @@ STEPS = 300
 
 
 class NoTargets:
-    """Pads are counted without asking the teacher."""
+    """In the place of the teacher's targets, which counting does not need."""
 
     def cells(self, english: np.ndarray) -> tuple[np.ndarray, ...]:
         return (np.zeros(0, int),) * 3

@@ -1,4 +1,4 @@
-"""The way of the paper's code, from its formulas: what the benchmarks hold this project's way against.
+"""What the paper's code does, written from its formulas: the baseline of the benchmarks.
 
 Random batches, every text padded to the longest of its batch (Stage 1) or to the maximum (Stage 2), all B×L×V logits
 at once, the teacher on the fly.

@@ -1,9 +1,9 @@
-"""What the rules make of synthetic text: memory and speed as the corpus grows, and what the full experiment would need.
-It wants the demo's checkpoints: run `make demo` first. Not part of `make bench`.
+"""The rules on synthetic text: their memory and speed as the corpus grows, and what the full experiment would need. It
+needs the demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4
-python benchmarks/scale.py --only BM25     one case; token cache and teacher want that of the pairs before them
+python benchmarks/scale.py --only BM25     cases with this word in their name; token cache and teacher need `pairs`
 """
 
 import argparse
@@ -30,8 +30,8 @@ LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
 WHOLE_TESTS = 161_000_000  # texts of its test collections
 WHOLE_TRIPLES = 1_390_000 * (1 + DOCUMENTS)  # texts of its distillation queries, with more negatives than ours
-FEW = 1300  # of what a case is not about
-SAMPLE = 8  # one English text of so many goes to the teacher, who takes longest
+FEW = 1300  # texts of the kind that a case is not about
+SAMPLE = 8  # the teacher, which takes longest, gets one of so many English texts
 SHARDS, QUERIES = 64, 100  # jobs that would share encoding, of which one is measured; queries that BM25 is asked
 MEMORY = "500MB"  # of DuckDB: so little that a million pairs go to disk, as hundreds of millions do
 
@@ -124,7 +124,7 @@ def held(process: psutil.Process) -> int:
 
 
 def ask_bm25(tests: Path, encoder: Path, scratch: Path) -> None:
-    """What rule `evaluate` does for BM25, but for the measures."""
+    """What rule `evaluate` does for BM25, without the measures."""
     from milco.evaluation.bm25 import Bm25
     from milco.evaluation.lookup import StoredCollection
     from milco.evaluation.sharding import ALL
@@ -138,8 +138,8 @@ def ask_bm25(tests: Path, encoder: Path, scratch: Path) -> None:
 def measure(
     config: Config, folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int, workers: int, only: str
 ) -> list[dict]:
-    """A row for each stage whose name has the words of `only`."""
-    from milco.data import tokens, triples  # here, since each worker reads this file first
+    """A row for each case whose name contains `only`."""
+    from milco.data import tokens, triples  # here, since each worker imports this file first
     from milco.evaluation.encode import encode
     from milco.training import teacher
 
@@ -147,7 +147,7 @@ def measure(
     taught = english // SAMPLE
 
     def corpora(name: str, pairs: int, tests: int) -> Path:
-        """Inputs and output of a build in which little but pairs, or little but test texts, is there."""
+        """Inputs and output of a build that has mostly pairs, or mostly test texts."""
         (folder / name).mkdir()
         write_pairs(folder / name / "source.parquet", words, pairs // LANGUAGES)
         write_tests(folder / name / "tests", words, tests)

@@ -1,9 +1,9 @@
-"""Seismic against exact search over the demo's vectors: recall and time of each setting and pruning level; BM25 beside.
+"""Seismic against exact search over the demo's vectors: recall and time of each setting and pruning level, beside BM25.
 
 The documents of the English collection are mixed with training texts of the demo, encoded the same way, so that there
 is something to search in; recall is the share of the exact 10 best that Seismic finds. Plain is exact search (a sparse
-product, one query at a time, on one thread), memory the size of its matrix and of the index on disk. Read by
-`make bench`; run `make demo` first.
+product, one query at a time, on one thread); memory is the size of its matrix, and that of the index on disk. Run by
+`make bench`, after `make demo`.
 
 python benchmarks/search.py
 """

@@ -1,11 +1,11 @@
 """Both stages as a whole, on the demo's model, text and precision: the plain recipe against this project's.
 
-With forward and backward pass and optimizer, at a rate of 0, so that the losses of both can be compared. In Stage 2
-both take the same steps. In Stage 1 each makes steps of the same 3,200 pairs (a pool of `Steps`) in its own way, and
-takes some of them: the plain recipe fewer, its time is scaled up. Which steps are taken decides much, so they are drawn
-at random, several times, with the number of the draw as seed; the speedup is the median of the draws, the spread their
-smallest and largest. The losses are those of the plain recipe's steps in both. Read by `make bench`; run `make demo`
-first.
+A step is a forward and a backward pass and the optimizer, at a rate of 0, so that the losses of both can be compared.
+In Stage 2 both take the same steps. In Stage 1 each divides the same 3,200 pairs (a pool of `Steps`) into steps in its
+own way, and takes some of them; the plain recipe takes fewer, and its time is scaled up. Much depends on which steps
+are taken, so they are drawn at random, several times, with the number of the draw as seed. The speedup is the median of
+the draws, the spread their smallest and largest. Both losses are over the examples of the plain recipe's steps. Run by
+`make bench`, after `make demo`.
 
 python benchmarks/stages.py
 """

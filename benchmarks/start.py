@@ -1,4 +1,4 @@
-"""How long a process of Stage 2 takes from its files to its first batch, as the triples grow. It wants the demo's
+"""How long a process of Stage 2 takes from its files to its first batch, as the triples grow. It needs the demo's
 tokenizer: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/start.py                 1, 10 and 100 thousand queries with 8 documents each
@@ -52,7 +52,7 @@ def start(config: Config, packed: Path) -> None:
 
 
 def measure(experiment: Experiment, triples: Path, tokenizer: Path) -> dict:
-    """What packing takes, and starting."""
+    """How long packing and starting take."""
     config, packed = experiment.config, triples.with_name("packed")
     made = seconds(lambda: pack(config, triples, tokenizer, 1, packed))
     begun = [seconds(lambda: start(config, packed)) for _ in range(5)]
