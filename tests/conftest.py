@@ -5,7 +5,7 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Code of models: a process does not see what another one has put there meanwhile.
+# Code of models: no process sees what another one has cached meanwhile.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="milco-modules-")
 
 import torch

@@ -6,8 +6,8 @@
         …  # clients with HF_ENDPOINT=hub.address
         hub.log  # what they asked for
 
-Large files are stored as the Hub does it: git holds a pointer, and /resolve/ redirects to another host. Writing takes
-one of `writers`: a repository is created, told what is to come, given large files by way of LFS, and committed to.
+Large files are stored as the Hub does it: git holds a pointer, and /resolve/ redirects to another host. Only one of
+`writers` may write: create a repository, announce files, send large ones by way of LFS, and commit.
 """
 
 import base64
@@ -206,7 +206,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def validate(self, card: str) -> None:
-        """As far as the Hub looks at the metadata of a card: it is YAML, and the licence has a name there."""
+        """Checks a card's metadata as far as the Hub does: it is YAML, and the Hub knows the licence."""
         found = yaml.safe_load(card.split("---\n")[1])
         wrong = [] if found["license"] in LICENCES else [{"message": f'"license" must be one of {LICENCES}'}]
         return self.send_json({"errors": wrong, "warnings": []}, 400 if wrong else 200)
@@ -242,12 +242,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.send_json({"commitUrl": f"{self.server.address}/{name}/commit/{revision}", "commitOid": revision})
 
     def place(self, oid: str, size: int) -> dict[str, Any]:
-        """Where a large file is to be put; nowhere if it is there."""
+        """Where a large file is to be put; nowhere, if the Hub has it."""
         upload = {"upload": {"href": f"{self.server.address}/upload/{oid}"}}
         return {"oid": oid, "size": size, **({} if oid in self.server.blobs else {"actions": upload})}
 
     def mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
-        """How a file is to come, and what is there of that name."""
+        """How a file is to be sent, and which file of that name is there."""
         large = path.endswith(LARGE)
         there = files.get(path)
         oid = None if there is None else hashlib.sha256(there).hexdigest() if large else blob_id(there)

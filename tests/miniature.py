@@ -23,8 +23,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def draw_weights(model: nn.Module, seed: int) -> None:
-    """Weights so large that texts differ clearly. No bias stays 0 and no layer norm stays the identity, for a test
-    could not see whether such a weight was copied."""
+    """Weights so large that texts differ clearly. No bias stays 0 and no layer norm the identity, since a test could
+    not see whether such a weight was copied."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -50,7 +50,7 @@ def write_data(folder: Path, teacher: Path, encoder: Path) -> None:
     chance = random.Random(0)
     english, foreign = words(teacher), [word.strip("▁") for word in words(encoder)]
     pairs = dict(zip(english, foreign, strict=False))
-    asked: dict[tuple[str, ...], list[str]] = {}  # by what is asked for it: else a triple might ask a test query
+    asked: dict[tuple[str, ...], list[str]] = {}  # by query, each once: else a triple might have the query of a test
     while len(asked) < 120:
         text = chance.sample(sorted(pairs), 4)
         asked.setdefault(tuple(text[:2]), text)

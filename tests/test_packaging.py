@@ -84,7 +84,7 @@ def test_requirements_pin_every_package_of_the_project_within_its_bounds():
 
 
 def test_the_lowest_versions_are_the_bounds_of_the_project():
-    """But of torch, whose oldest builds bring gigabytes of CUDA, and where another package wants a newer one."""
+    """All except that of torch, whose oldest builds bring gigabytes of CUDA."""
     lowest = {name: next(iter(pin)).version for name, pin in pins("tests/lowest.txt").items()}
     wanted = bounds(project()["dependencies"])
     other = {name for name, bound in wanted.items() if not bound.contains(lowest[name])}

@@ -14,7 +14,7 @@ from milco import config
 
 pytestmark = pytest.mark.slow
 
-# A program whose parts are small, slow, and told when they have their names.
+# A program with small, slow parts, which says when a part has its name.
 PROGRAM = r"""
 import os, sys, time
 import milco.data.pairs, milco.data.shards, milco.evaluation.encode
@@ -35,7 +35,7 @@ app()
 
 
 def kill(process: subprocess.Popen) -> None:
-    """With all its children, and no word before."""
+    """Kill it with all its children, without warning."""
     children = psutil.Process(process.pid).children(recursive=True)
     for each in (process, *children):
         each.kill()
@@ -76,8 +76,7 @@ class Program:
         return made
 
     def check(self, *arguments: object, processes: int = 1, after: int = 3) -> None:
-        """Whether a run that is killed after some parts is taken over, and its successor's result is the same as one
-        that nothing disturbed."""
+        """Whether the next run reuses the parts of a killed one, and its result is that of an undisturbed run."""
         everything = self.finish("undisturbed", *arguments)
         process = self.start("out", *arguments, processes=processes, pause=0.3)
         lost = self.made(process)

@@ -25,7 +25,7 @@ SPLITS = {
     "test": ["cobalt", "kelp", "sable", "tulip"],
 }
 SIDE = {name: split for split, names in SPLITS.items() for name in names}
-# English, German, Japanese, Chinese; {} is the integration, which so marks every string that belongs to it alone.
+# English, German, Japanese, Chinese; {} is the name of the integration; it marks the strings that no other one has.
 WORDS = {
     "title": ("Connect {}", "{} verbinden", "{}に接続する", "连接{}"),
     "description": (
@@ -63,7 +63,7 @@ def word(kind: str, language: str, integration: str = "") -> str:
 
 
 def integration_texts(name: str, language: str) -> dict:
-    """The file of an integration: every kind of trap at the side of the split where it bites."""
+    """The file of an integration, with every kind of trap on the side of the split where it matters."""
 
     def say(kind):
         return word(kind, language, name)

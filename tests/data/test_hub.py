@@ -118,7 +118,7 @@ class Fetch:
         return found - {"revision.json"}
 
     def fails(self, address: str, **source) -> str:
-        """Fetch in vain, and give the one line that says why; nothing is there then."""
+        """Fetch, which must fail and leave nothing, and give the one line that says why."""
         done = self.run(address, **source)
         *waits, message = done.stderr.splitlines()
         assert (done.returncode, done.stdout) == (1, "")

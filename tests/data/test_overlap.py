@@ -24,7 +24,7 @@ def made(tmp_path):
     }
     for name, columns in tables.items():
         pd.DataFrame(columns).to_parquet(tmp_path / f"{name}.parquet")
-    # "a dog" stands there, too, but the programs before have taken it out of real text
+    # "a dog" is there, too; in real text, earlier programs would have taken it out
     for name, asked in (("clean", {"q": "a dog"}), ("exam", ASKED)):
         about = {"query_language": "de", "document_language": "en", "source": name}
         exam = Collection(name, {"d": "text"}, asked, {query: {"d": 1} for query in asked}, about)

@@ -1,4 +1,4 @@
-"""Collections whose documents stay in their file: those in memory are the same, down to the words for what is wrong."""
+"""Collections whose documents stay in their file are the same as those in memory, down to the error messages."""
 
 import json
 import tracemalloc

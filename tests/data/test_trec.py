@@ -27,7 +27,7 @@ def test_ids_of_every_kind_come_back_out_of_a_run(tmp_path):
     with (tmp_path / "run.trec").open("w", encoding="utf-8") as lines:
         write_run(run, "mine", lines)
     assert read_run(tmp_path / "run.trec") == run
-    # every program that parts the columns at white space finds six of them
+    # every program that splits lines at white space finds six columns
     for line in (tmp_path / "run.trec").read_bytes().split(b"\n")[:-1]:
         assert len(line.split()) == len(line.decode().split()) == 6
 

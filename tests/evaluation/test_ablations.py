@@ -83,7 +83,7 @@ def test_marks_name_the_collection_that_gained_or_lost(rows):
 
 
 def test_the_first_row_is_no_test_of_its_own_family(rows):
-    # one variant on one collection: its one test needs no adjustment, which the base's p of 1 would double
+    # one variant on one collection: its only test needs no adjustment; the base's p of 1 would double it
     base, chance = row("base", {"de-en": np.zeros(6)}), row("german", {"de-en": np.array([1.0] * 6)})
     assert compare([base, chance], BOTH).p["german"] == pytest.approx(2 / 2**6)  # below the level, its double is not
     assert by_collection([base, chance], BOTH)[1].loc["de-en"].tolist() == [0, 1]
@@ -96,7 +96,7 @@ def test_rows_that_share_no_query_or_one_with_the_first_are_there_and_decide_not
     assert table.queries.tolist()[-2:] == table.collections.tolist()[-2:] == [0, 1]
     assert table.loc["elsewhere", ["nDCG@10", "difference", "low", "p", "q"]].isna().all()
     assert table.p["one"] == 1 and np.isnan(table.low["one"]) and table.difference["one"] > 0
-    # of six rows four are tests of the family: Benjamini and Hochberg multiply the smallest p by it at most
+    # the family has four tests, without the others three: Benjamini and Hochberg multiply the smallest p by no more
     assert (table.q[["better", "german"]] <= 4 / 3 * alone.q[["better", "german"]] + 1e-9).all()
     values, marks = by_collection([*rows, *others], BOTH)
     assert list(values.index) == ["de-en", "ja-en"] and (marks[["elsewhere", "one"]] == 0).all(axis=None)
@@ -114,7 +114,7 @@ ASKED = {  # collection → languages, measures
 
 
 def measured(config: Config, collections: dict) -> Experiment:
-    """An experiment of which everything was made that a comparison reads: a tenth more for each letter of its name."""
+    """An experiment with everything that a comparison reads; its values grow with the length of a system's name."""
     experiment = Experiment(config)
     sources = {name: next(s for s in config.sources if f"{name}-".startswith(f"{s}-")) for name in collections}
     for name, (query, document, _) in collections.items():

@@ -110,7 +110,7 @@ def test_development_collections_are_encoded_and_measured_by_their_own_judgement
         update={"evaluate": settings.evaluate.model_copy(update={"development_collections": []})}
     )
     budgets.sweep(again, tmp_path / "dev", tmp_path / "vectors", tmp_path / "none.parquet", "dev")
-    assert pd.read_parquet(tmp_path / "none.parquet").empty  # the collection is none of these settings
+    assert pd.read_parquet(tmp_path / "none.parquet").empty  # these settings do not compare the collection
 
 
 def test_where_nothing_is_compared_no_budget_is_measured_and_none_is_chosen(values, collections, measured, tmp_path):

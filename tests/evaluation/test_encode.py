@@ -62,7 +62,7 @@ def test_documents_are_read_as_they_are_encoded_and_those_of_two_collections_onc
     found = texts_of_shard(folders, "documents", 0, 1)
     assert [text for _, text, _ in islice(found, 50)] == [f"text {n}" for n in range(50)]
     with pytest.raises(MilcoError, match=r"corpus.jsonl:51: not a JSON object"):
-        next(found)  # the line behind is read now, not before
+        next(found)  # the next line is read now, not earlier
     (folders[0] / "corpus.jsonl").write_text(lines[0] + "\n", encoding="utf-8")
     (folders[1] / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
     shards = [

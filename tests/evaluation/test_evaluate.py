@@ -30,7 +30,7 @@ NAMES = [
 def renamed(values, tmp_path) -> Path:
     """The collection of the miniature with names of every kind for ids, as LIMIT has people's."""
     before = read_collection(Path(values["sources"]["mine"]["uri"].removeprefix("file:")))
-    # in the order of the ids before: trec_eval ranks equal scores by id
+    # in the order of the former ids: trec_eval ranks equal scores by id
     name = {
         identifier: f" {identifier} {NAMES[n % len(NAMES)]}"
         for n, identifier in enumerate([*before.documents, *before.queries])
@@ -57,7 +57,7 @@ def outcome(values: dict, model: Path, encoder: Path, folder: Path) -> dict[str,
         evaluate(settings, system, tests, vectors, encoder, folder / system)
         rows = pd.read_parquet(folder / system / "measures.parquet")
         found[system] = rows.value.tolist()
-        # its run is the same to those who read it
+        # whoever reads its run finds the same
         qrels = read_qrels(sources["mine"] / "qrels" / "test.tsv")
         again = measure(qrels, complete(read_run(folder / system / "runs" / "mine.trec"), qrels, folder))
         wanted = rows[rows.measure == "nDCG@10"].set_index("query").value

@@ -22,8 +22,8 @@ from milco.tools.command import app
 MEASURES = ["nDCG@10", "RR@10", "R@100", "P@2", "AP"]
 HALF = np.float32(0.5)
 ABOVE = np.nextafter(HALF, np.float32(1))  # 6 digits do not tell it from a half
-# id → weight in the one query term; equal weights are ties. Of names that would change places, were `ABOVE` a half,
-# each measure's own way to order ties finds one.
+# id → weight in the one query term; equal weights are ties. If `ABOVE` were a half, each measure would, by its own
+# order of ties, have some names in other places.
 WEIGHTS = {"a": ABOVE, "m": HALF, "z": ABOVE, "b b": HALF, "k": np.float32(0.25), "y": np.float32(0)}
 JUDGED = {"best": "a", "also best": "z", "tied": "m", "spaced": "b b", "below": "k", "never found": "y", "nothing": "y"}
 

@@ -48,7 +48,7 @@ CASES = {
 
 
 def comparison(found: Results, measure: str = "nDCG@10", names: list[str] | None = None) -> Comparison:
-    """The default one, of sources named as what stands before the last dash."""
+    """The default comparison; the part of a collection's name before the last dash is its source."""
     rows = found.measures.drop_duplicates(["collection", "measure"])
     having = rows[rows.measure == measure]
     across = list(having[having.query_language != having.document_language].collection)
@@ -85,7 +85,7 @@ def test_a_report_is_written_whatever_is_measured(case, values, tmp_path):
 
 
 def with_an_english_teacher() -> Results:
-    """Three collections, of which the teacher was measured on the English one."""
+    """Three collections; the teacher was measured on the English one alone."""
     found = results(
         [(f"m-{code}", code, code, "nDCG@10") for code in ("en", "de", "fr")] + [("m-de", "de", "de", "R@9")]
     )
@@ -192,7 +192,7 @@ def test_texts_that_were_cut_are_counted_by_system_side_and_language(values, tmp
 
 
 def with_seeds() -> Results:
-    """Two collections of one and of three queries, of which Stage 2 is trained with the seeds 7, 1 and 3."""
+    """Two collections, of one and of three queries; Stage 2 is trained with the seeds 7, 1 and 3."""
     found = results([("a", "de", "en", "nDCG@10"), ("b", "fr", "en", "nDCG@10")])
     seeds = {7: (0.5, [0.1, 0.2, 0.3]), 1: (0.7, [0.1, 0.1, 0.1]), 3: (0.6, [0.5, 0.5, 0.2])}
     rows = [

@@ -27,7 +27,7 @@ def test_chance_is_significant_as_seldom_as_it_should_be():
 
 
 def test_translations_of_a_query_are_no_more_evidence_than_the_query():
-    """Fifteen collections ask the same sixty queries, and their gaps differ little: as much is known as from one."""
+    """Fifteen collections ask the same sixty queries, and their gaps differ little: they tell no more than one."""
     random = np.random.default_rng(4)
     one, other = random.uniform(size=(2, 60))
     queries = np.tile(np.arange(60), 15)

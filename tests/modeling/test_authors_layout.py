@@ -211,7 +211,7 @@ def test_a_tensor_without_a_place_is_named(folder, fault, said):
 
 
 def test_our_own_models_load_that_were_saved_as_milco(model_folder, tmp_path):
-    """Before the name was left to the authors' own."""
+    """As they were saved before that name was left to the authors' models."""
     earlier = shutil.copytree(model_folder, tmp_path / "earlier")
     say(earlier, model_type="milco")
     wanted = MilcoModel.from_pretrained(model_folder)

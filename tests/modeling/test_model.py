@@ -1,4 +1,4 @@
-"""The model against its formulas (method.md, section Model), reckoned text by text without padding in float64."""
+"""The model against its formulas (paper, section 3), computed text by text without padding in float64."""
 
 import copy
 import json
@@ -370,7 +370,7 @@ def test_decode_gives_readable_names(model):
 
 @pytest.fixture
 def moved(model_folder, tmp_path):
-    """The saved model in a folder of another name: nothing may hang on where it was written."""
+    """The saved model in a folder of another name: nothing may depend on where it was written."""
     return shutil.copytree(model_folder, tmp_path / "elsewhere")
 
 

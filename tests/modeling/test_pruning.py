@@ -1,4 +1,4 @@
-"""Top-k and mass pruning against a loop over rows that reckons in fractions, so that no rounding hides in it."""
+"""Top-k and mass pruning against a loop over rows that computes in fractions, so that it has no rounding."""
 
 from fractions import Fraction
 
@@ -68,7 +68,7 @@ def test_mass_keeps_the_shortest_prefix_that_reaches_the_share(seed, equal, shar
 @pytest.mark.parametrize("terms", [3, 7, 10, 25, 49, 60])
 @pytest.mark.parametrize("weight", [1.0, 0.1])
 def test_a_share_that_is_met_exactly_costs_no_further_term(terms, weight):
-    # Most of these shares are no binary fractions: share times total lies a little beside the sum of the terms.
+    # Most of these shares are no binary fractions: share times total differs a little from the sum of the terms.
     rows = csr_array(np.full((2, terms), weight, np.float32))
     for wanted in range(terms + 1):
         assert np.diff(prune_mass(rows, wanted / terms).indptr).tolist() == [wanted] * 2

@@ -69,7 +69,7 @@ def test_special_tokens_of_a_text_are_text(tokenizers):
             inside = set(ids[1:-1]) & {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
             assert not inside, text
         plain = ["the <b> cat [x]", "ÄÖÜ ½", "家"]
-        assert as_text(tokenizer, plain) == plain  # what has none stays to the letter
+        assert as_text(tokenizer, plain) == plain  # texts without any stay to the letter
 
 
 def test_a_page_that_has_the_word_of_a_special_token_is_found_by_it(model):

@@ -48,7 +48,7 @@ Pair = tuple[str, str]  # English, other language
 Side = Callable[[str], list[str]]  # language → its questions, or its answers
 
 MMARCO = ["ar", "zh", "nl", "fr", "de", "hi", "id", "it", "ja", "pt", "ru", "es", "vi"]
-# Languages of the mixed tables: the two that have only some have them here, too.
+# Languages of the mixed tables: two of the real tables have only these.
 EUROPARL = ["bg", "cs", "da", "de", "el", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv"]
 NEWS = ["ar", "cs", "de", "es", "fr", "it", "ja", "nl", "pt", "ru"]
 ALL = [language for language in TEXTS if language != "en"]
@@ -68,7 +68,7 @@ LEAKS: dict[str, list[Pair]] = {
     "mmarco-queries": [(questions("en")[0], questions(language)[0]) for language in ("de", "hi", "ru", "zh")],
     "opensubtitles": [(questions("en")[1], questions(language)[1]) for language in ("ar", "bn", "ja", "sw", "th")],
     "jw300": [(answers("en")[2], answers(language)[2]) for language in ("fi", "he", "km", "ko", "tr")],
-    # Beside freely translated English, and in other letters: decomposed, with a zero-width space, a colon, backticks.
+    # The English is a free translation, the question is written otherwise: decomposed, with a zero-width space, …
     "tatoeba": [
         ("I wonder why the river is so high.", unicodedata.normalize("NFD", questions("vi")[3])),
         ("I wonder why the river is so high.", unicodedata.normalize("NFD", questions("ko")[3])),
@@ -132,7 +132,7 @@ def commit(hub: Hub, name: str, files: Files, revision: str | None = None) -> No
 def translated(
     dataset: str, language: str, count: int, side: Side = answers, orders: list[tuple[int, ...]] = PAIRS
 ) -> list[Pair]:
-    """Pairs of some sentences each; of a dataset all languages translate the same English texts, or nearly."""
+    """Pairs of some sentences each; in a dataset, all languages translate nearly the same English texts."""
     topics = Random(dataset).sample(orders, min(len(orders), count + 3))
     kept = sorted(Random(f"{dataset} {language}").sample(topics, count))
     made = ([joined(code, [side(code)[topic] for topic in order]) for code in ("en", language)] for order in kept)
@@ -148,7 +148,7 @@ def mmarco_passages(language: str) -> list[Pair]:
 
 
 def mixed_rows(name: str) -> Rows:
-    """A table of many languages that says nowhere which row is in which."""
+    """A table of many languages, without a column that names them."""
     pairs = [pair for language in MIXED[name] for pair in translated(name, language, 3)]
     pairs += LEAKS.get(name, [])
     pairs += PROSE if name == "opensubtitles" else []
@@ -301,7 +301,7 @@ def ending(language: str, topic: int) -> str:
 
 
 def collection(task: str, asked: str, read: str, documents: int = 8, queries: int = 4) -> Part:
-    """Questions in one language and documents in another, of which those that begin with its answer are relevant."""
+    """Questions in one language and documents in another; those that begin with the answer are relevant."""
     chance = Random(f"{task} {read}")
     first = [TRIPLES[20 * topic + chance.randrange(20)] for topic in range(6)]
     topics = [*first, *chance.sample(sorted({*TRIPLES} - {*first}), documents - 6)]

@@ -182,7 +182,7 @@ def test_long_documents_have_more_tokens_than_a_chunk(hub):
 
 
 def form(text: str) -> str:
-    """As a hold-out that misses nothing sees a string."""
+    """A string in the form in which a hold-out that misses nothing compares it."""
     letters = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     return comparable(clean(letters)).strip()
 

@@ -1,5 +1,5 @@
-"""Snakemake, whose plugin for SLURM looks at its jobs every two seconds. Left to itself it waits ten seconds more after
-each look that finds none ended, a minute before long, for which no test has time."""
+"""Snakemake, whose plugin for SLURM looks at its jobs every two seconds. By default it waits ten seconds longer after
+each look that finds no ended job, soon a minute, which is too long for a test."""
 
 from snakemake.cli import main
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor

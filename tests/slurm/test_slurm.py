@@ -1,5 +1,5 @@
 """The miniature on a real SLURM of two nodes, and everything that a cluster does to a training. Order matters: the
-first run is what the disturbed ones are held against."""
+disturbed runs are compared with the first one."""
 
 import os
 import re
@@ -63,7 +63,7 @@ class ClusterProject(Project):
         command = self.command(*arguments, resources=resources)
         started = subprocess.Popen(
             command, stdout=output, stderr=output, env=variables or environment(), start_new_session=True,
-            # A test that runs in the background hands on a Ctrl-C that is ignored.
+            # A program started by a test in the background would ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         STARTED.append(started)

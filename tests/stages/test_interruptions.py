@@ -7,7 +7,7 @@ experiment, all printed, with another seed:
 
     MILCO_TARGET=all MILCO_TEST_SEED=1 MILCO_INTERRUPTIONS=100 python -m pytest -s tests/stages/test_interruptions.py
 
-Without MILCO_TARGET no more is made, and interrupted, than Stage 1 wants.
+Without MILCO_TARGET only what Stage 1 needs is made and interrupted.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ TIMES = int(os.environ.get("MILCO_INTERRUPTIONS", "4"))
 TARGET = os.environ.get("MILCO_TARGET", "align")
 TRAININGS = ("align", "distill")
 MEASURED = ("seconds", "milliseconds", "bytes_per_second")  # columns of time, never twice the same
-PARTS = ("*.arrow", "*.safetensors", ".staged/*/*.parquet")  # what a job that goes on takes over
+PARTS = ("*.arrow", "*.safetensors", ".staged/*/*.parquet")  # what a job that goes on reuses
 TAKING_OVER = ("corpora", "tokenize", "teacher", "pack", "encode")
 PASSING = {".snakemake_timestamp", "metrics.jsonl", "environment.json", "inputs.json", ".lock"}
 # Where a node was made is written last, when it has its name; a job that is cut off there is made again.
@@ -66,7 +66,7 @@ def interrupt(jobs: list[psutil.Process], chance: random.Random) -> None:
 
 
 def fill_the_disk(jobs: list[psutil.Process], chance: random.Random) -> None:
-    """No file grows any more: nothing that is not there yet can be written."""
+    """No file can grow any more, as if the disk were full."""
     for job in jobs:
         job.rlimit(resource.RLIMIT_FSIZE, (0, 0))
 

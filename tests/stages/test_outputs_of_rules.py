@@ -1,4 +1,4 @@
-"""What the rules' programs may replace: nothing, but a training another model."""
+"""What the rules' programs may replace: nothing, except that a training may replace a model."""
 
 import shutil
 
@@ -20,7 +20,7 @@ PROGRAMS = {
 
 
 def refused(program: str, output) -> bool:
-    """Whether a program refuses an output; else it goes on, and misses its settings."""
+    """Whether a program refuses an output; if not, it goes on and fails for lack of settings."""
     error = CliRunner().invoke(app, [program, *PROGRAMS[program], "--output", str(output)]).exception
     assert isinstance(error, MilcoError) and (
         "no such configuration" in str(error) or "holds something else" in str(error)

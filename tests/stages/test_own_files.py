@@ -1,4 +1,4 @@
-"""What Snakemake makes of the user's own files: of copies, touches and edits, in folders with a space in their name."""
+"""What Snakemake does after a copy, touch or edit of the user's own files, in folders with a space in their name."""
 
 import os
 import shutil

@@ -202,7 +202,7 @@ def test_every_command_of_the_page_on_publishing_works(finished, tmp_path):
     page = (ROOT / "docs" / "publish.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert len(blocks) == 3
-    # First what the page takes for given; then each command with the miniature for the demo.
+    # First what the page takes for granted; then each command, with the miniature in the place of the demo.
     script = [f'set -euo pipefail\nsnakemake() {{ {shlex.join(project.command())} "${{@:3}}"; }}\n']
     script += ["snakemake --profile profiles/local all\n", *blocks]
     with loopback.running() as hub:

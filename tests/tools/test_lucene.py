@@ -57,14 +57,14 @@ def anserini(tmp_path_factory) -> list[str]:
 
 
 def commands(anserini: list[str]) -> list[list[str]]:
-    """Those of the page's section on Anserini."""
+    """The commands of the page's section on Anserini."""
     page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").split("### Anserini")[1]
     block = re.search(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1].replace("\\\n", " ")
     return [[*anserini, *shlex.split(line.removeprefix("bin/run.sh"))] for line in block.splitlines()]
 
 
 def ndcg(ranked: list[list[tuple[str, float]]]) -> float:
-    """Of known-item queries, each made of a document's words."""
+    """nDCG@10 of known-item queries, each made of a document's words."""
     qrels = [ir_measures.Qrel(f"q{query}", f"d{query}", 1) for query in range(QUERIES)]
     run = [ir_measures.ScoredDoc(f"q{n}", name, score) for n, found in enumerate(ranked) for name, score in found]
     return ir_measures.calc_aggregate([nDCG @ 10], qrels, run)[nDCG @ 10]

@@ -169,7 +169,7 @@ def test_the_command_serves_a_collection_until_it_is_interrupted(tmp_path, model
     words = ["serve", str(tmp_path), "--model", str(model_folder), "--port", "0", "--no-open", "--budget", "3"]
     with subprocess.Popen(
         [sys.executable, "-m", "milco", *words], stdout=subprocess.PIPE, text=True,
-        # A test that runs in the background hands on a Ctrl-C that is ignored.
+        # A program started by a test in the background would ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         url = process.stdout.readline().split()[0]

@@ -1,4 +1,4 @@
-"""The plan of a training: what each step holds, and that it hangs on seed, lengths and batch size alone."""
+"""The plan of a training: what each step holds, and that it depends on seed, lengths and batch size alone."""
 
 from itertools import pairwise
 
@@ -102,7 +102,7 @@ def test_more_examples_than_a_pool_holds_are_not_all_sorted_together():
     size = 4
     lengths = np.arange(3 * POOL * size)
     plan = plan_steps(lengths, size, 1, seed=0)
-    # Sorted as one, every batch would be four neighbours; from a pool of a third of them it spans about nine.
+    # If all were sorted together, a batch would be four neighbours; from a pool of a third, it spans about nine.
     assert np.median(np.ptp(plan, axis=1)) > 5
 
 

@@ -90,7 +90,7 @@ def test_other_processes_read_nothing(values, model, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("processes", [2, 3, 5])
 def test_a_look_is_the_same_for_any_number_of_processes(processes, prepared, values, model, monkeypatch):
-    """To the last bit of every score; with five there is one without a document."""
+    """To the last bit of every score; with five processes, one has no document."""
     evaluate = {**values["evaluate"], "development_documents": 30, "batch_size": 8}
     config, runs = parse({**values, "evaluate": evaluate}), []
     monkeypatch.setattr(development, "mean_ndcg", lambda qrels, run: runs.append(run) or mean_ndcg(qrels, run))

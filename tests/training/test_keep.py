@@ -22,7 +22,7 @@ from milco.training.teacher import write_targets
 pytestmark = pytest.mark.slow
 
 STEPS, EPOCH = 12, 10  # steps of a training, and of an epoch
-# The rate is so high that the model soon gets worse; that it stays as it is makes a shorter training its beginning.
+# The rate is so high that the model soon gets worse, and constant, so that a shorter training is its beginning.
 LEARNING = {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.0, "warm_start_texts": 0, "logging_steps": 1}
 BEST, PATIENT = {"keep": "best"}, {"keep": "best", "patience": 3}
 
