@@ -82,7 +82,7 @@ class Experiment:
         """Whether each checkpoint has positions for the lengths at which texts are cut, as far as it is there already.
 
         Raises:
-            MilcoError: one of them would be asked for more.
+            MilcoError: one of them has fewer positions.
         """
         config, settings = self.config, self.config.model
         texts = {f"model.{key}": length for key, length in self._lengths.items()}
@@ -394,7 +394,7 @@ class Experiment:
 
     @property
     def index(self) -> Node:
-        """Seismic indexes of the documents of Stage 2."""
+        """Seismic indexes of the documents, encoded by the main system."""
         key = self.vectors[self.config.main].key
         return Node("index", key, f"artifacts/index/{key}")
 

@@ -11,9 +11,9 @@ import typer
 
 from milco.errors import MilcoError, leave_last_words
 
-# Threads wait for each other by spinning. On a shared processor, when the system suspends one of them, the others waste
-# its time: beside one busy neighbour the work is three times slower. A short spin avoids that and costs nothing on an
-# idle machine. libgomp reads it when torch is first imported.
+# Threads wait for each other by spinning. On a shared processor, while the system suspends one of them, the others spin
+# in vain: beside one busy neighbour the work is three times slower. A short spin avoids that and costs nothing on an
+# idle machine. libgomp reads this when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
@@ -51,7 +51,7 @@ def run(app: typer.Typer, hub: bool = False) -> None:
 def _end_with_torchrun() -> None:
     """Have the kernel ask this process to stop when torchrun is killed.
 
-    Otherwise it would wait for torchrun's store as long as a training may wait, and lock its folder for the next one.
+    Otherwise it would wait for torchrun's store as long as a training may wait, and keep its folder from the next one.
     """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 

@@ -1,4 +1,4 @@
-"""The one truth for settings: names, types, defaults, bounds and help of every key of a configuration.
+"""The one place for settings: names, types, defaults, bounds and help of every key of a configuration.
 
 A YAML file holds values only. The workflow reads it when it is parsed, so that a wrong key stops a run before any
 job starts, and every program reads the same resolved file.

@@ -29,7 +29,7 @@ from milco.data.trec import Qrels, read_qrels
 from milco.errors import MilcoError
 from milco.files import write_json
 
-MISSING = 0.5  # share of the judged queries or documents of a collection that need not be there
+MISSING = 0.5  # share of the judged queries or documents of a collection that may be missing
 
 
 class Documents(Mapping[str, str]):
@@ -107,7 +107,7 @@ def read_collection(
 
     Args:
         broken: how many rows of its texts may be broken; none by default.
-        missing: share of the judged queries and documents that need not be there.
+        missing: share of the judged queries and documents that may be missing.
 
     Raises:
         MilcoError: a file is missing, a line is not what the layout asks for (the message has its number), or too

@@ -3,7 +3,7 @@
     mteb:TASK    sources.NAME.subsets and sources.NAME.split choose parts of it
 
 Rule `fetch` writes them once, in the folder NAME-SUBSET, or NAME for a task without subsets. They are searched and
-measured like any other collection. Its collection.json names both languages, task, subset, split, the dataset and its
+measured like any other collection. Each collection.json names both languages, task, subset, split, the dataset and its
 revision, the measure that mteb's leaderboard shows, and whether a query must not find the document of its own id. Texts
 are what mteb gives to a model: title and text of a document, a query and its instruction.
 

@@ -13,7 +13,7 @@ from milco.files import finished_file
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
     """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same
-    name with `.ids.txt`. The metadata `columns` holds the number of columns and that of the pivot view's."""
+    name with `.ids.txt`. The metadata `columns` says how many columns there are, and how many are the pivot view's."""
     arrays = {
         "indptr": rows.indptr.astype(np.int64),
         "indices": rows.indices.astype(np.uint32),

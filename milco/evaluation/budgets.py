@@ -63,8 +63,8 @@ def sweep(
 
 
 def sweep_shard(config: Config, collections: Path, vectors: Path, shard: Shard, output: Path) -> None:
-    """Prune and search a shard of the documents of the compared collections, for `sweep`. Collections that a run of the
-    same finished are taken over."""
+    """Prune and search a shard of the documents of the compared collections, for `sweep`. Collections that an earlier
+    identical run finished are reused."""
     trials, stored = Trials(config, collections), Vectors(vectors)
     made_by = [Experiment(config).pruning.key, shard, sample_of(collections), sample_of(vectors)]
     with finished_folder(output, made_by) as folder:

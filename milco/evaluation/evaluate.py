@@ -37,7 +37,7 @@ from milco.evaluation.sharding import ALL, Found, Shard, put_together
 from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 
-MAIN, DEPTH = nDCG @ 10, 10  # the measure that all collections share, and the documents that it looks at
+MAIN, DEPTH = nDCG @ 10, 10  # the measure of looks and indexes, and the documents that it looks at
 TERM = 8  # bytes of its id and its weight
 WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
 Search = Callable[[StoredCollection, int, Shard], Found]  # the ranking has the collection's name

@@ -1,4 +1,4 @@
-"""The Seismic inverted index: built from sparse rows, saved, loaded, searched, and held against exact search.
+"""The Seismic inverted index: built from sparse rows, saved, loaded, searched, and compared with exact search.
 
 Seismic's classes for large vocabularies (LV) are used: a representation has more than 65,536 columns.
 

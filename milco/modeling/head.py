@@ -2,7 +2,7 @@
 
 One interface, `pooled_logits`, and three implementations with equal values and gradients:
 
-    plain     all B×L×V logits at once: the formula, which the others are held against
+    plain     all B×L×V logits at once: the formula, with which the others are compared
     chunked   tiles of some texts and terms that stay in the caches; any device
     triton    one kernel that keeps the maximum of each tile on the chip (kernels.py); CUDA
 

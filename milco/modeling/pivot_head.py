@@ -78,7 +78,6 @@ class PivotHead(nn.Module):
             nn.init.eye_(head.dense.weight)
             nn.init.zeros_(head.dense.bias)
             head.decoder.weight.copy_(table)
-            # A normalised state has deviation 1 in each coordinate, so the deviation of a term's logit is the term's
-            # norm.
+            # A normalised state has deviation 1 in each coordinate, so a term's logit has the term's norm as deviation.
             head.decoder.bias.copy_(-deviations * table.norm(dim=1))
         return head

@@ -68,7 +68,7 @@ class Pairs:
 
 
 def loss(config: Config, teacher: Teacher | None = None) -> Loss:
-    """The stage's loss: both views of a text against the teacher's target of its English side.
+    """The stage's loss: both sides of a pair against the teacher's target of the English side.
 
     Args:
         teacher: for `target: raw`, on the device of the training.

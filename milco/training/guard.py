@@ -19,8 +19,7 @@ MARK = "checkpoints/stopped.txt"  # removed with the checkpoints, so that a trai
 
 
 class Guard(TrainerCallback):
-    """Judges each logged row: a loss that is no number at once, all else after the warm-up and `ROWS_IN_A_ROW` bad
-    rows.
+    """Judges logged rows: a loss that is no number at once, all else after the warm-up and `ROWS_IN_A_ROW` bad rows.
 
     Args:
         run: folder of the training; a stop is marked there, so that a retry does not go on from the same checkpoint.
