@@ -1,4 +1,4 @@
-"""The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program is called as its rule is.
+"""The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program has the name of its rule.
 
 Rules `export` and `plan` call `milco export` and `milco plan`, which people call as well.
 """
@@ -283,7 +283,7 @@ def index(
     shard: OneShard = None,
     found: Answers = None,
 ) -> None:
-    """Build the Seismic indexes and hold them against exact search."""
+    """Build the Seismic indexes and compare them with exact search."""
     from milco.evaluation.index import build_all, build_shard
 
     settings, tests = _settings(config, output), corpora / "collections" / "test"
@@ -316,7 +316,7 @@ def prune(
 
 @app.command()
 def tune(config: ConfigFile, development: Looks, vectors: Input, output: Output) -> None:
-    """Measure every pruning budget on the development collections, by which one is chosen."""
+    """Measure every pruning budget on the development collections, to choose one."""
     from milco.evaluation.budgets import sweep
 
     sweep(_settings(config, output), development / "collections" / "dev", vectors, output, "dev")

@@ -1,6 +1,6 @@
 """Use a trained model: look at what it makes of a text, encode, prune, index, search, measure, show.
 
-The programs that the rules of the workflow call are another thing: `python -m milco.stages --help`.
+The rules of the workflow call other programs: `python -m milco.stages --help`.
 """
 
 import json
@@ -100,7 +100,7 @@ def encode(
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16, for GPUs.")] = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Encode texts of any number into sparse vectors.
+    """Encode any number of texts into sparse vectors.
 
     A text is a line (TXT), an id and a text (TSV), or has its id under _id, id or docid and its text under text, with
     a title before it if there is one. Memory does not grow with the file. A run that was cut off goes on where it was
@@ -241,8 +241,8 @@ def search(
 ) -> None:
     """Search an index with queries in any language.
 
-    Results of a query are printed; those of a file of queries are a TREC run, written to --output or printed. An index
-    of milco is searched approximately, unless --exact is given: a few of the documents may be missing.
+    Results of a query are printed. A file of queries gives a TREC run, written to --output or printed. An index of
+    milco is searched approximately, unless --exact is given: a few of the documents may be missing.
 
     \b
     milco search my-index "Wie setze ich mein Passwort zurück?" --explain
@@ -318,8 +318,8 @@ def evaluate(
     per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run by judgements; a judged query that the run does not have counts as 0, one without a relevant
-    document is left out.
+    """Measure a run by judgements. A judged query that the run lacks counts as 0; one without a relevant document is
+    left out.
 
     \b
     milco evaluate run.trec qrels/test.tsv

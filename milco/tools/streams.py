@@ -1,4 +1,4 @@
-"""Texts of any number to vectors (text_files.py, vector_files.py), and vectors to vectors.
+"""Any number of texts to vectors (text_files.py, vector_files.py), and vectors to vectors.
 
 A run that was killed goes on where it was. What it had made lies in `.NAME.part`, with a digest of the model and the
 texts of each window; a window of another digest is encoded anew, so nothing of an earlier input or model stays.

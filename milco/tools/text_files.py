@@ -1,4 +1,4 @@
-"""Texts of any number from a file, a folder of files or the standard input, read as they come."""
+"""Any number of texts from a file, a folder of files or the standard input, read as they come."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

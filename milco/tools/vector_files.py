@@ -1,4 +1,4 @@
-"""Vectors of any number to and from a file, a window at a time.
+"""Any number of vectors to and from a file, a window at a time.
 
 NAME.jsonl   a line {"id": …, "vector": {token: weight}} for each text, heaviest token first, as Anserini reads it
 a folder     part-000000.safetensors, … (data/vectors.py), and vocabulary.json: the token of each column

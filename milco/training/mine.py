@@ -7,9 +7,9 @@ that a MILCO model finds for the query itself among the documents of that half. 
 are the teacher's, from the English side of the same items, or a cross-encoder's, from the texts themselves.
 
 Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
-the documents with a grade above 0. A MILCO model mines, a cross-encoder scores. Without judgements (`positives:
-scored`) the queries are those of queries.jsonl, and the positive of each is the document with the highest score among
-those that the model finds.
+the documents with a grade above 0. A MILCO model mines, a cross-encoder scores. Without judgements
+(`distill.positives: scored`) the queries are those of queries.jsonl, and the positive of each is the document with the
+highest score among those that the model finds.
 
 Parallel text, where Stage 2 goes on from a finished model: a query is a sentence, its positive the English side. A
 MILCO model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
