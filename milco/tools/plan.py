@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from milco.config import Config, Source
+from milco.config import Config, Source, Training
 from milco.data.beir import iter_documents, read_about, read_queries
 from milco.data.cuts import Cuts
 from milco.data.mteb_tasks import split_of
@@ -46,13 +46,13 @@ def plan(config: Config) -> list[dict[str, str]]:
              devices=machine.devices),
         _row("teacher targets", f"{texts_of} texts", disk=english * (cell + ids * (align.target == "raw")),
              work=english, speed=machine.teacher_texts_per_second, devices=machine.devices),
-        _row("Stage 1", f"{seen:,.0f} pairs in {align.num_train_epochs:g} epochs{again}",
+        _row("Stage 1", f"{seen:,.0f} pairs in {_most(align)}{align.num_train_epochs:g} epochs{again}",
              seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
     ]  # fmt: skip
     rows = [
         *(stage_1 if Experiment(config).reads_pairs else stage_1[1:2] if config.reads_targets() else []),
-        _row("Stage 2", f"{asked:,.0f} queries in {epochs:g} epochs{again}",
+        _row("Stage 2", f"{asked:,.0f} queries in {_most(distill)}{epochs:g} epochs{again}",
              asked / distill.global_batch_size,
              work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
         _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",
@@ -84,6 +84,10 @@ def _row(stage: str, what: str, steps: float = 0, disk: float = 0, work: float =
     }
 
 
+def _most(settings: Training) -> str:
+    return "at most " if settings.patience else ""  # which may end it earlier
+
+
 def _examples(config: Config, name: str) -> int:
     return config.sources[name].examples or 0
 
@@ -105,12 +109,12 @@ def _cut(config: Config) -> str:
     `SAMPLE` of each collection, if it and the encoder's tokenizer are on this machine already."""
     experiment, settings = Experiment(config), config.model
     lengths = {"queries": settings.query_max_length, "documents": settings.passage_max_length}
-    made = sorted(Path(experiment.corpora.path, "collections", "test").glob("*"))
+    made = sorted(Path(experiment.collections.path, "collections", "test").glob("*"))
     places = [(folder, read_about(folder)) for folder in made] or _own_collections(config)
     encoder = Path(experiment.encoder)
     if not places or not (encoder / "tokenizer.json").exists():
         limits = " or ".join(f"{side} longer than {length:,} tokens" for side, length in lengths.items())
-        return f"{limits} lose their end; how many, plan counts once rule `corpora` and the encoder's download are done"
+        return f"{limits} lose their end; how many, plan counts once `collections` and the encoder's download are done"
     from transformers import AutoTokenizer  # takes seconds
 
     from milco.modeling.checkpoints import load

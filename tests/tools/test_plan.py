@@ -1,11 +1,14 @@
 """The plan of an experiment: the paper's own numbers, and sums that can be done by hand."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from miniature import ROOT
 
 from milco import config
+from milco.experiments import Experiment
 from milco.tools.plan import as_text, plan
 
 PAPER = config.load(ROOT / "config" / "milco.yaml")
@@ -126,3 +129,24 @@ def test_texts_that_will_be_cut_are_counted_by_language_once_they_are_here(value
     short = {**values["model"], "query_max_length": 8, "passage_max_length": 5}
     said = rows(config.parse({**values, "model": short}))["cut"]["what"]
     assert re.fullmatch(r"no queries at 8 tokens, of 20; \d+ of 40 documents are cut at 5 tokens: en \d+ of 40", said)
+
+
+def test_texts_of_collections_that_rule_collections_made_are_counted(values, tmp_path, monkeypatch):
+    settings = config.parse({**values, "model": {**values["model"], "query_max_length": 3}})
+    experiment = Experiment(settings)
+    encoder = Path(experiment.encoder).resolve()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Experiment, "encoder", str(encoder))
+    folder = tmp_path / experiment.collections.path / "collections" / "test" / "mine"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
+    (folder / "collection.json").write_text(json.dumps({"query_language": "de", "document_language": "en"}))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "1", "text": "one two three four five six"}) + "\n")
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "1", "text": "one"}) + "\n")
+    assert "1 of 1 queries are cut at 3 tokens: de 1 of 1" in rows(settings)["cut"]["what"]
+
+
+def test_a_training_that_may_end_early_has_its_epochs_at_most():
+    patient = PAPER.model_copy(update={"distill": PAPER.distill.model_copy(update={"patience": 3})})
+    assert "queries in at most " in rows(patient)["Stage 2"]["what"]
+    assert "at most" not in rows(patient)["Stage 1"]["what"] + rows(PAPER)["Stage 2"]["what"]
