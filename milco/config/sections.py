@@ -173,6 +173,9 @@ class Align(Training):
         "negative logit, as in the authors' code (there only for the longest texts of a batch). With raw the teacher "
         "also encodes each batch during training, in addition to the stored targets.",
     )
+    english_weight: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Weight of the English side's own loss; 0: the English side is not encoded."
+    )
     contrastive_weight: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="Weight of InfoNCE over stored targets: a text of another language must score its English side "

@@ -43,12 +43,14 @@ class Pairs:
         self.seed, self.teacher_pad = config.training_seed, teacher_pad
 
     def __call__(self, pairs: np.ndarray, step: int) -> Batch:
-        """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first;
-        the teacher's pivot weights of the U texts as cells (row, term, weight), or as `teacher` the batch that it
-        reads; english (B: which of the U texts a pair has). With a contrast also `documents`, the U texts and those
-        that all processes draw at this step, and `contrast`, their cells."""
+        """B pairs with U different English texts → what `collate_texts` makes of B+U texts, the other languages first,
+        or of B texts if the English ones have no loss; the teacher's pivot weights of the U texts as cells (row, term,
+        weight), or as `teacher` the batch that it reads; english (B: which of the U texts a pair has). With a contrast
+        also `documents`, the U texts and those that all processes draw at this step, and `contrast`, their cells."""
         english, place = np.unique(self.cache.english_ids(pairs), return_inverse=True)
-        texts = [*self.cache.pairs.lists("input_ids", pairs), *self.cache.english.lists("input_ids", english)]
+        texts = self.cache.pairs.lists("input_ids", pairs)
+        if self.settings.english_weight:
+            texts = [*texts, *self.cache.english.lists("input_ids", english)]
         budget = self.settings.max_tokens_per_device
         said: Batch
         if self.teacher_pad is None:
@@ -78,15 +80,22 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
     def terms(views: Views, batch: Batch) -> dict[str, Tensor]:
         place = batch["english"]
         other, english = views.pooled.tensor_split([len(place)])
-        target = _stored(batch, english) if teacher is None else _said(teacher, batch["teacher"])
+        target = (
+            _stored(batch, int(place.max()) + 1, other.shape[1])
+            if teacher is None
+            else _said(teacher, batch["teacher"])
+        )
         active = (other.detach() > 0).sum(dim=1)
-        weight = settings.contrastive_weight
+        more = {}
+        if settings.english_weight:
+            more["loss_english"] = settings.english_weight * distance(english, target, place)
+            more["active_english"] = (english.detach() > 0).sum(dim=1)[place].float().mean()
+        if settings.contrastive_weight:
+            more["loss_contrast"] = settings.contrastive_weight * preferred(views, batch)
         return {
-            **({"loss_contrast": weight * preferred(views, batch)} if weight else {}),
             "loss_other": distance(other, target[place], slice(None)),
-            "loss_english": distance(english, target, place),
+            **more,
             "active_other": active.float().mean(),
-            "active_english": (english.detach() > 0).sum(dim=1)[place].float().mean(),
             "empty_other": (active == 0).float().mean(),
             "without_terms": ((active == 0) & ~(target[place] > 0).any(dim=1)).float().mean(),
         }
@@ -114,9 +123,9 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
     return terms
 
 
-def _stored(batch: Batch, english: Tensor) -> Tensor:
+def _stored(batch: Batch, texts: int, columns: int) -> Tensor:
     """Targets from their cells, U×V_e: 0 where the teacher has no term."""
-    target = torch.zeros_like(english, dtype=torch.float32)
+    target = torch.zeros(texts, columns, device=batch["weight"].device)
     target[batch["row"], batch["term"]] = batch["weight"].expm1()
     return target
 
@@ -163,7 +172,7 @@ def run(
     pads = model.tokenizer.pad_token_id, teacher.tokenizer.pad_token_id if teacher else None
     pairs = Pairs(cache, Targets(targets), pads[0], config, pads[1])
     steps = Steps(
-        cache.lengths,
+        cache.lengths if settings.english_weight else partial(cache.pairs.lengths, "input_ids"),
         cache.families,
         settings.global_batch_size,
         settings.num_train_epochs,

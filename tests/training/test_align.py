@@ -163,6 +163,30 @@ def test_the_contrast_of_stage_1_is_infonce_over_stored_targets_whatever_number_
     assert loss.item() == pytest.approx(sum(halves) / 2, rel=1e-5)
 
 
+@torch.no_grad()
+def test_an_english_side_without_a_weight_is_not_encoded_and_the_other_learns_the_same(
+    values, prepared, stage_1, teacher_checkpoint
+):
+    config, cache, targets = settings(values), TokenCache(stage_1 / "tokens"), Targets(stage_1 / "targets")
+    model, teacher = MilcoModel.from_pretrained(stage_1 / "run" / "model").eval(), Teacher(teacher_checkpoint)
+    pairs = Steps(cache.lengths, cache.families, BATCH, 1, 0)[0]
+    found = {}
+    for weight, target in ((1.0, "raw"), (0.5, "raw"), (0.0, "raw"), (1.0, "clamped"), (0.0, "clamped")):
+        changes = {"english_weight": weight, "target": target}
+        one = config.model_copy(update={"align": config.align.model_copy(update=changes)})
+        raw = (0, teacher) if target == "raw" else (None, None)
+        batch = align.Pairs(cache, targets, model.tokenizer.pad_token_id, one, raw[0])(pairs, 0)
+        views = model(batch["input_ids"], batch["attention_mask"], batch["passes"])
+        assert (len(views.pooled) == BATCH) == (weight == 0)
+        found[weight, target] = align.loss(one, raw[1])(views, batch)
+    for target in ("raw", "clamped"):
+        whole, without = found[1.0, target], found[0.0, target]
+        assert whole.keys() - without.keys() == {"loss_english", "active_english"}
+        for name, value in without.items():
+            torch.testing.assert_close(value, whole[name], rtol=1e-5, atol=1e-6)
+    assert found[0.5, "raw"]["loss_english"].item() == pytest.approx(found[1.0, "raw"]["loss_english"].item() / 2)
+
+
 def test_stage_2_has_special_tokens_and_a_trained_scale_in_the_source_view(
     stage_1, values, prepared, teacher_checkpoint, tmp_path
 ):
