@@ -1,10 +1,12 @@
 """The benchmarks run, at sizes that say nothing."""
 
+import gzip
 import json
 import subprocess
 import sys
 
 import pytest
+import yaml
 from miniature import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -12,8 +14,14 @@ import export
 import head
 import measure
 import plain
+import recipes
+import sentences
 import table
 import torch
+
+from milco.config import parse
+from milco.config.reading import merge
+from milco.data.beir import read_collection
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +90,35 @@ def test_onnxruntime_is_timed_over_the_batches_that_torch_has(model):
     batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
     row = export.measure(model, export.session_for(model), "two texts", [batch, batch], repeats=1)
     assert row["baseline_s"] > 0 and row["milco_s"] > 0 and 0 < row["largest_difference"] < 1e-3
+
+
+def test_parallel_text_becomes_an_experiment_of_sentences(tmp_path, monkeypatch):
+    """An English sentence with two translations asks once; no negative of a triple is its positive."""
+    monkeypatch.chdir(tmp_path)
+    lines = "".join(f"sentence {n}\tSatz {n}\n" for n in range(9)) + "sentence 0\tnoch ein Satz 0\n"
+    names = {"tatoeba": sentences.TEST, "tico19": sentences.DEVELOPMENT, "ntrex": sentences.TEST.values()}
+    for folder, codes in names.items():
+        (tmp_path / "text" / folder).mkdir(parents=True)
+        for code in codes:
+            with gzip.open(tmp_path / "text" / folder / f"en-{code}.tsv.gz", "wt", encoding="utf-8") as file:
+                file.write(lines)
+    monkeypatch.setattr(sys, "argv", ["sentences.py", "text"])
+    sentences.main()
+    demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    config = parse(merge(demo, yaml.safe_load((tmp_path / "data" / "sentences" / "config.yaml").read_text("utf-8"))))
+    assert len(config.align.train_datasets) == len(config.evaluate.test_collections) == len(sentences.TEST)
+    collection = read_collection(tmp_path / "data" / "sentences" / "ntrex-de", "test")
+    assert len(collection.queries) == len(collection.documents) == len(collection.qrels) == 9
+    rows = [
+        json.loads(line) for line in (tmp_path / "data" / "sentences" / "asks.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert len(rows) == 9 * len(sentences.TEST)
+    assert all(len(row["neg"]) == sentences.NEGATIVES and row["pos"][0] not in row["neg"] for row in rows)
+
+
+def test_a_recipe_is_measured_on_the_development_queries(model_folder, tmp_path):
+    for name, texts in {"de-en": {"q": "die Katze"}, "en-en": {"q": "the cat"}}.items():
+        sentences.write(tmp_path / name, [("the cat", texts["q"]), ("a house", "maison")], "dev")
+    values, queries, documents = recipes.measured(model_folder, tmp_path)
+    assert values.index.names == ["collection", "query"] and len(values) == 4 and values.between(0, 1).all()
+    assert queries > 0 and documents > 0

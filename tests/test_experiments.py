@@ -10,7 +10,8 @@ import pytest
 from miniature import ROOT
 from test_config import DEMO, USER_FILES, demo
 
-from milco.config import parse, parse_all
+from milco.config import parse, parse_all, read_yaml
+from milco.config.reading import merge
 from milco.errors import MilcoError
 from milco.experiments import Experiment, Node
 
@@ -24,6 +25,14 @@ def test_a_variant_is_the_experiment_with_its_changes(values):
     assert (base.name, variant.name) == ("miniature", "miniature-flops")
     changed = {**values, "experiment": "miniature-flops", "distill": {**values["distill"], "sparse_reg": "flops"}}
     assert variant.config == parse(changed)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("demo-*.yaml")), ids=lambda path: path.stem)
+def test_each_configuration_beside_the_demo_s_is_read_over_it_and_trains_anew(path):
+    both = merge(read_yaml(ROOT / "config" / "demo.yaml"), read_yaml(path))
+    (demo, *_), found = parse_all(read_yaml(ROOT / "config" / "demo.yaml")), parse_all(both)
+    trained = {Experiment(config).distill for config in found} - {Experiment(demo).distill}
+    assert len(trained) == (0 if path.stem == "demo-baselines" else len(found) - ("experiments" in both))
 
 
 def test_lists_are_replaced_and_sources_merged(values):
