@@ -185,10 +185,14 @@ def _json(path: Path) -> Any:
 
 
 def tidy(config: Config, results: Results) -> pd.DataFrame:
-    """One row per system, collection and measure, in the columns of metrics.csv."""
-    table = results.means().assign(experiment=config.experiment)
+    """One row per experiment, system, collection and measure, in the columns of metrics.csv; a further training seed is
+    an experiment of its own."""
+    parts = [results.means().assign(experiment=config.experiment)]
+    for other in config.other_seeds():
+        measures = results.seeds[results.seeds.seed == other.training_seed]
+        parts.append(replace(results, measures=measures).means().assign(experiment=other.experiment))
     columns = ["experiment", "system", "collection", "query_language", "document_language", "measure", "value"]
-    return table[columns].round({"value": 6})
+    return pd.concat(parts)[columns].round({"value": 6})
 
 
 def language_table(results: Results, measure: str, cross_lingual: bool) -> pd.DataFrame:

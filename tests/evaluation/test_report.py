@@ -196,7 +196,16 @@ def with_seeds() -> Results:
     found = results([("a", "de", "en", "nDCG@10"), ("b", "fr", "en", "nDCG@10")])
     seeds = {7: (0.5, [0.1, 0.2, 0.3]), 1: (0.7, [0.1, 0.1, 0.1]), 3: (0.6, [0.5, 0.5, 0.2])}
     rows = [
-        {"system": "distill", "seed": seed, "collection": name, "query": query, "measure": "nDCG@10", "value": value}
+        {
+            "system": "distill",
+            "seed": seed,
+            "collection": name,
+            "query": query,
+            "measure": "nDCG@10",
+            "value": value,
+            "query_language": "xx",
+            "document_language": "en",
+        }
         for seed, (one, three) in seeds.items()
         for name, query, value in [("a", "q0", one), *(("b", f"q{n}", value) for n, value in enumerate(three))]
     ]
@@ -219,6 +228,11 @@ def test_mean_and_deviation_over_seeds_stand_beside_the_interval_over_queries(va
     )
     assert "| Stage 2 | 0.350 | 0.400 | 0.500 | 0.417 | 0.0764 | " in summary
     assert "<td>0.417</td><td>0.0764</td>" in page and "With other seeds" in page
+    metrics = pd.read_csv(tmp_path / "metrics.csv").set_index(["experiment", "system", "collection", "measure"]).value
+    name = values["experiment"]
+    assert metrics[f"{name}-seed-1", "distill", "b", "nDCG@10"] == pytest.approx(0.1)
+    assert metrics[f"{name}-seed-3", "distill", "b", "nDCG@10"] == pytest.approx(0.4)
+    assert f"{name}-seed-7" not in metrics.index.get_level_values("experiment")
     said = "Trained with 3 seeds, Stage 2 has a mean of 0.417 and between them a deviation of 0.0764."
     assert said in page and said in summary and "Another seed may move it" not in page
 
