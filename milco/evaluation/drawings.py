@@ -5,6 +5,7 @@ import io
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from milco.evaluation import budgets
 from milco.experiments import SYSTEM_NAMES
@@ -64,6 +65,10 @@ def draw_training(told: pd.DataFrame, measure: str) -> str:
     for name, row in rows.iterrows():
         axis.annotate(str(name), (row.minutes, row[measure]), xytext=(4, 4), textcoords="offset points", fontsize=8)
     axis.set_xscale("log")
+    axis.margins(x=0.12)  # names stand to the right of their points
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
     _dress(axis, measure, "minutes of training")
     return _svg(figure)
 
