@@ -12,7 +12,6 @@ Those of the user's own may have their three files compressed, or in any form th
 
 import json
 import os
-from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -20,11 +19,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from milco.data import reading
 from milco.data.reading import Broken, BrokenRow, Record
+from milco.data.sorting import Digests
 from milco.data.trec import Qrels, read_qrels
 from milco.errors import MilcoError
 from milco.files import write_json
@@ -147,10 +146,10 @@ def stream_collection(
     before = list(warnings)
 
     def documents() -> Iterator[tuple[str, str]]:
-        hashes, found, same = array("q"), set(), []
+        hashes, found, same = Digests(), set(), []
         texts = tqdm(iter_records(folder, Broken(broken)), desc=folder.name, unit="text", mininterval=2)
         for record in texts:
-            hashes.append(hash(record.id))
+            hashes.add(hash(record.id))
             name = record.id.rpartition("#")[0] if about.get("chunked") else record.id
             if name in judged:
                 found.add(name)
@@ -158,8 +157,7 @@ def stream_collection(
             if record.id in asked and (not record.id.isdigit() or asked[record.id] in record.whole):
                 same.append(record.id)
             yield record.id, record.whole
-        places = np.sort(np.array(hashes))
-        if (places[1:] == places[:-1]).any():
+        if hashes.repeated():
             _each_once(corpus, iter_records(folder, Broken(broken)))  # names the id, unless only hashes are equal
         warnings[:] = before
         if "task" not in about:

@@ -4,8 +4,9 @@ DuckDB does the same, but it takes memory up to a limit, and fails if the limit 
 """
 
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 
 import numpy as np
 
@@ -56,6 +57,30 @@ class Sorted:
             ends = np.cumsum(counts)
             at = np.arange(counts.sum()) + np.repeat(first - ends + counts, counts)
             yield np.column_stack([here[at, 1], np.repeat(there[:, 1], counts)])
+
+
+class Digests:
+    """Digests of 8 bytes, signed, that come one at a time and wait in a file for temporary data."""
+
+    def __init__(self):
+        self.file, self.waiting = tempfile.TemporaryFile(), array("q")  # noqa: SIM115 (it lives as long as this)
+
+    def add(self, digest: int) -> None:
+        self.waiting.append(digest)
+        if len(self.waiting) >= RUN:
+            self._write()
+
+    def repeated(self) -> bool:
+        """Whether two of them are equal."""
+        self._write()
+        self.file.seek(0)
+        portions = takewhile(len, (np.fromfile(self.file, np.uint64, RUN) for _ in count()))
+        parts = Sorted(numbered(portions), DIGEST_EDGES).parts()
+        return any((part[1:, 0] == part[:-1, 0]).any() for part in parts)
+
+    def _write(self) -> None:
+        self.waiting.tofile(self.file)
+        del self.waiting[:]
 
 
 def numbered(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import milco.data.sorting
-from milco.data.sorting import Sorted
+from milco.data.sorting import Digests, Sorted
 
 EDGES = np.array([3, 4, 50, 90], np.uint64)
 
@@ -38,3 +38,14 @@ def test_a_join_pairs_all_values_of_a_key(monkeypatch, counts):
     joined = Sorted([here], EDGES).joined(Sorted([there], EDGES))
     wanted = [(int(one[1]), int(other[1])) for one in here for other in there if one[0] == other[0]]
     assert sorted(map(tuple, np.concatenate(list(joined)).tolist())) == sorted(wanted)
+
+
+@pytest.mark.parametrize("run", [1, 7, 1000])
+@pytest.mark.parametrize("again", [None, 0, 5, 99])
+def test_a_digest_that_comes_twice_is_found(monkeypatch, run, again):
+    monkeypatch.setattr(milco.data.sorting, "RUN", run)
+    numbers = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 100).tolist()
+    digests = Digests()
+    for number in [*numbers, *(numbers[again : again + 1] if again is not None else [])]:
+        digests.add(number)
+    assert digests.repeated() == (again is not None)
