@@ -21,7 +21,7 @@ from milco.errors import MilcoError
 from milco.positions import positions
 
 # Keys of model that Stage 1 does not use.
-ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_blank_pieces"}
+ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_wordless_pieces"}
 # Keys of distill that rule `mine` uses.
 MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes

@@ -118,7 +118,7 @@ CHANGES = {
         {"model/echo_scale_trained": True, "model/echo_special_tokens": True},
         AFTER_DISTILL,
     ),
-    "LexEcho with blank pieces": ({"model/echo_blank_pieces": True}, AFTER_DISTILL),
+    "LexEcho with punctuation": ({"model/echo_wordless_pieces": True}, AFTER_DISTILL),
     "InfoNCE instead of distillation": (
         {"distill/distillation_weight": 0, "distill/contrastive_weight": 1.0},
         AFTER_DISTILL,

@@ -74,11 +74,11 @@ class Model(Strict):
         description="Keep special tokens in the source view, as the authors' code does: their ids match in every pair "
         "of texts. If Stage 2 starts from a model that was trained with them, they stay anyway.",
     )
-    echo_blank_pieces: bool = Field(
+    echo_wordless_pieces: bool = Field(
         False,
-        description="Keep pieces that are only white space in the source view, such as the bare word boundary ▁ of "
-        "nearly every Chinese or Japanese text. If Stage 2 starts from a model that has them, they stay anyway; with "
-        "echo_special_tokens they stay, too.",
+        description="Keep pieces without a word in the source view: punctuation, and white space such as the bare "
+        "word boundary ▁ of nearly every Chinese or Japanese text. If Stage 2 starts from a model that has them, they "
+        "stay anyway; with echo_special_tokens they stay, too.",
     )
     query_max_length: Count = Field(64, description="Tokens at which a query is cut.")
     passage_max_length: Count = Field(256, description="Tokens at which a document is cut.")

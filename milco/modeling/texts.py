@@ -4,6 +4,8 @@ import re
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+import regex
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +18,7 @@ WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
 # one of four letters that Arabic lacks; Uyghur and Sindhi have these as well, but are spelt with the Arabic yeh.
 PERSIAN, NOT_PERSIAN = re.compile("[پچژگ]"), re.compile("[ەۇۆۈېۋڪٻڄ]")
 KEYBOARDS = str.maketrans("يك", "یک")
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}\p{S}#%&@]")
 LETTERS = 30  # of a text that are read for each token to keep; more, if they were too few
 
 
@@ -77,14 +80,11 @@ def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]
     return [parted(text) for text in texts]
 
 
-def blank_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Pieces of nothing but white space, such as the bare word boundary ▁: no words, though nearly every Chinese or
-    Japanese text has one."""
-    return [
-        piece
-        for piece, text in enumerate(tokenizer.batch_decode([[n] for n in range(len(tokenizer))]))
-        if not text.strip()
-    ]
+def wordless_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Pieces that carry no word: white space, such as the bare word boundary ▁ of nearly every Chinese or Japanese
+    text, and punctuation. # % & and @ are read aloud, as letters, digits and symbols are (docs/demo.md)."""
+    texts = tokenizer.batch_decode([[piece] for piece in range(len(tokenizer))])
+    return [piece for piece, text in enumerate(texts) if not WORD.search(text.removeprefix("##"))]  # of WordPiece
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:

@@ -21,7 +21,7 @@ from milco.modeling.model import MilcoModel, Views
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
-from milco.training.initial import echo_blank_pieces, freeze, new_model, source_view
+from milco.training.initial import echo_wordless_pieces, freeze, new_model, source_view
 from milco.training.trainer import Loss, train
 
 
@@ -157,8 +157,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         )
         freeze(model, config)
     _ = model.pivot_tokenizer  # it is saved with the weights; if it is missing, that is said before the training
-    if config.model.echo_blank_pieces:
-        echo_blank_pieces(model)
+    if config.model.echo_wordless_pieces:
+        echo_wordless_pieces(model)
     packed = Triples(triples)
     groups = Groups(packed, model.tokenizer.pad_token_id, config)
     steps = Steps(

@@ -7,7 +7,7 @@ from transformers import set_seed
 
 from milco.config import Config
 from milco.modeling.model import MilcoModel
-from milco.modeling.texts import blank_pieces
+from milco.modeling.texts import wordless_pieces
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
@@ -40,10 +40,10 @@ def source_view(config: Config) -> dict[str, Any]:
     return found
 
 
-def echo_blank_pieces(model: MilcoModel) -> None:
-    """Let blank pieces into the source view."""
-    blank = blank_pieces(model.tokenizer)
-    model.config.special_token_ids = [piece for piece in model.config.special_token_ids if piece not in blank]
+def echo_wordless_pieces(model: MilcoModel) -> None:
+    """Let pieces without a word into the source view."""
+    wordless = wordless_pieces(model.tokenizer)
+    model.config.special_token_ids = [piece for piece in model.config.special_token_ids if piece not in wordless]
 
 
 def freeze(model: MilcoModel, config: Config) -> None:

@@ -4,11 +4,13 @@ import unicodedata
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordPiece
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from milco.modeling.rows import in_text_order, padded_batches
 from milco.modeling.teacher import Teacher
-from milco.modeling.texts import LETTERS, as_text, blank_pieces, composed, token_ids
+from milco.modeling.texts import LETTERS, as_text, composed, token_ids, wordless_pieces
 
 LONG = {
     "words": "the cat in the old house " * 9999,
@@ -116,8 +118,41 @@ def test_a_word_is_the_same_however_it_is_written(case, tokenizers):
         assert token_ids(tokenizer, [text], 16) == token_ids(tokenizer, [plain], 16)
 
 
+SIGNS = [
+    ".",
+    "、",
+    "(",
+    "——",
+    "؟",
+    "…",
+    "_",
+    "##,",
+    "C",
+    "語",
+    "ा",
+    "7",
+    "½",
+    "+",
+    "€",
+    "→",
+    "😀",
+    "#",
+    "%",
+    "@",
+    "a.",
+    "##ing",
+]
+
+
+def test_punctuation_is_no_word_and_symbols_are():
+    """Pieces of WordPiece with ## before those inside a word."""
+    tokenizer = Tokenizer(WordPiece({sign: n for n, sign in enumerate(["[UNK]", *SIGNS])}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    found = wordless_pieces(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
+    assert [SIGNS[piece - 1] for piece in found] == SIGNS[:8]
+
+
 def test_a_bare_word_boundary_is_no_word(model, tokenizers):
-    assert [tokenizer.convert_ids_to_tokens(blank_pieces(tokenizer)) for tokenizer in tokenizers] == [["▁"], []]
     assert "▁" in model.tokenizer.tokenize("夜 , 水")
     rows = model.encode_document(["夜 , 水"])
     assert "m_▁" not in model.decode(rows)[0]
