@@ -324,7 +324,7 @@ def test_the_parallel_text_of_a_stage_1_that_nothing_needs_is_not_read():
     left = config.parse(demo(START | {"distill/pretrained_alignment_checkpoint": "start"}))
     assert left.parallel_datasets() == [] and left.reads_targets()
     mined = config.parse(demo(START | {"distill/pretrained_alignment_checkpoint": "start", "distill/miner": "align"}))
-    assert mined.aligns() and mined.parallel_datasets() == ["home-assistant", "home-assistant-frontend"]
+    assert mined.aligns() and mined.parallel_datasets() == demo()["align"]["train_datasets"]
 
 
 PAIRS = {"sources/pairs": USER_FILES["pairs"], "distill/train_datasets": ["pairs"]}

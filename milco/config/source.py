@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from milco.config.base import Count, Language, Layout, Share, Strict, Whole
 
-PAIR_FORMATS = {"pairs", "home-assistant", "home-assistant-frontend"}
+PAIR_FORMATS = {"pairs", "gettext", "home-assistant", "home-assistant-frontend"}
 MODEL_FORMATS = {"transformers", "sentence-transformers"}  # of finished models that are measured
 
 
@@ -44,6 +44,7 @@ class Source(Strict):
         "e5-q4",
         "tokenizer",
         "pairs",
+        "gettext",
         "triples",
         "beir",
         "mteb",
@@ -51,8 +52,9 @@ class Source(Strict):
         "home-assistant-frontend",
     ] = Field(
         description="What the source holds: a transformers checkpoint; a sentence-transformers model; a 4-bit E5 "
-        "file; tokenizer.json; parallel text; distillation triples; a collection in BEIR layout; an mteb task, with "
-        "one collection for each subset; Home Assistant's wheels."
+        "file; tokenizer.json; parallel text; gettext catalogues (.po, .mo) in a wheel, archive or folder; "
+        "distillation triples; a collection in BEIR layout; an mteb task, with one collection for each subset; Home "
+        "Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field(
@@ -63,8 +65,8 @@ class Source(Strict):
     tokenizer: str | None = Field(None, description="For e5-q4: the source of its tokenizer.json.")
     language: Language | None = Field(
         None,
-        description="For pairs without a language column: their language (mul: several). For beir and mteb: the "
-        "language of the queries.",
+        description="For pairs without a language column: their language (mul: several). For gettext: that of "
+        "catalogues that name none. For beir and mteb: the language of the queries.",
     )
     document_language: Language | None = Field(None, description="For beir and mteb: the language of the documents.")
     subsets: dict[str, Language] = Field(
@@ -127,7 +129,7 @@ class Source(Strict):
         "asterisks and marks at the ends are removed; pairs are dropped whose sides are equal, have unequal "
         "placeholders or have no word. sentences: white space and invisible characters are tidied; pairs are dropped "
         "that have an empty side or letters that are certainly not of their language. none: only pairs with an empty "
-        "side are dropped. The default is interface for Home Assistant's wheels, sentences for all other sources.",
+        "side are dropped. The default is interface for gettext and Home Assistant's wheels, sentences for all others.",
     )
     max_pairs: Count | None = Field(
         None,

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from milco.config import Config, Source
 from milco.content import sample_of
-from milco.data import home_assistant, mteb_tasks, text
+from milco.data import gettext, home_assistant, mteb_tasks, text
 from milco.data.beir import Collection, Documents, read_about, stream_collection, write_collection
 from milco.data.held_out import HeldOut, strings_of
 from milco.data.pairs import Pair, write_pairs
@@ -250,6 +250,8 @@ def _candidates(config: Config, name: str, source: Path, broken: Broken) -> Iter
             found = home_assistant.pairs(source, config.languages, config.corpora, config.seed)
         case "home-assistant-frontend":
             found = home_assistant.frontend_pairs(source, config.languages)
+        case "gettext":
+            found = gettext.pairs(source, config.languages, dataset.language)
         case _:
             tables = read_batches(source, dataset, name, PAIR_COLUMNS, broken)
             # a missing value is dropped like an empty text

@@ -134,6 +134,7 @@ def settings(sources: dict[str, Path], **changes) -> config.Config:
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
     for name, path in sources.items():
         values["sources"][name] = {"uri": f"file:{path}", "format": name}
+    values["align"]["train_datasets"] = list(sources)
     return config.parse(
         {**values, "languages": LANGUAGES, "eval_languages": ASKED, "corpora": SETTINGS.model_dump(), **changes}
     )
