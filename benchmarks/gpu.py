@@ -21,6 +21,7 @@ from pathlib import Path
 
 import measure
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project need not be installed
 # One device: a training without torchrun would share its batch among all that it sees.
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
@@ -31,12 +32,15 @@ if not torch.cuda.is_available():
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 os.environ |= {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-import gpu_correct
-import gpu_layout
-import gpu_speed
-import gpu_whole
-from gpu_layout import FULL, TINY, Sizes
-from table import speeds
+try:
+    import gpu_correct
+    import gpu_layout
+    import gpu_speed
+    import gpu_whole
+    from gpu_layout import FULL, TINY, Sizes
+    from table import speeds
+except ModuleNotFoundError as error:
+    sys.exit(f"package {error.name} is missing here, and every part needs it")
 
 BUNDLE = gpu_layout.ROOT / "build" / "gpu-bundle.tar.xz"
 # Parts, the most useful ones first, and their shares of the time.
@@ -66,6 +70,8 @@ def main() -> None:
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("there is no GPU here; --tiny runs every part on the processor")
     tiny = gpu_layout.ROOT / "build" / "gpu-tiny"
+    # Programs that the parts start find the project there, too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(gpu_layout.ROOT), os.environ.get("PYTHONPATH")]))
     measure.RESULTS = options.results or (tiny if options.tiny else measure.RESULTS)
     if options.tiny or len(names) == 1:
         end, sizes = time.monotonic() + 60 * options.minutes, TINY if options.tiny else FULL
@@ -118,6 +124,9 @@ def hours(found: dict[str, float]) -> Iterator[dict]:
     """What the paper's experiment would take with these speeds, as `plan` says it."""
     if not found:
         yield {"case": "the paper's experiment", "note": "no speed has been measured yet"}
+        return
+    if not importlib.util.find_spec("mteb"):
+        yield {"case": "the paper's experiment", "note": "mteb, which counts its texts, is not installed"}
         return
     from milco.config import load
     from milco.tools.plan import plan

@@ -118,7 +118,7 @@ def whole(sizes: Sizes, bundle: Path) -> Iterator[dict]:
 
 def train(stage: str, words: list[str], time_limit: float) -> str:
     """What a training prints within so many seconds."""
-    limit = {"MILCO_DEADLINE": str(time.time() + time_limit), "PYTHONPATH": str(ROOT)}
+    limit = {"MILCO_DEADLINE": str(time.time() + time_limit)}
     command = [sys.executable, "-m", "milco.stages", stage, *words]
     done = subprocess.run(command, env={**os.environ, **limit}, stdout=subprocess.PIPE, text=True)
     if done.returncode:

@@ -1,6 +1,8 @@
 """The command for the day on which a GPU is at hand, on a processor."""
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -65,7 +67,25 @@ def test_every_part_runs_on_a_processor_and_becomes_a_page(bundle, tmp_path, mon
     assert all(getattr(machine, name) > 0 for name in table.SPEEDS)
 
 
+@pytest.mark.slow
+def test_the_project_need_not_be_installed_and_a_missing_package_is_one_line(tmp_path):
+    (tmp_path / "milco.py").write_text("raise AssertionError('another project')")  # one that is installed
+    (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError('made', name='pydantic')")
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, SCRIPT, "hours"], env=variables, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "package pydantic is missing here, and every part needs it", done.stderr
+
+
+def test_without_the_package_that_counts_texts_there_are_no_hours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (row,) = gpu.hours({"align_pairs_per_second": 1.0})
+    assert "mteb" in row["note"]
+
+
 def test_a_gpu_is_wanted_unless_it_is_tiny(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # else it would be measured
     monkeypatch.setattr(sys, "argv", ["gpu.py", "head"])
     with pytest.raises(SystemExit, match="no GPU"):
         gpu.main()
