@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import measure
@@ -37,6 +38,7 @@ try:
     import gpu_layout
     import gpu_speed
     import gpu_whole
+    import psutil
     from gpu_layout import FULL, TINY, Sizes
     from table import speeds
 except ModuleNotFoundError as error:
@@ -91,14 +93,24 @@ def in_turn(names: list[str], minutes: float, options: list[str]) -> Iterator[bo
         left, weights = end - time.monotonic(), [PARTS[name][0] for name in names[number:]]
         share = max(0.0, left) * weights[0] / sum(weights)
         command = [sys.executable, __file__, name, "--minutes", str(share / 60), *options]
+        part = subprocess.Popen(command)
         try:
-            done = subprocess.run(command, timeout=share + GRACE).returncode == 0
+            done = part.wait(timeout=share + GRACE) == 0
         except subprocess.TimeoutExpired:
+            end_with_children(part)
             print(f"gpu-{name}: ended in the middle of a row; those before it are kept", flush=True)
             done = True
         if not done:
             print(f"gpu-{name}: FAILED; repeat:  python benchmarks/gpu.py {name}", flush=True)
         yield done
+
+
+def end_with_children(part: subprocess.Popen) -> None:
+    """End a part and the programs that it has started: a training that went on would slow the parts after it."""
+    for process in [*psutil.Process(part.pid).children(recursive=True), part]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    part.wait()
 
 
 def run(name: str, sizes: Sizes, bundle: Path, end: float) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -116,9 +117,12 @@ def test_a_wrong_row_makes_the_command_fail(monkeypatch, tmp_path):
 def test_a_part_that_fails_or_hangs_leaves_the_others_alone(monkeypatch, tmp_path, capsys):
     script = tmp_path / "parts.py"
     script.write_text(
-        "import sys, time\n"
+        "import subprocess, sys, time\n"
         "if sys.argv[1] == 'head': sys.exit(1)\n"
-        "if sys.argv[1] == 'whole': time.sleep(60)\n"
+        "if sys.argv[1] == 'whole':\n"
+        "    training = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "    print(training.pid, file=open(__file__ + '.pid', 'w'), flush=True)\n"
+        "    time.sleep(60)\n"
         "assert float(sys.argv[3]) >= 0 and sys.argv[4:] == ['--results', 'here']\n"
     )
     monkeypatch.setattr(gpu, "__file__", str(script))
@@ -127,6 +131,8 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_alone(monkeypatch, tmp_pat
     assert list(gpu.in_turn(parts, 0.0, ["--results", "here"])) == [False, True, True, True]
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("gpu-head: FAILED; repeat:") and told[1].startswith("gpu-whole: ended in the middle")
+    training = int((tmp_path / "parts.py.pid").read_text())
+    assert not psutil.pid_exists(training) or psutil.Process(training).status() == psutil.STATUS_ZOMBIE
 
 
 def test_numbers_of_which_one_is_nan_differ():
