@@ -141,6 +141,13 @@ def test_numbers_of_which_one_is_nan_differ():
     assert gpu_correct.difference(torch.ones(2), nan) == float("inf")
 
 
+def test_a_gradient_that_is_nothing_but_rounding_is_no_finding():
+    wanted = {"weight": torch.tensor([3.0]), "key.bias": torch.tensor([3e-11]), "query.bias": torch.tensor([2e-5])}
+    assert gpu_correct.worst_of(wanted | {"key.bias": torch.tensor([-3e-11])}, wanted) < 1e-6
+    assert gpu_correct.worst_of(wanted | {"query.bias": torch.tensor([0.0])}, wanted) > 1e-2
+    assert gpu_correct.worst_of(wanted | {"weight": torch.tensor([3.01])}, wanted) > 1e-3
+
+
 def test_the_largest_size_that_fits_is_found_by_doubling():
     tried = []
 
