@@ -41,7 +41,8 @@ def row(case: str, found: float, allowed: float = 0.0) -> dict:
 
 def difference(found: Tensor, wanted: Tensor, relative: bool = False) -> float:
     """The largest difference; NaN in the same places is none. `relative`: divided by the largest value wanted."""
-    found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
+    found = found.detach().double()  # compared where it is: the gradient of a large weight has 2 GB
+    wanted = wanted.detach().to(found.device).double()
     if not torch.equal(found.isnan(), wanted.isnan()):
         return float("inf")
     found, wanted = found.nan_to_num(0.0), wanted.nan_to_num(0.0)
@@ -55,18 +56,18 @@ def draw(sizes: Sizes, terms: int, width: int, kind: torch.dtype, whole: bool) -
     Args:
         whole: small whole numbers, whose sums are exact in any order; every token is there twice, so that cells tie.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device()).manual_seed(0)
     texts, length = max(4, sizes.batch // 4), sizes.length
     shapes = (texts, length, width), (terms, width), (terms,)
-    made = [torch.randn(shape, generator=generator) for shape in shapes]
+    made = [torch.randn(shape, generator=generator, device=device()) for shape in shapes]
     if whole:
         made = [values.round().clamp(-3, 3) for values in made]
         made[0][:, length // 2 :] = made[0][:, : length - length // 2].clone()
         made[2].zero_()  # added to what is rounded already
-    lengths = torch.randint(1, length + 1, (texts,), generator=generator)
+    lengths = torch.randint(1, length + 1, (texts,), generator=generator, device=device())
     lengths[0], lengths[1], lengths[-1] = 1, 0, length
-    mask = torch.arange(length) < lengths[:, None]
-    return [values.to(device(), kind).requires_grad_() for values in made], mask.to(device())
+    mask = torch.arange(length, device=device()) < lengths[:, None]
+    return [values.to(kind).requires_grad_() for values in made], mask
 
 
 def gradients(head: Callable, leaves: Leaves, mask: Tensor, density: float) -> tuple[Tensor, ...]:

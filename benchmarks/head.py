@@ -24,14 +24,15 @@ class Case:
         self, terms: int, width: int, density: float, kind: torch.dtype, device: str, batch: int | None = None
     ):
         batch = batch or BATCH
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
+        drawn = {"generator": generator, "device": device}  # on a GPU at once: the largest batch has 2 billion cells
         self.density = density
-        self.hidden = torch.randn(batch, LENGTH, width, generator=generator).to(device, kind)
-        self.weight = (0.05 * torch.randn(terms, width, generator=generator)).to(device, kind)
-        self.bias = torch.randn(terms, generator=generator).to(device, kind)
+        self.hidden = torch.randn(batch, LENGTH, width, **drawn).to(kind)
+        self.weight = (0.05 * torch.randn(terms, width, **drawn)).to(kind)
+        self.bias = torch.randn(terms, **drawn).to(kind)
         self.mask = torch.ones(batch, LENGTH, dtype=torch.bool, device=device)
-        active = torch.rand(batch, terms, generator=generator) < density
-        self.gradient = (torch.randn(batch, terms, generator=generator) * active).to(device, kind)
+        active = torch.rand(batch, terms, **drawn) < density
+        self.gradient = (torch.randn(batch, terms, **drawn) * active).to(kind)
         for leaf in (self.hidden, self.weight, self.bias):
             leaf.requires_grad_(density > 0)
 
