@@ -161,7 +161,8 @@ class Stage:
     def __init__(self, sizes: Sizes, folder: Path, stage: str):
         small = sizes._replace(layers=2, width=min(sizes.width, 128), heads=2, inner=min(sizes.inner, 256))
         self.small = small._replace(examples=min(sizes.examples, 512), terms=sizes.terms[:1])
-        self.config, self.stage = gpu_layout.paper(self.small), stage
+        # With a contrast, whose products and sums no other part of the losses has.
+        self.config, self.stage = gpu_layout.paper(self.small, contrastive_weight=1.0), stage
         self.model = gpu_layout.model_of(self.small, sizes.terms[0], stage == "Stage 2", torch.device("cpu")).train()
         if stage == "Stage 1":
             gpu_layout.write_pairs(self.small, folder, mean=sizes.align_length / 2)
@@ -169,8 +170,6 @@ class Stage:
             self.loss: Loss = align.loss(self.config)
         else:
             gpu_layout.write_triples(self.small, folder, (sizes.passage_length / 4, sizes.passage_length / 2))
-            contrast = self.config.distill.model_copy(update={"contrastive_weight": 1.0})
-            self.config = self.config.model_copy(update={"distill": contrast})
             self.collate = distill.Groups(Triples(folder), gpu_layout.PAD, self.config)
             self.loss = distill.loss(self.config)
         for module in self.model.modules():  # both devices must do the same
