@@ -46,11 +46,13 @@ class Recipe:
         self.losses: list[float] = []
 
     def step(self, work: Callable[[MilcoModel], torch.Tensor]) -> None:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = work(self.model)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        try:
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+                loss = work(self.model)
+            loss.backward()
+            self.optimizer.step()
+        finally:  # a step that runs out of memory leaves no gradients to the next measurement
+            self.optimizer.zero_grad()
         self.losses.append(float(loss.detach()))
 
 

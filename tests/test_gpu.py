@@ -161,6 +161,19 @@ def test_the_largest_size_that_fits_is_found_by_doubling():
     assert gpu_speed.fits(work, 6, 100) == 0
 
 
+def test_a_step_that_runs_out_of_memory_leaves_no_gradients():
+    recipe = gpu_speed.Recipe(torch.nn.Linear(2, 1), bf16=False)
+    recipe.model.device = torch.device("cpu")
+
+    def work(model):
+        model(torch.ones(1, 2)).sum().backward()
+        raise torch.OutOfMemoryError("made")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recipe.step(work)
+    assert recipe.model.weight.grad is None
+
+
 def test_a_way_that_runs_out_of_memory_is_a_note():
     def plain() -> None:
         raise torch.OutOfMemoryError("made")
