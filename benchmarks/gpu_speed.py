@@ -19,6 +19,7 @@ from transformers import AutoModelForMaskedLM
 
 from milco.data.tokens import TokenCache
 from milco.data.triples import Triples
+from milco.modeling.embedding import add_gradients_in_place
 from milco.modeling.head import plain_pooled_logits, pooled_logits
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order
@@ -102,7 +103,8 @@ def compiled(sizes: Sizes) -> Iterator[dict]:
     for terms in sizes.terms:
         case = head.Case(terms, sizes.widths[0], 0.01, torch.bfloat16, device().type, sizes.batch)
         row = {"case": f"torch.compile for plain, 1 % active, bfloat16, D={sizes.widths[0]} V={terms}"}
-        way = torch.compile(plain_pooled_logits, backend=backend)
+        # Else the second vocabulary would be compiled for any size, and be slower for it.
+        way = torch.compile(plain_pooled_logits, backend=backend, dynamic=False)
         yield row | side_by_side(partial(case.run, way), partial(case.run, pooled_logits), sizes)
 
 
@@ -119,6 +121,7 @@ class Stage:
         self.config = gpu_layout.paper(sizes, **settings)
         self.model = gpu_layout.model_of(sizes, terms, echo=name == "Stage 2")
         self.model.encoder.set_attn_implementation("sdpa")
+        add_gradients_in_place(self.model.encoder.get_input_embeddings())  # as the trainings have it
         self.recipe = Recipe(self.model, bf16=True)
         if name == "Stage 1":
             cache = TokenCache(gpu_layout.write_pairs(sizes, folder, mean, terms))
