@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from io import TextIOWrapper
@@ -15,6 +16,9 @@ from milco.errors import MilcoError, leave_last_words
 # in vain: beside one busy neighbour the work is three times slower. A short spin avoids that and costs nothing on an
 # idle machine. libgomp reads this when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# What torch says of a full GPU, and what it passes on of the driver, cuBLAS, NCCL and Triton. These ask for memory
+# themselves, and where another process holds nearly all of it, they are the first to miss some.
+FULL = re.compile("(CUDA|HIP|XPU).*out of memory|BLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def run(app: typer.Typer, hub: bool = False) -> None:
@@ -43,7 +47,7 @@ def run(app: typer.Typer, hub: bool = False) -> None:
     except MilcoError as error:
         _end(str(error))
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; not every program has imported it
+        if not FULL.search(str(error)):
             raise
         _end(out_of_memory(sys.argv[1], error))
 
@@ -71,4 +75,5 @@ def out_of_memory(program: str, error: RuntimeError) -> str:
         )
     elif program in ("teacher", "mine", "encode"):
         remedy = "lower evaluate.batch_size"
-    return f"{program}: {'. '.join(str(error).split('. ')[:2])}; {remedy}"
+    said = next(line for line in str(error).splitlines() if FULL.search(line))
+    return f"{program}: {'. '.join(said.split('. ')[:2])}; {remedy}"

@@ -46,15 +46,41 @@ def test_a_gpu_whose_memory_is_full_is_one_line_with_what_to_lower(program, reme
     assert (tmp_path / "words").read_text() == f"{end.value.code}\n"
 
 
-def test_other_errors_keep_their_traceback(monkeypatch):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "Cuda failure 2 'out of memory'",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_others_than_torch_miss_is_one_line_too(line, monkeypatch):
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+
+    @app.command("encode")
+    def command() -> None:
+        raise RuntimeError(f"NCCL error:\n{line}\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.")
+
+    monkeypatch.setattr(sys, "argv", ["milco", "encode"])
+    with pytest.raises(SystemExit) as end:
+        run(app)
+    assert end.value.code == f"milco: error: encode: {line}; lower evaluate.batch_size"
+
+
+@pytest.mark.parametrize(
+    "text", ["made", "CUDA error: an illegal memory access was encountered", "out of shared memory"]
+)
+def test_other_errors_keep_their_traceback(text, monkeypatch):
     app = typer.Typer(pretty_exceptions_enable=False)
 
     @app.command()
     def command() -> None:
-        raise RuntimeError("made")
+        raise RuntimeError(text)
 
     monkeypatch.setattr(sys, "argv", ["milco"])
-    with pytest.raises(RuntimeError, match="made"):
+    with pytest.raises(RuntimeError, match=text):
         run(app)
 
 
