@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -106,6 +107,20 @@ def test_every_row_is_on_disk_before_the_next_one_is_made(monkeypatch, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         gpu.run("made", gpu.TINY, tmp_path, end=float("inf"))
     assert len(json.loads((tmp_path / "gpu-made.json").read_text())) == 2
+
+
+def test_rows_survive_when_the_next_one_is_cut_off_in_writing(monkeypatch, tmp_path):
+    def cut_off(path, text, **how):
+        path.open("w").write(text[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    measure.write("gpu-made", [{"case": "first"}])
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        measure.write("gpu-made", [{"case": "first"}, {"case": "second"}])
+    (row,) = json.loads((tmp_path / "gpu-made.json").read_text())
+    assert row["case"] == "first"
 
 
 def test_a_wrong_row_makes_the_command_fail(monkeypatch, tmp_path):
