@@ -121,6 +121,7 @@ def read_collection(
     collection = Collection(folder.name, documents, *_relevant(folder, split, queries, qrels), about)
     collection.warnings += _missing(folder, "queries", queries, qrels, missing)
     if "task" not in about:  # mteb's own are known to be whole
+        collection.warnings += _nothing_to_find(folder, queries, qrels)
         judged = dict.fromkeys(document for grades in qrels.values() for document in grades)
         collection.warnings += _missing(folder, "documents", {*collection.judged_ids()}, judged, missing)
     return collection
@@ -139,15 +140,17 @@ def stream_collection(
         broken: share of the rows of its texts that may be broken.
         ignore_identical_ids: if it is false, queries with the id of a document cause a warning.
     """
-    about, corpus = read_about(folder), _file(folder, "corpus.jsonl")
-    asked, qrels = _read_queries(folder, split, Broken(broken))
+    about, corpus, left_out = read_about(folder), _file(folder, "corpus.jsonl"), Broken(broken)
+    asked, qrels = _read_queries(folder, split, left_out)
     judged = dict.fromkeys(document for grades in qrels.values() for document in grades)
-    warnings = _missing(folder, "queries", asked, qrels, missing)
+    warnings = _missing(folder, "queries", asked, qrels, missing) + _said(left_out)
+    if "task" not in about:
+        warnings += _nothing_to_find(folder, asked, qrels)
     before = list(warnings)
 
     def documents() -> Iterator[tuple[str, str]]:
-        hashes, found, same = Digests(), set(), []
-        texts = tqdm(iter_records(folder, Broken(broken)), desc=folder.name, unit="text", mininterval=2)
+        hashes, found, same, lost = Digests(), set(), [], Broken(broken)
+        texts = tqdm(iter_records(folder, lost), desc=folder.name, unit="text", mininterval=2)
         for record in texts:
             hashes.add(hash(record.id))
             name = record.id.rpartition("#")[0] if about.get("chunked") else record.id
@@ -159,7 +162,7 @@ def stream_collection(
             yield record.id, record.whole
         if hashes.repeated():
             _each_once(corpus, iter_records(folder, Broken(broken)))  # names the id, unless only hashes are equal
-        warnings[:] = before
+        warnings[:] = before + _said(lost)
         if "task" not in about:
             warnings.extend(_missing(folder, "documents", found, judged, missing))
         if same and not ignore_identical_ids:
@@ -189,10 +192,35 @@ def _missing(folder: Path, kind: str, there: Container[str], wanted: Mapping[str
     return [said]
 
 
+def _nothing_to_find(folder: Path, queries: Container[str], qrels: Qrels) -> list[str]:
+    """The warning about queries that are left out since no document is relevant to them, if there are some."""
+    asked = [grades for query, grades in qrels.items() if query in queries]
+    left_out = sum(max(grades.values()) <= 0 for grades in asked)
+    if not left_out:
+        return []
+    return [f"{folder}: {left_out:,} of {len(asked):,} judged queries have no relevant document and are left out"]
+
+
+def _said(broken: Broken) -> list[str]:
+    return [str(broken)] if broken.count else []
+
+
 def read_about(folder: Path) -> dict[str, Any]:
-    """What collection.json says; nothing for a collection of the user's own."""
+    """What collection.json says; nothing for a collection of the user's own.
+
+    Raises:
+        MilcoError: it is no JSON object.
+    """
     path = folder / "collection.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict):
+        raise MilcoError(f"{path}: not a JSON object; take it away if it is not what milco wrote")
+    return about
 
 
 def iter_documents(folder: Path) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from milco.data.beir import read_collection, stream_collection, write_collection
 from milco.errors import MilcoError
 
 TEXT = "word " * 40
+LEFT_OUT = "1 of 3 judged queries have no relevant document and are left out"  # q2 of `collection`
 
 
 def collection(folder: Path, documents: int) -> Path:
@@ -61,13 +62,37 @@ def test_a_judged_document_that_is_not_there_is_named_as_in_memory(tmp_path):
     folder = collection(tmp_path / "mine", 8)
     streamed, said = stream_collection(folder), "1 of 3 judged documents are not in it, such as 'd8'"
     assert len(list(streamed.documents)) == 8
-    assert streamed.warnings == read_collection(folder).warnings == [f"{folder}: {said}"]
+    assert streamed.warnings == read_collection(folder).warnings
+    assert streamed.warnings == [f"{folder}: {LEFT_OUT}", f"{folder}: {said}"]
     streamed = stream_collection(folder, missing=0.3)
     for read in (lambda: read_collection(folder, missing=0.3), lambda: list(streamed.documents)):
         with pytest.raises(MilcoError, match=said):
             read()
     (folder / "collection.json").write_text('{"task": "mine"}')  # mteb judges documents that are nowhere
     assert len(stream_collection(folder).documents) == 8
+
+
+def test_broken_rows_that_are_allowed_are_counted_and_named(tmp_path):
+    folder = collection(tmp_path / "mine", 10)
+    for name in ("corpus", "queries"):
+        with (folder / f"{name}.jsonl").open("a") as lines:
+            lines.write('[1]\n{"_id": "half", "text": "ok \\ud83d"}\n')
+    streamed = stream_collection(folder, broken=0.5)
+    for _ in range(2):
+        assert len(list(streamed.documents)) == 10
+        queries, left_out, documents = streamed.warnings
+        assert queries.startswith(f"{folder}/queries.jsonl:4: not a JSON object; {folder}/queries.jsonl:5: has half")
+        assert queries.endswith("(2 of 5 lines or rows are broken)") and left_out == f"{folder}: {LEFT_OUT}"
+        assert f"{folder}/corpus.jsonl:12: has half" in documents and "(2 of 12 lines" in documents
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_a_description_that_is_no_object_is_an_error(tmp_path, content):
+    folder = collection(tmp_path / "mine", 10)
+    (folder / "collection.json").write_text(content)
+    for read in (read_collection, stream_collection):
+        with pytest.raises(MilcoError, match="collection.json: not a JSON object"):
+            read(folder)
 
 
 def test_memory_does_not_grow_with_the_documents(tmp_path, monkeypatch):
