@@ -9,7 +9,9 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ import pytest
 import yaml
 from miniature import read_pairs, settings
 
+from milco.data import reading
 from milco.program import run
 from milco.stages import __main__ as stages
 from milco.tools import command
@@ -187,6 +190,14 @@ JUDGED = {
     "a byte order mark": ({"qrels": "\ufeffq1 0 d1 1\n"}, "1.0000"),
     "compressed": ({"qrels.gz": gzip.compress(b"q1 0 d1 1\n")}, "1.0000"),
     "a header": ({"qrels": "query_id\tdoc_id\trelevance\nq1\td1\t1\n"}, "1.0000"),
+    "CSV": ({"q.csv.gz": gzip.compress(b'query-id,corpus-id,score\n"q1",d1,1\n')}, "1.0000"),
+    "CSV without a header": ({"q.csv": "q1;d1;1\n\n"}, "1.0000"),
+    "CSV with a field too few": ({"q.csv": "q1,d1,1\nq1,1\n"}, "q.csv:2: 2 comma-separated fields, expected 3"),
+    "JSONL": ({"q.jsonl": '{"query-id": "q1", "corpus-id": "d1", "score": 1}\n'}, "1.0000"),
+    "JSONL with other names": ({"q.ndjson": '{"query_id": "q1", "doc_id": "d1", "relevance": 1.0}\n'}, "1.0000"),
+    "JSONL without grades": ({"q.jsonl": '{"query-id": "q1", "corpus-id": "d1"}\n'}, "q.jsonl:1: expected query-id, corpus-id and score"),
+    "JSONL with half a grade": ({"q.jsonl": '{"qid": "q1", "docid": "d1", "rel": 0.5}\n'}, "q.jsonl:1: expected query-id, corpus-id and score"),
+    "Parquet": ({"q.parquet": parquet([{"query-id": "q1", "corpus-id": "d1", "score": 1}])}, "1.0000"),
     "a header in other words": ({"qrels": "a\tb\tc\nq1\td1\t1\n"}, "qrels:1: looks like a header"),
     "grades with a point": ({"qrels": "q1\td1\t1.0\n"}, "1.0000"),
     "half a grade": ({"qrels": "q1\td1\t1.5\n"}, "qrels:1: expected QUERY 0 DOCUMENT GRADE"),
@@ -207,6 +218,28 @@ def test_judgements(call, tmp_path, case):
     )
     assert "Traceback" not in said and (wanted in out if code == 0 else wanted in said.splitlines()[-1])
     assert (code == 0) == wanted[0].isdigit()
+
+
+def test_pipes(call, tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        {"run": RUN, "qrels": "q1 0 d1 1\n", "v.jsonl": '{"id": "a", "vector": {"e_x": 1}}\n', "old.jsonl": ""},
+    )
+    piped = tmp_path / "piped"
+    os.mkfifo(piped)
+    for content, words in (("q1 0 d1 1\n", "1.0000"), ("q1 0 d1 1\nq1 0 d1 2\n", "twice, 1 (line 1) and 2")):
+        writer = threading.Thread(target=piped.write_text, args=[content])
+        writer.start()
+        code, out, said = call(command.main, "evaluate", tmp_path / "run", piped, "--measure", "nDCG@10")
+        writer.join()
+        assert words in out + said and "Traceback" not in said
+    monkeypatch.setattr(reading, "STDIN", tmp_path / "run")
+    assert "1.0000" in call(command.main, "evaluate", "-", tmp_path / "qrels", "--measure", "nDCG@10")[1]
+    monkeypatch.setattr(reading, "STDIN", tmp_path / "v.jsonl")
+    for output in ("new.jsonl", "old.jsonl"):
+        assert call(command.main, "prune", "-", "--top-k", 1, "--output", tmp_path / output)[0] == 0
+    code, _, said = call(command.main, "prune", tmp_path / "nowhere", "--top-k", 1, "--output", tmp_path / "old.jsonl")
+    assert code == 1 and "nowhere: no such file" in said
 
 
 # Vectors: a weight → what `prune` says of it, or that it is left out.

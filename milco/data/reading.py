@@ -31,6 +31,7 @@ FORMS = {".txt": "txt", ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjso
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 BATCH = 4096  # rows of Parquet that are in memory at a time
 NAMED, COUNTED = 3, 100  # broken rows that an error names; broken rows that end the reading, if none is allowed
+STDIN = Path("/dev/stdin")
 IDS, TEXT, TITLE = ("_id", "id", "docid"), "text", "title"
 # Other names that a header may give to the columns of ids and of texts.
 ID_NAMES = (*IDS, "doc_id", "did", "pid", "qid", "query_id", "query-id", "corpus-id", "corpus_id", "passage_id")
@@ -144,6 +145,11 @@ def one_of(folder: Path, name: str) -> Path:
     if len(found) > 1:
         raise MilcoError(f"{folder}: {' and '.join(path.name for path in found)}; take all but one away")
     return found[0] if found else folder / name
+
+
+def place(path: Path) -> Path:
+    """Where a file lies that a user names; `-` is the standard input."""
+    return STDIN if str(path) == "-" else path
 
 
 def open_file(path: Path) -> io.BufferedIOBase:

@@ -9,13 +9,12 @@ find it in their judgements, and their files are read unchanged.
 import math
 import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
 from milco.data import reading
-from milco.data.reading import Broken, BrokenRow, identifier
+from milco.data.reading import Broken, BrokenRow, Row, identifier
 from milco.errors import MilcoError
 
 Run = dict[str, dict[str, float]]
@@ -23,7 +22,10 @@ Qrels = dict[str, dict[str, int]]
 MARK = "UTF-8''"  # of a percent-encoded id
 OUR_LINE = rb"\S+ Q0 \S+ 1 \S+ milco\n"  # the first of a run that `milco search` wrote
 GRADE = re.compile(r"(-?[0-9]{1,9})(\.0*)?")
-GRADES = {"score", "grade", "relevance", "rel", "label", "judgement", "judgment"}  # as headers call the last column
+# What headers and objects call the columns; the last one of TSV and CSV is that of the grades.
+QUERIES = ("query-id", "query_id", "queryid", "qid", "query", "topic")
+DOCUMENTS = ("corpus-id", "corpus_id", "doc_id", "docid", "doc-id", "document", "docno", "did", "pid")
+GRADES = ("score", "grade", "relevance", "rel", "label", "judgement", "judgment")
 
 
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
@@ -64,16 +66,18 @@ def read_run(path: Path) -> Run:
 
 def read_qrels(path: Path) -> Qrels:
     """{query: {document: grade}} of judgements: lines QUERY 0 DOCUMENT GRADE as in TREC, or query-id, corpus-id, score
-    as in BEIR. In a line with tabs, tabs alone separate the columns, and other white space is part of an id.
+    as in BEIR, these also in CSV, JSONL or Parquet. In a line with tabs, tabs alone separate the columns, and other
+    white space is part of an id.
 
     Raises:
         MilcoError: there is no such file, nothing in it, or a line is neither.
     """
     qrels: Qrels = {}
+    lines: dict[tuple[str, str], int] = {}
     for number, query, document, grade in _judgements(path):
         before = qrels.setdefault(query, {}).setdefault(document, grade)
+        first = lines.setdefault((query, document), number)
         if before != grade:
-            first = next(line for line, *judged in _judgements(path) if judged == [query, document, before])
             raise MilcoError(
                 f"{path}:{number}: query {query!r} judges document {document!r} twice, {before} (line {first}) and "
                 f"{grade}; take one of them away"
@@ -97,20 +101,33 @@ def _hit(number: int, line: str) -> tuple[int, str, str, float]:
 def _judgements(path: Path) -> Iterator[tuple[int, str, str, int]]:
     """Line, query, document and grade of each."""
     broken = Broken()
-    lines = _lines(path, broken)
-    number, first = next(lines, (0, ""))
-    names = [name.strip().casefold() for name in _columns(first)]
-    if number and not (len(names) in (3, 4) and names[-1] in GRADES):
-        lines = chain([(number, first)], lines)
-    return reading.whole(reading.each(path, lines, _judgement, broken), broken)
+    form = reading.form_of(path)
+    if form in ("jsonl", "parquet"):
+        rows = reading.rows(_there(path), form, broken, lambda first: (first, True))
+        found = reading.each(path, ((number, row) for number, row in rows if number), _named, broken)
+    else:
+        found = reading.each(path, _fields(path, form, broken), _judgement, broken)
+    return reading.whole(found, broken)
+
+
+def _fields(path: Path, form: str | None, broken: Broken) -> Iterator[tuple[int, list[str]]]:
+    """Fields of each line but a header."""
+    if form == "csv":
+        rows = reading.rows(_there(path), form, broken, lambda first: (list(map(str, range(len(first)))), False))
+        lines = ((number, list(row.values())) for number, row in rows)
+    else:
+        lines = ((number, _columns(line)) for number, line in _lines(path, broken))
+    number, first = next(lines, (0, []))
+    if number and not (len(first) in (3, 4) and first[-1].strip().casefold() in GRADES):
+        yield number, first
+    yield from lines
 
 
 def _columns(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else line.split()
 
 
-def _judgement(number: int, line: str) -> tuple[int, str, str, int]:
-    words = _columns(line)
+def _judgement(number: int, words: list[str]) -> tuple[int, str, str, int]:
     grade = GRADE.fullmatch(words[-1].strip())
     if len(words) not in (3, 4) or not grade:
         header = "looks like a header; name its last column score, or take it away; " if number == 1 else ""
@@ -122,6 +139,17 @@ def _judgement(number: int, line: str) -> tuple[int, str, str, int]:
     if len(words) == 4:
         query, document = _id(query), _id(document)
     return number, query, document, int(grade[1])
+
+
+def _named(number: int, row: Row) -> tuple[int, str, str, int]:
+    """The judgement of an object."""
+    query, document, value = (
+        next((row[name] for name in names if name in row), None) for names in (QUERIES, DOCUMENTS, GRADES)
+    )
+    grade = GRADE.fullmatch(str(value))
+    if query is None or document is None or not grade:
+        raise BrokenRow("expected query-id, corpus-id and score, a whole number")
+    return number, identifier(query), identifier(document), int(grade[1])
 
 
 def with_relevant(qrels: Qrels, path: Path) -> Qrels:
@@ -150,8 +178,14 @@ def complete(run: Run, qrels: Qrels, path: Path) -> Run:
 
 
 def _lines(path: Path, broken: Broken) -> Iterator[tuple[int, str]]:
-    if not path.is_file():
+    yield from reading.numbered_lines(_there(path), broken)
+
+
+def _there(path: Path) -> Path:
+    """A file that has something in it, or a pipe."""
+    path = reading.place(path)
+    if not path.exists() or path.is_dir():
         raise MilcoError(f"{path}: no such file")
-    if not path.stat().st_size:
+    if path.is_file() and not path.stat().st_size:
         raise MilcoError(f"{path}: empty")
-    yield from reading.numbered_lines(path, broken)
+    return path

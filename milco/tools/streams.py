@@ -77,7 +77,7 @@ def _state_of(folder: Path) -> list:
 def prune(vectors: Path, output: Path, top_k: int | None = None, mass: float | None = None) -> tuple[float, float]:
     """Write vectors with the `top_k` heaviest tokens of each, or with the fewest that hold the share `mass` of its
     weight. Returns the mean active dimensions before and after."""
-    if output.exists() and output.samefile(vectors):
+    if output.exists() and vectors.exists() and output.samefile(vectors):
         raise MilcoError(f"{output}: the vectors that are pruned; give another name")
     columns: dict[str, int] = {}
     before = after = number = 0

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from milco.data import reading
-from milco.data.reading import COMPRESSED, TEXT
+from milco.data.reading import COMPRESSED, STDIN, TEXT
 from milco.errors import MilcoError
 
 WINDOW = 4096  # texts that are in memory at a time; the encoder takes them in the order of their length
-STDIN = Path("/dev/stdin")
 
 Texts = Iterator[tuple[str, str]]
 
@@ -31,7 +30,7 @@ def read_texts(path: Path, form: str | None = None, id_key: str | None = None, t
     Raises:
         MilcoError: there is no such file, nothing in it, or a line or row is not what the form asks for.
     """
-    path = STDIN if str(path) == "-" else path
+    path = reading.place(path)
     if not path.exists():
         raise MilcoError(f"{path}: no such file")
     if path.is_dir():

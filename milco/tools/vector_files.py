@@ -175,6 +175,7 @@ def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str
                 raise MilcoError(f"{part}: has weights that are no finite numbers; encode again")
             yield ids, rows, pivot_columns(part)
         return
+    path = reading.place(path)
     if not path.exists():
         raise MilcoError(f"{path}: no such file or folder; milco encode writes vectors")
     empty = True
