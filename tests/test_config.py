@@ -367,6 +367,8 @@ def test_broken_yaml_is_refused_in_one_line(tmp_path):
 def test_missing_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(MilcoError, match=r"^[^\n]*no\.yaml: no such configuration$"):
         config.load(tmp_path / "no.yaml")
+    with pytest.raises(MilcoError, match=r"no configuration \(Is a directory\)$"):
+        config.load(tmp_path)
 
 
 def test_saved_settings_are_the_same_settings(tmp_path):
@@ -481,6 +483,9 @@ TWICE = {
     ),
     "a section": ("corpora: {}\nseed: 1\ncorpora: {}\n", "corpora stands twice in one section (lines 1 and 3)"),
     "an octal number": ("seed: 010\n", "line 1: 010 is 8 to YAML; write that, or put it in quotes"),
+    "a number with minutes and a point": ("learning_rate: 1:30.5\n", "line 1: 1:30.5 is 90.5 to YAML; write that"),
+    "a number of thousands of digits": (f"seed: {'1' * 5000}\n", "not valid YAML: Exceeds the limit"),
+    "endless nesting": (f"seed: {'[' * 5000}\n", "not valid YAML: "),
     "a sexagesimal number": ("global_batch_size: 22:30\n", "line 1: 22:30 is 1350 to YAML; write that"),
 }
 
@@ -509,4 +514,22 @@ def test_values_that_yaml_reads_otherwise_are_what_was_meant():
     assert "max_pairs: Input should be a valid integer" in refusal(
         {"sources/web": {**USER_FILES["pairs"], "max_pairs": "1.5"}}
     )
-    assert "experiment: Input should be a valid string (got True)" in refusal({"experiment": True})
+
+
+REFUSED = {
+    "a name": ({"experiment": True}, "experiment: this is no text to YAML; write it in quotes (got True)"),
+    "a number for a name": ({"experiment": 1.5}, "experiment: this is no text to YAML; write it in quotes (got 1.5)"),
+    "a source": ({"sources/web": {**USER_FILES["pairs"], "licence": 2024}}, "sources.web.licence: this is no text"),
+    "a key": ({"experiments": {2024: {"seed": 2}}}, "experiments: one of its keys is no text to YAML; write it in"),
+    "a switch for a number": ({"seed": True}, "seed: expected a number (got True)"),
+    "a switch for a share": ({"model/dropout": False}, "model.dropout: expected a number (got False)"),
+    "a switch for a count": ({"sources/web": {**USER_FILES["pairs"], "max_pairs": True}}, "max_pairs: expected a nu"),
+    "a bare path": ({"sources/web": {**USER_FILES["pairs"], "uri": "my/x.tsv"}}, "write file:my/x.tsv for a file"),
+    "no path": ({"sources/web": {**USER_FILES["pairs"], "uri": "file: "}}, "sources.web.uri: no path behind file:"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_value_of_another_kind_is_refused_in_words_that_help(case):
+    changes, words = REFUSED[case]
+    assert words in refusal(changes)

@@ -8,6 +8,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from milco.languages import normal
 
 
+def _no_switch(value: Any) -> Any:
+    """To Python, true and false are 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number (got {value})")
+    return value
+
+
 def _number(value: Any) -> Any:
     """YAML 1.1 reads 1e6 as text; it wants 1.0e+6."""
     try:
@@ -21,10 +28,10 @@ def norwegian(value: Any) -> Any:
     return "no" if value is False else value
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Whole = Annotated[int, Field(ge=0), BeforeValidator(_number)]
-Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number), BeforeValidator(_no_switch)]
+Whole = Annotated[int, Field(ge=0), BeforeValidator(_number), BeforeValidator(_no_switch)]
+Rate = Annotated[float, Field(gt=0), BeforeValidator(_no_switch)]
 Language = Annotated[str, Field(min_length=1), AfterValidator(normal), BeforeValidator(norwegian)]
 Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from milco.config.base import Strict
 from milco.config.experiment import Config
 from milco.config.source import Source
 from milco.errors import MilcoError
+
+_ADDRESSES = "others begin with hf:, https:, mteb: or pypi:"
 
 
 def parse(values: Any, origin: str = "configuration") -> Config:
@@ -56,6 +59,12 @@ def _explain(origin: str, problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{origin}: {key}: unknown key; {_meant(problem['loc'])}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | float | int | date):
+        of_a_key = problem["loc"][-1] == "[key]"  # the place before it is the key's number
+        key = ".".join(map(str, problem["loc"][:-2])) if of_a_key else key
+        message = f"{'one of its keys is' if of_a_key else 'this is'} no text to YAML; write it in quotes"
+    if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "uri":
+        message = f"no address; write file:{problem['input']} for a file or folder of your own; {_ADDRESSES}"
     got = f" (got {problem['input']!r})" if problem["type"] not in ("missing", "value_error") else ""
     return f"{origin}: {key + ': ' if key else ''}{message}{got}"
 
@@ -89,11 +98,13 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except FileNotFoundError:
         raise MilcoError(f"{path}: no such configuration") from None
+    except OSError as error:
+        raise MilcoError(f"{path}: no configuration ({error.strerror})") from None
     except yaml.MarkedYAMLError as error:
         if isinstance(error, _Misleading):
             raise MilcoError(f"{path}: {error.problem}") from None
         raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, too deep
         raise MilcoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -114,10 +125,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node):
+        return self._as_it_looks(node, super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node):
+        return self._as_it_looks(node, super().construct_yaml_float(node))
+
+    def _as_it_looks(self, node, value):
         if re.fullmatch(r"[-+]?0[0-9_]+|[^:]+:.+", node.value):  # octal, sexagesimal
-            line, value = node.start_mark.line + 1, super().construct_yaml_int(node)
+            line = node.start_mark.line + 1
             raise _Misleading(problem=f"line {line}: {node.value} is {value} to YAML; write that, or put it in quotes")
-        return super().construct_yaml_int(node)
+        return value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)

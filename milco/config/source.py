@@ -153,9 +153,11 @@ class Source(Strict):
 
     @field_validator("uri")
     @classmethod
-    def _has_no_host(cls, uri):
+    def _names_a_place(cls, uri):
         if re.match(r"file:\s*//[^/]", uri):
             raise ValueError(f"{uri} names a host; write file:PATH, or file:///PATH for a path from the root")
+        if re.fullmatch(r"file:\s*", uri):  # else it would be the working directory
+            raise ValueError("no path behind file:")
         return uri
 
     @model_validator(mode="after")
