@@ -196,12 +196,20 @@ def numbered_lines(path: Path, broken: Broken, blank: bool = False) -> Iterator[
     """
     for number, line in enumerate(raw_lines(path), 1):
         try:
-            decoded = line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            broken.add(path, number, f"not UTF-8 ({error.reason})")
+            text = decoded(line)
+        except BrokenRow as error:
+            broken.add(path, number, str(error))
             continue
-        if blank or decoded.strip():
-            yield number, decoded
+        if blank or text.strip():
+            yield number, text
+
+
+def decoded(line: bytes) -> str:
+    """The text of a line, without its end. Raises BrokenRow if it is no UTF-8."""
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise BrokenRow(f"not UTF-8 ({error.reason})") from None
 
 
 def rows(path: Path, form: str, broken: Broken, columns: Columns, wanted: Iterable[str] = ()) -> Rows:

@@ -1,5 +1,6 @@
 """Users' tables of pairs and triples, read some rows at a time, with a clear message for anything that is wrong."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -22,6 +23,8 @@ TABLES = {"tsv", "csv", "jsonl", "parquet"}
 OURS = "revision.json"  # beside what comes from the hub
 # What people call the sides of parallel text, beside names and codes of languages.
 SIDES = {"source", "target", "src", "tgt", "trg", "text", "translation", "sentence", "sentence1", "sentence2", "lang"}
+NAMES = re.compile(r"[-_.]")  # what parts the words of such a name
+REGIONAL = re.compile(r"[a-z]{2}[-_][A-Z]{2}")  # de-DE
 
 Check = Callable[[Row], None]
 
@@ -95,7 +98,7 @@ def _part(
         yield from _select(path, rows, dataset, name, columns, language, broken, check)
     for english, other in moses:
         said = _own_code(language, reading.unpacked(other.name).rpartition(".")[2])
-        rows = _line_by_line(english, other, said)
+        rows = _line_by_line(english, other, said, broken)
         yield from _select(other, rows, dataset, name, columns, said, broken, check, renamed=False)
     for path in tmx:
         rows = _of_units(path, language)
@@ -166,19 +169,33 @@ def _header(first: list[str], dataset: Source, name: str) -> tuple[list[str], bo
     if set(PAIR_COLUMNS[:2]) <= set(low):
         return low, True
     if len(first) > 1 and all(map(_names_a_side, first)):
+        english, other = _sides(first)
         raise BrokenRow(
             f"looks like a header ({', '.join(first):.80}); say which column is which in sources.{name}.columns, such "
-            f"as {{english: {first[0]}, non_english: {first[1]}}}; if it is a pair, put another line first"
+            f"as {{english: {english}, non_english: {other}}}; if it is a pair, put another line first"
         )
     return PAIR_COLUMNS[: len(first)], False
 
 
+def _sides(header: list[str]) -> tuple[str, str]:
+    """The columns of a header that are most likely English and the other language."""
+    english = next((name for name in header if {"en", "eng", "english"} & {*NAMES.split(name.casefold())}), header[0])
+    others = [name for name in header if name != english and name.casefold() != "id"]
+    return english, others[0] if others else header[1]
+
+
 def _names_a_side(field: str) -> bool:
-    low = field.strip().casefold()
-    if low in SIDES | set(PAIR_COLUMNS) or (low == field and len(low) == 2 and tag_is_valid(low)):
+    """Whether a field is what people call a side of parallel text, in a word or several: English, sentence_de, tgt."""
+    field = field.strip()
+    return REGIONAL.fullmatch(field) is not None or all(map(_is_name, NAMES.split(field)))
+
+
+def _is_name(word: str) -> bool:
+    low = word.casefold()
+    if low in SIDES | set(PAIR_COLUMNS) or (low == word and tag_is_valid(low) and len(normal(low)) == 2):
         return True
     try:
-        return field.isalpha() and bool(find(field, "en"))
+        return word.isalpha() and bool(find(word, "en"))
     except LookupError:
         return False
 
@@ -211,14 +228,18 @@ def _own_code(language: str | None, tag: str) -> str:
     return str(language) if same else tag
 
 
-def _line_by_line(english: Path, other: Path, language: str) -> Rows:
+def _line_by_line(english: Path, other: Path, language: str, broken: Broken) -> Rows:
     """Raises MilcoError if one file has more lines than the other: nobody knows where a line is missing."""
-    lines: Iterable = zip_longest(*(reading.numbered_lines(path, Broken(), blank=True) for path in (english, other)))
-    for number, (left, right) in enumerate(lines, 1):
-        if left is None or right is None or not left[0] == right[0] == number:
-            raise MilcoError(f"{other}:{number}: {english.name} and it must have as many lines, all of them UTF-8")
-        if left[1].strip() or right[1].strip():
-            yield number, {"english": left[1], "non_english": right[1], "language": language}
+
+    def row(number: int, lines: tuple[bytes | None, bytes | None]) -> tuple[int, Row]:
+        left, right = lines
+        if left is None or right is None:
+            raise MilcoError(f"{other}:{number}: {english.name} and it must have as many lines")
+        return number, {"english": reading.decoded(left), "non_english": reading.decoded(right), "language": language}
+
+    lines: Iterable = zip_longest(reading.raw_lines(english), reading.raw_lines(other))
+    rows = reading.each(other, enumerate(lines, 1), row, broken)
+    return ((number, row) for number, row in rows if row["english"].strip() or row["non_english"].strip())
 
 
 def _of_units(path: Path, language: str | None) -> Rows:
