@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 from milco.errors import MilcoError
 from milco.files import finished_file
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
     """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from milco.data import reading
 from milco.data.reading import Broken, BrokenRow
-from milco.data.vectors import load_vectors, pivot_columns, save_vectors
+from milco.data.vectors import LARGEST, load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
 from milco.files import lock, put, put_in_place, write_json
 from milco.modeling.model import MilcoModel
@@ -28,7 +28,6 @@ from milco.tools.text_files import windows
 VOCABULARY = "vocabulary.json"
 OUR_LINE = rb'{"id": "(?:[^"\\]|\\.)*", "vector": {'  # with these blanks, as `Draft` writes it
 Parts = Iterator[tuple[list[str], scipy.sparse.csr_array]]
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def vocabulary_of(model: MilcoModel) -> list[str]:

@@ -27,8 +27,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from math import isfinite
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,7 @@ from milco.data.corpora import BROKEN, HELD_OUT, KEPT, counted
 from milco.data.held_out import HeldOut
 from milco.data.reading import Broken, BrokenRow, Row, warn
 from milco.data.tables import TRIPLE_COLUMNS, read_batches
+from milco.data.vectors import LARGEST
 from milco.errors import MilcoError, about_source
 from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
@@ -311,7 +310,7 @@ def _is_text(value) -> bool:
 
 
 def _is_score(value) -> bool:
-    return isinstance(value, Real) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 LISTS = {"pos": _is_text, "neg": _is_text, "pos_scores": _is_score, "neg_scores": _is_score}

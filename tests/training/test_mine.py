@@ -316,11 +316,25 @@ def test_triple_of_the_hub_without_a_value_is_counted_and_dropped(tmp_path, chan
 
 
 @pytest.mark.parametrize(
-    "change", [{"neg_scores": [2.0, None, 0.5]}, {"pos_scores": [float("nan")]}, {"pos": [None]}], ids=str
+    "change",
+    [
+        {"neg_scores": [2.0, None, 0.5]},
+        {"pos_scores": [float("nan")]},
+        {"pos_scores": [1e39]},
+        {"pos": [None]},
+    ],
+    ids=str,
 )
 def test_user_s_triple_with_a_hole_in_a_list_is_named(tmp_path, change):
     path = user_triples(tmp_path, TRIPLE, {**TRIPLE, **change})
     assert refusal(path).startswith(f"{path}:2: ")
+
+
+@pytest.mark.parametrize("score", ["true", "1e39", "1" + "0" * 400, '"3"'])
+def test_user_s_triple_with_a_score_that_is_no_finite_float32_is_named(tmp_path, score):
+    path = tmp_path / "triples.jsonl"
+    path.write_text(json.dumps(TRIPLE).replace("3.0", score) + "\n")
+    assert refusal(path).startswith(f"{path}:1: column 'pos_scores' is no whole list")
 
 
 def test_triples_of_all_datasets_come_into_one_file(corpora, mined, tmp_path):
