@@ -1,6 +1,7 @@
 """How every program of ours begins and ends."""
 
 import ctypes
+import errno
 import os
 import re
 import signal
@@ -19,6 +20,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 # What torch says of a full GPU, and what it passes on of the driver, cuBLAS, NCCL and Triton. These ask for memory
 # themselves, and where another process holds nearly all of it, they are the first to miss some.
 FULL = re.compile("(CUDA|HIP|XPU).*out of memory|BLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+
+
+# Errors of the machine that a user can mend, whichever file they come from.
+USERS = {errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 def run(app: typer.Typer, hub: bool = False) -> None:
@@ -46,6 +51,10 @@ def run(app: typer.Typer, hub: bool = False) -> None:
         sys.exit(1)
     except MilcoError as error:
         _end(str(error))
+    except OSError as error:
+        if error.errno not in USERS:
+            raise
+        _end(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}")
     except RuntimeError as error:
         if not FULL.search(str(error)):
             raise

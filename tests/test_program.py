@@ -1,5 +1,7 @@
 """What the programs end with."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -82,6 +84,20 @@ def test_other_errors_keep_their_traceback(text, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["milco"])
     with pytest.raises(RuntimeError, match=text):
         run(app)
+
+
+@pytest.mark.parametrize(("code", "name"), [(errno.ENOSPC, None), (errno.ENAMETOOLONG, "x" * 300)])
+def test_what_only_the_user_can_mend_is_one_line(monkeypatch, code, name):
+    app = typer.Typer()
+
+    @app.command()
+    def end() -> None:
+        raise OSError(code, os.strerror(code), name)
+
+    monkeypatch.setattr(sys, "argv", ["milco"])
+    with pytest.raises(SystemExit) as ended:
+        run(app)
+    assert ended.value.code == f"milco: error: {f'{name}: ' if name else ''}{os.strerror(code)}"
 
 
 PROGRAM = """
