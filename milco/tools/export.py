@@ -31,7 +31,7 @@ from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.pruning import ALL, IN_CONFIG, prune
-from milco.outputs import check_output
+from milco.outputs import check_output, consists
 from milco.tools.inspection import load_model
 
 MODELING = Path(model_module.__file__).parent
@@ -40,6 +40,8 @@ MODULES = [
     "rows", "sparse_encoder", "texts",
 ]  # fmt: skip
 LICENCE = "# SPDX-License-Identifier: Apache-2.0; a module of milco\n"
+# What an exported folder has, with tokenizers and code of any encoder.
+FILES = ("*.json", "*.safetensors", "*.py", "*.model", "vocab.txt", "merges.txt", "*.jinja", "pivot_tokenizer", "onnx")
 ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export needs
 
 
@@ -87,7 +89,8 @@ def export(
     missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]
     if missing:
         raise MilcoError(f"--onnx: {' and '.join(missing)} not installed; pip install '.[onnx]' in milco's checkout")
-    check_output(output, "a MILCO model", has_milco, folder=True)
+    known = consists("config.json", *FILES)
+    check_output(output, "a MILCO model alone", lambda there: known(there) and has_milco(there), folder=True)
     try:
         loaded = load_model(model, trust_remote_code, **parts).cpu()
         loaded.tokenizer, loaded.pivot_tokenizer  # noqa: B018 (read now, written later)

@@ -31,6 +31,7 @@ import numpy as np
 
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
+from milco.outputs import check_output
 from milco.tools.engines.base import Part, checked, terms
 
 SCALE = 100  # whole weights are so many times ours, as is usual for SPLADE in Anserini
@@ -69,6 +70,7 @@ def export(
         raise MilcoError(f"{form!r}: no form to export to; there are {', '.join(FORMS)}")
     if output.exists():
         raise MilcoError(f"{output}: is there already; name a new folder or delete it")
+    check_output(output, "files for an engine", folder=True)
     named = cache(lambda column: escape(name(column)))
     with finished_folder(output) as folder:
         counts = FORMS[form](folder, _rows(documents), _rows(queries), named, k)

@@ -242,7 +242,9 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
     Raises:
         MilcoError: an id stands there twice, no vector has an entry, or texts are not those of the vectors.
     """
-    ours = consists("seismic.index.seismic", "seismic.*", "vectors.*", VOCABULARY, TEXTS)
+    ours = consists(
+        "seismic.index.seismic", "seismic.columns.npy", "vectors.safetensors", "vectors.ids.txt", VOCABULARY, TEXTS
+    )
     check_output(output, "an index", ours, folder=True)
     columns: dict[str, int] = {}
     ids: list[str] = []

@@ -26,6 +26,7 @@ from milco.outputs import begins, check_output, consists, is_stream
 from milco.tools.text_files import windows
 
 VOCABULARY = "vocabulary.json"
+PART = f"part-{'[0-9]' * 6}.*s*t*"  # part-000000.safetensors and part-000000.ids.txt
 OUR_LINE = rb'{"id": "(?:[^"\\]|\\.)*", "vector": {'  # with these blanks, as `Draft` writes it
 Parts = Iterator[tuple[list[str], scipy.sparse.csr_array]]
 
@@ -60,7 +61,7 @@ class Draft:
 
     def __init__(self, path: Path, vocabulary: Iterable[str], pivot: int | None, fresh: bool = False):
         lines = come_as_lines(path)
-        ours = begins(OUR_LINE) if lines else consists(VOCABULARY, "part-*", "windows.txt")
+        ours = begins(OUR_LINE) if lines else consists(VOCABULARY, PART, "windows.txt")
         check_output(path, "vectors", ours, folder=not lines)
         self.path, self.vocabulary, self.pivot = path, vocabulary, pivot
         target = path.resolve()

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -87,15 +88,26 @@ def state(folder) -> dict[str, bytes]:
         ("index vectors", ["vectors", ".", "corpus.jsonl"]),
         ("search index --queries queries.tsv", ["queries.tsv", "qrels.tsv", "corpus.jsonl", "vectors.jsonl", "index"]),
         ("export --model $MODEL", ["index", "vectors", "corpus.jsonl"]),
+        ("export --model $MODEL", ["noted-model"]),
+        ("encode queries.tsv --query", ["noted-vectors"]),
         ("feed vespa vectors", ["index", "vectors", "corpus.jsonl"]),
     ],
 )
 def test_nothing_but_its_own_kind_is_replaced(milco, made, model_folder, words, outputs):
+    for folder in (model_folder, made / "vectors"):  # with something of the user's in them
+        noted = made / f"noted-{folder.name}"
+        shutil.copytree(folder, noted, dirs_exist_ok=True)
+        (noted / "part-of-my-notes.txt").write_text("mine")
     before = state(made)
     for output in outputs:
         code, _, said = milco(f"{words.replace('$MODEL', str(model_folder))} --output {output}")
         assert code == 1 and ("holds something else than" in said or "is there already" in said), output
     assert state(made) == before
+
+
+def test_a_feed_is_no_stream(milco, made):
+    code, _, said = milco("feed vespa vectors --output -")
+    assert code == 1 and "files for an engine cannot be written there" in said and not (made / "-").exists()
 
 
 @pytest.mark.parametrize(
