@@ -9,10 +9,13 @@ import regex
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Controls that are no white space, soft hyphen, zero-width space, word joiner, byte order mark, and marks that choose
-# how a sign is drawn; and the stroke that makes an Arabic word longer. Joiners and direction marks stay: words of some
-# languages are spelt with them.
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u0640\u200b\u2060\ufe0e\ufe0f\ufeff]")
+# Controls that are no white space, soft hyphen, zero-width space, word joiner, invisible operators, byte order mark,
+# embedded and isolated directions, and marks that choose how a sign is drawn; and the stroke that makes an Arabic word
+# longer. Joiners and direction marks stay: words of some languages are spelt with them.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u0640\u200b\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+    "\U000e0100-\U000e01ef]"
+)
 WIDTHS = re.compile("[\uff01-\uffee]+")  # letters in full or half width
 # Persian and Urdu are often typed with the yeh and kaf of Arabic keyboards. Nearly every Persian or Urdu sentence has
 # one of four letters that Arabic lacks; Uyghur and Sindhi have these as well, but are spelt with the Arabic yeh.
