@@ -199,7 +199,7 @@ class DenseEncoder:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = config.trusts("dense")
         self.tokenizer = load(AutoTokenizer, model, trust)
-        self.model = load(AutoModel, model, trust, dtype=torch.float32).eval().to(self.device)
+        self.model = load(AutoModel, model, trust).eval().to(self.device)
 
     def limit(self, side: str) -> int:
         """Tokens at which a text is cut."""

@@ -53,11 +53,12 @@ class SentenceModel:
         kind: Any = SparseEncoder if self.sparse else SentenceTransformer
         trust = config.trusts(system)
         try:
-            self.model = kind(str(model), device=self.device, trust_remote_code=trust, local_files_only=True).eval()
+            found = kind(str(model), device=self.device, trust_remote_code=trust, local_files_only=True)
         except ValueError as error:
             if trust or "trust_remote_code" not in str(error):
                 raise
             raise refusal(model, f"set sources.{system}.trust_remote_code to true, or choose another model") from None
+        self.model = found.float().eval()  # however it was saved; `evaluate.bf16` says how it computes
         similarity = self.model.similarity_fn_name
         if similarity not in ("dot", "cosine"):
             raise MilcoError(f"sources.{system}: {model} ranks by {similarity}, and search here is by inner product")

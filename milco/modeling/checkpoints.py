@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .errors import MilcoError
 
 
 def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
-    """`kind.from_pretrained(checkpoint, **how)` of one of transformers' Auto classes.
+    """`kind.from_pretrained(checkpoint, **how)` of one of transformers' Auto classes. Weights of a model are float32,
+    however they were saved.
 
     Args:
         trust: whether Python files that lie in the checkpoint may be run (`sources.NAME.trust_remote_code`). Where
@@ -18,7 +21,7 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
             transformers would draw at random.
     """
     if hasattr(kind, "from_config"):  # a model, not a configuration or tokenizer
-        how["output_loading_info"] = True
+        how = {"dtype": torch.float32, **how, "output_loading_info": True}
     try:
         found = kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
     except ValueError as error:

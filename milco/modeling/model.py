@@ -81,7 +81,8 @@ class MilcoModel(PreTrainedModel):
         self.trust = trust
         self._find_english: Callable | None = None  # in the authors' layout the English tokenizer lies elsewhere
         if encoder is None:
-            encoder = AutoModel.from_config(config.encoder_config(trust), trust_remote_code=trust)
+            how = {"trust_remote_code": trust, "dtype": torch.get_default_dtype()}  # all weights have one precision
+            encoder = AutoModel.from_config(config.encoder_config(trust), **how)
         self.encoder = _without_pooler(encoder)
         width = self.encoder.config.hidden_size
         self.connector = nn.Linear(width, config.pivot_hidden_size) if config.connector else None
@@ -134,7 +135,7 @@ class MilcoModel(PreTrainedModel):
             encoder_config.num_hidden_layers = encoder_layers
         if dropout is not None:
             encoder_config.hidden_dropout_prob = encoder_config.attention_probs_dropout_prob = dropout
-        backbone = load(AutoModel, encoder, trust_encoder, config=encoder_config, dtype=torch.float32)
+        backbone = load(AutoModel, encoder, trust_encoder, config=encoder_config)
         if teacher:
             head = PivotHead.from_teacher(teacher, trust_teacher)
         else:
@@ -171,7 +172,8 @@ class MilcoModel(PreTrainedModel):
         **settings,
     ):
         """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed.
-        Models in their authors' layout load like our own.
+        Models in their authors' layout load like our own. Without `dtype` the weights are float32, however they were
+        saved.
 
         Args:
             trust_remote_code: whether Python files that lie beside the weights may be run; only a model whose encoder
@@ -187,6 +189,7 @@ class MilcoModel(PreTrainedModel):
         place, hub = str(path), {name: settings[name] for name in HUB if name in settings}
         stored = PretrainedConfig.get_config_dict(place, **hub)[0]
         theirs = is_theirs(stored)
+        settings["dtype"] = settings.pop("torch_dtype", None) or settings.get("dtype") or torch.float32
         if theirs:
             fields, tokenizer = read_settings(stored, place, encoder, hub)
             settings = {name: value for name, value in settings.items() if name not in hub}

@@ -28,7 +28,7 @@ class CrossEncoder:
         self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         limit = config.model.query_max_length + config.model.passage_max_length
         self.max_length = min(limit, self.tokenizer.model_max_length)
-        model = load(AutoModelForSequenceClassification, checkpoint, trust, dtype=torch.float32)
+        model = load(AutoModelForSequenceClassification, checkpoint, trust)
         if model.config.num_labels != 1:
             raise MilcoError(
                 f"distill.scorer: {checkpoint} tells {model.config.num_labels} labels apart; "

@@ -96,6 +96,20 @@ def test_vectors_and_ranks_are_those_of_sentence_transformers(name, values, test
     assert said["milliseconds"] > 0
 
 
+@pytest.mark.parametrize("name", ["dense", "teacher_checkpoint"])
+def test_weights_in_half_precision_are_computed_in_float32(name, values, tests, tmp_path, request):
+    folder, kind = request.getfixturevalue(name), SentenceTransformer if name == "dense" else SparseEncoder
+    model = kind(str(folder), device="cpu").bfloat16()
+    model.save(str(tmp_path / "half"))
+    settings = measured(values, "other", tmp_path / "half", "sentence-transformers")
+    encode(settings, "other", tmp_path / "half", tests, tmp_path / "vectors")
+    texts = [*read_collection(tests / "mine").documents.values()]
+    rows, wanted = Vectors(tmp_path / "vectors").of("documents", texts), model.float().encode_document(texts)
+    rows = rows if name == "dense" else rows.toarray()
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True) if name == "dense" else wanted.to_dense().numpy()
+    np.testing.assert_allclose(rows, wanted, atol=1e-5)
+
+
 def test_a_model_of_the_authors_layout_is_a_system(values, tests, tmp_path):
     folder = shutil.copytree(LAYOUT / "released", tmp_path / "released")
     shutil.copytree(LAYOUT / "encoder", folder / "encoder")

@@ -159,6 +159,27 @@ def test_weights_may_lie_in_one_file_or_in_shards_of_either_format(folder, form)
     assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
 
 
+@pytest.mark.parametrize("layout", ["theirs", "ours"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_computed_in_float32(folder, tmp_path, layout, kind):
+    change(folder, lambda tensors: cast(tensors, kind))
+    change(folder, lambda tensors: cast(tensors, torch.float32))
+    wanted = rows(MilcoModel.from_pretrained(folder))
+    if layout == "theirs":
+        change(folder, lambda tensors: cast(tensors, kind))
+    else:
+        MilcoModel.from_pretrained(folder).to(kind).save_pretrained(tmp_path / "ours")
+    place = tmp_path / layout
+    assert torch.equal(rows(MilcoModel.from_pretrained(place)), wanted)
+    model = MilcoModel.from_pretrained(place, dtype=kind)
+    assert {parameter.dtype for parameter in model.parameters()} == {kind}
+    torch.testing.assert_close(rows(model), wanted, atol=0.1, rtol=0)
+
+
+def cast(tensors, kind):
+    tensors.update({name: tensor.to(kind) for name, tensor in tensors.items()})
+
+
 def test_a_head_may_have_the_names_of_the_roberta_family(folder):
     wanted = rows(MilcoModel.from_pretrained(folder))
     change(folder, as_roberta)

@@ -43,6 +43,15 @@ def encode(teacher, texts, batch_size=64, max_length=64):
     return in_text_order(teacher.iter_rows(texts, max_length, batch_size), teacher.head.decoder.out_features)
 
 
+def test_weights_in_half_precision_are_computed_in_float32(teacher_checkpoint, tmp_path):
+    half = shutil.copytree(teacher_checkpoint, tmp_path / "half")
+    model = AutoModelForMaskedLM.from_pretrained(teacher_checkpoint).bfloat16()
+    model.save_pretrained(half)
+    model.float().save_pretrained(shutil.copytree(teacher_checkpoint, tmp_path / "whole"))
+    found, wanted = (encode(Teacher(tmp_path / name), TEXTS) for name in ("half", "whole"))
+    np.testing.assert_array_equal(found.toarray(), wanted.toarray())
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
 def test_a_row_is_that_of_the_text_alone(teacher_checkpoint, plain, batch_size):
     pooled = plain(TEXTS)
