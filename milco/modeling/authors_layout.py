@@ -13,6 +13,7 @@ inside, without LexEcho) or of Stage 2.
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -183,7 +184,8 @@ def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
             if file.endswith(".safetensors"):
                 found |= load_file(file)
             else:
-                found |= torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                mapped = is_zipfile(file)  # torch has written other files before 1.6
+                found |= torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, TypeError, ValueError) as error:
             raise MilcoError(f"{file}: no file of tensors alone ({_first_line(error)}); download it again") from None
     return _renamed(found, place)

@@ -159,6 +159,13 @@ def test_weights_may_lie_in_one_file_or_in_shards_of_either_format(folder, form)
     assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
 
 
+def test_weights_may_be_a_file_from_before_torch_wrote_archives(folder):
+    wanted = rows(MilcoModel.from_pretrained(folder))
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
+
+
 @pytest.mark.parametrize("layout", ["theirs", "ours"])
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_weights_in_half_precision_are_computed_in_float32(folder, tmp_path, layout, kind):
