@@ -50,15 +50,20 @@ def plan(config: Config) -> list[dict[str, str]]:
              seen / align.global_batch_size,
              work=seen, speed=machine.align_pairs_per_second, devices=machine.devices),
     ]  # fmt: skip
-    rows = [
-        *(stage_1 if Experiment(config).reads_pairs else stage_1[1:2] if config.reads_targets() else []),
+    stage_2 = [
         _row("Stage 2", f"{asked:,.0f} queries in {_most(distill)}{epochs:g} epochs{again}",
              asked / distill.global_batch_size,
              work=asked, speed=machine.distill_queries_per_second, devices=machine.devices),
+        _row("held out", _held_out(config), devices=machine.devices),
+    ]  # fmt: skip
+    if not config.aligns():
+        stage_1 = stage_1[1:2] if config.reads_targets() else []
+    trained = [*stage_1, *stage_2] if Experiment(config).stages else []
+    rows = [
+        *trained,
         _row("encoding", f"{encoding:,.0f} texts of the test collections, all systems",
              disk=encoding * 8 * machine.terms_per_text, work=encoding, speed=machine.encode_documents_per_second,
              devices=machine.devices),
-        _row("held out", _held_out(config), devices=machine.devices),
         _row("cut", _cut(config), devices=machine.devices),
     ]  # fmt: skip
     if unsaid:

@@ -150,3 +150,8 @@ def test_a_training_that_may_end_early_has_its_epochs_at_most():
     patient = PAPER.model_copy(update={"distill": PAPER.distill.model_copy(update={"patience": 3})})
     assert "queries in at most " in rows(patient)["Stage 2"]["what"]
     assert "at most" not in rows(patient)["Stage 1"]["what"] + rows(PAPER)["Stage 2"]["what"]
+
+
+def test_where_a_finished_model_is_measured_no_training_is_planned():
+    found = rows(config.load(ROOT / "config" / "released.yaml"))
+    assert [*found] == ["encoding", "cut"] and not found["encoding"]["what"].startswith("0 ")
