@@ -90,6 +90,11 @@ def wordless_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return [piece for piece, text in enumerate(texts) if not WORD.search(text.removeprefix("##"))]  # of WordPiece
 
 
+def no_words(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Ids of special tokens and of pieces without a word."""
+    return sorted({*tokenizer.all_special_ids, *wordless_pieces(tokenizer)})
+
+
 def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
     """Ids, and whether each text was cut; if a tokenizer does not say, a text that fills all tokens counts as cut."""
     texts = as_text(tokenizer, [composed(text) for text in texts])

@@ -18,6 +18,7 @@ from milco.data.triples import SIDES, Triples
 from milco.modeling.authors_layout import is_theirs
 from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.modeling.model import MilcoModel, Views
+from milco.modeling.texts import no_words
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
@@ -144,7 +145,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         set_seed(config.training_seed)  # LexEcho is new here and drawn at random
         trust = config.trusts("distill")
         lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
-        theirs = is_theirs(PretrainedConfig.get_config_dict(start)[0])  # such a model reads 8,192 tokens
+        stored = PretrainedConfig.get_config_dict(start)[0]
+        theirs = is_theirs(stored)  # such a model reads 8,192 tokens
         model = MilcoModel.from_pretrained(
             start,
             trust_remote_code=trust,
@@ -155,6 +157,8 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             **(lengths if theirs else {}),
             **source_view(config),
         )
+        if theirs and model.echo and not stored.get("echo", True) and not config.model.echo_special_tokens:
+            model.config.special_token_ids = no_words(model.tokenizer)  # the authors' Stage 1 has no source view
         freeze(model, config)
     _ = model.pivot_tokenizer  # it is saved with the weights; if it is missing, that is said before the training
     if config.model.echo_wordless_pieces:

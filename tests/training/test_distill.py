@@ -206,3 +206,23 @@ def test_stage_2_starts_from_a_model_in_the_authors_layout(prepared, values, tmp
     mined = Miner(config, LAYOUT / "released").rows("queries", ["door", "Passwort"])
     released = MilcoModel.from_pretrained(LAYOUT / "released", **PARTS)
     np.testing.assert_allclose(mined.toarray(), released.encode_query(["door", "Passwort"]).toarray(), atol=1e-5)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_stage_2_adds_lexecho_to_the_authors_stage_1_with_the_words_that_the_settings_say(
+    prepared, values, tmp_path, special
+):
+    start = LAYOUT / "stage1"
+    sources = {
+        **values["sources"],
+        "encoder": {"uri": f"file:{PARTS['encoder']}", "format": "transformers"},
+        "start": {"uri": f"file:{start}", "format": "transformers"},
+    }
+    learning = {"pretrained_alignment_checkpoint": "start", "miner": "start", "num_train_epochs": 0.1}
+    shape = {**values["model"], "echo_special_tokens": special}
+    config = parse({**values, "sources": sources, "model": shape, "distill": {**values["distill"], **learning}})
+    pack(config, prepared[1].with_name("triples.parquet"), start, 1, tmp_path / "packed")
+    distill.run(config, prepared[0], tmp_path / "packed", start, PARTS["teacher"], prepared[0], tmp_path / "model")
+    model = MilcoModel.from_pretrained(tmp_path / "model")
+    found = {name for name in model.decode(model.encode_document(["Passwort"]))[0] if name.startswith("m_")}
+    assert ({"m_<s>", "m_</s>"} <= found) == special and found - {"m_<s>", "m_</s>"}
