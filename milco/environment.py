@@ -17,8 +17,8 @@ from typing import Any
 from milco.files import write_json
 
 PACKAGES = [
-    "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "scipy", "pandas", "pyarrow",
-    "snakemake", "bm25s", "pyseismic-lsr", "ir-measures",
+    "torch", "transformers", "sentence-transformers", "accelerate", "tokenizers", "datasets", "mteb", "numpy", "scipy",
+    "pandas", "pyarrow", "snakemake", "bm25s", "pyseismic-lsr", "ir-measures",
 ]  # fmt: skip
 EARLIER = "earlier"  # environments in which parts were made before
 

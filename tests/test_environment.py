@@ -23,6 +23,11 @@ def test_a_folder_has_it_inside_and_a_file_beside_it(tmp_path):
         assert recorded(tmp_path / made) == [json.loads((tmp_path / place).read_text())] == [environment()]
 
 
+def test_packages_that_decide_the_rows_and_collections_of_others_are_told():
+    """A baseline of sentence-transformers is computed by that package, and mteb says what a task is."""
+    assert {"sentence-transformers", "mteb"} <= environment()["packages"].keys()
+
+
 def test_what_was_made_before_in_another_place_is_not_forgotten(tmp_path, elsewhere):
     (tmp_path / "environment.json").write_text(json.dumps(elsewhere))
     for _ in range(3):  # a training that is resumed again and again
