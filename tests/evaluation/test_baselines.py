@@ -195,4 +195,5 @@ def test_it_stands_in_the_tables_before_ours(values, encoder_checkpoint, tmp_pat
     page, summary = pages(settings, found, comparison(found), tmp_path)
     assert "| collection | BM25 | minilm | Stage 2 |" in summary and "| x-de | 0.500 | 0.250 | 0.500 |" in summary
     assert "<tr><th>minilm</th><td>384</td><td>1536</td><td>0.50</td></tr>" in page
+    assert "taken once, reading the vectors included, while other jobs may run" in page
     assert "<tr><th>minilm</th><td>1</td><td>1</td><td>+0.250</td>" in page  # Stage 2 minus it
