@@ -364,7 +364,7 @@ def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame, seed
             f"Trained with {len(config.seeds or [])} seeds, {system_names(config)[config.main]} has a mean of "
             f"{seeds['mean'][config.main]:.3f} and between them a deviation of {seeds.deviation[config.main]:.4f}."
         )
-    elif len(tested):
+    elif len(tested) and not config.evaluate.model:
         said.append("Another seed may move it, too.")
     return " ".join(said)
 

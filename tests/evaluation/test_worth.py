@@ -46,6 +46,13 @@ def test_labels_are_derived_or_given(settings):
     assert "derived" not in worth_of(settings, Comparison("nDCG@10", ["own"], True, sources), NOTHING, NOTHING)
 
 
+def test_where_nothing_is_trained_no_seed_moves_the_figures(settings):
+    compared = Comparison("nDCG@10", ["own"], True, {"own": "own"})
+    assert "Another seed" in worth_of(settings, compared, against(0.02), NOTHING)
+    finished = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"model": "own"})})
+    assert "seed" not in worth_of(finished, compared, against(0.02), NOTHING)
+
+
 def test_it_stands_above_the_first_table_of_both_pages(values, tmp_path):
     found = results([("mine-de", "de", "en", "nDCG@10")])
     page, summary = pages(values, found, comparison(found), tmp_path)
