@@ -91,7 +91,7 @@ def test_a_description_that_is_no_object_is_an_error(tmp_path, content):
     folder = collection(tmp_path / "mine", 10)
     (folder / "collection.json").write_text(content)
     for read in (read_collection, stream_collection):
-        with pytest.raises(MilcoError, match="collection.json: not a JSON object"):
+        with pytest.raises(MilcoError, match=r"collection\.json: not a JSON object"):
             read(folder)
 
 
