@@ -131,6 +131,10 @@ REFUSALS = {
         {"sources/mine": {**USER_FILES["beir"], "measures": ["nDCG@10", "ndgc@10"]}},
         "sources.mine.measures: ir_measures computes no 'ndgc@10'",
     ),
+    "measure that gdeval alone computes": (
+        {"sources/mine": {**USER_FILES["beir"], "measures": ["ERR@10"]}},
+        "sources.mine.measures: ir_measures computes no 'ERR@10', or only for numbered queries",
+    ),
     "comparison by a measure that does not exist": (
         {"evaluate/compared_measure": "ndgc@10"},
         "evaluate.compared_measure: ir_measures computes no 'ndgc@10'",
