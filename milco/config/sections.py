@@ -236,11 +236,13 @@ class Distill(Training):
         "English side of known items and pairs; else a source with a cross-encoder (a sequence classifier of one "
         "label).",
     )
-    positives: Literal["judged", "scored"] = Field(
+    positives: Literal["judged", "scored", "titles"] = Field(
         "judged",
         description="Which documents answer the queries of a collection of train_datasets. judged: those that "
         "qrels/train.tsv names; scored, for collections without judgements: for each query of queries.jsonl the "
-        "document with the scorer's highest score among the mined and the random ones.",
+        "document with the scorer's highest score among the mined and the random ones; titles, for documents "
+        "alone: the query is the title of a document, and its text answers it, without the title if it begins with "
+        "that. Titles that several documents have are not asked.",
     )
     hard_negatives: Count = Field(16, description="Mined negatives per query: the miner's best wrong documents.")
     random_negatives: Whole = Field(4, description="Random negatives per query.")

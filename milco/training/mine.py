@@ -9,7 +9,8 @@ are the teacher's, from the English side of the same items, or a cross-encoder's
 Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
 the documents with a grade above 0. A MILCO model mines, a cross-encoder scores. Without judgements
 (`distill.positives: scored`) the queries are those of queries.jsonl, and the positive of each is the document with the
-highest score among those that the model finds.
+highest score among those that the model finds. From documents alone (`distill.positives: titles`) the queries are
+their titles, and the positive of each is the text without it: milco/training/titles.py.
 
 Parallel text, where Stage 2 goes on from a finished model: a query is a sentence, its positive the English side. A
 MILCO model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
@@ -53,6 +54,7 @@ from milco.files import finished_file
 from milco.modeling.milco_config import is_milco
 from milco.training.score import CrossEncoder, scored
 from milco.training.teacher import Targets
+from milco.training.titles import titled
 
 TEXTS, SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
 LACKING, SHORT = "without a positive or a negative", "kept with too few negatives for a group"
@@ -85,6 +87,7 @@ def mine(
     judge = CrossEncoder(config, scorer) if scorer else None
 
     counts: dict[str, Counter] = {name: Counter({KEPT: 0}) for name in config.distill.train_datasets}
+    units = {name: "documents" if config.sources[name].format == "beir" else "triples" for name in counts}
 
     def tables(name: str) -> Iterator[pd.DataFrame]:
         match config.sources[name].format:
@@ -95,7 +98,7 @@ def mine(
             case "beir":
                 assert model  # the settings are valid
                 with about_source(name, sources[name]):
-                    mined = iter([mine_collection(name, sources[name], corpora, config, model)])
+                    mined = iter([mine_collection(name, sources[name], corpora, config, model, counts[name])])
             case "pairs":
                 assert model and teacher
                 mined = mine_pairs(corpora, teacher, config, model)
@@ -115,7 +118,7 @@ def mine(
             for table in tables(name):
                 writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
             print(f"{name}: {counted(counts[name])}")
-        warnings = [line for name, found in counts.items() for line in _warnings(name, found)]
+        warnings = [line for name, found in counts.items() for line in _warnings(name, found, units[name])]
         for line in warnings:
             print(f"warning: {line}")
         if not any(found[KEPT] for found in counts.values()):
@@ -125,11 +128,11 @@ def mine(
         writer.add_key_value_metadata({"statistics": json.dumps(said, ensure_ascii=False)})
 
 
-def _warnings(name: str, counts: Counter) -> list[str]:
+def _warnings(name: str, counts: Counter, unit: str) -> list[str]:
     """A sentence for each reason that takes, or marks, more than half of a dataset."""
     total = counts.total() - counts[SHORT]  # which is a part of those that are kept
     return [
-        f"{name}: {reason}: {count:,} of {total:,} triples"
+        f"{name}: {reason}: {count:,} of {total:,} {unit}"
         for reason, count in counts.items()
         if reason != KEPT and 2 * count > total
     ]
@@ -160,16 +163,42 @@ class Miner:
         return [[row for row, _ in hits] for hits in index.search(queries, k, heap_factor=0.0)[0]]
 
 
-def mine_collection(name: str, folder: Path, corpora: Path, config: Config, miner: Miner) -> pd.DataFrame:
-    """Triples without scores from the judgements of a collection in BEIR layout, or from its queries alone: then the
-    miner's best document takes the place of the positive until `best_first`. Documents are cut, not chunked, and
-    documents with the same text count as one."""
-    settings, source, random = config.distill, config.sources[name], np.random.default_rng(config.seed)
-    broken, judged = Broken(source.broken_share()), settings.positives == "judged"
+def mine_collection(
+    name: str, folder: Path, corpora: Path, config: Config, miner: Miner, counts: Counter
+) -> pd.DataFrame:
+    """Triples without scores from a collection in BEIR layout: from its judgements, from the titles of its documents,
+    or from its queries alone; then the miner's best document takes the place of the positive until `best_first`.
+    Documents are cut, not chunked, and documents with the same text count as one.
+
+    Args:
+        counts: is filled where titles are asked: why a document is not asked for → how many.
+    """
+    settings, random, forbidden = config.distill, np.random.default_rng(config.seed), HeldOut.read(corpora)
+    if settings.positives == "titles":
+        queries, documents, relevant = titled(folder, config.sources[name], forbidden, counts)
+    else:
+        queries, documents, relevant = _asked(name, folder, config, forbidden)
+    index = Index.build(miner.rows("documents", documents))
+    found = miner.best(miner.rows("queries", queries), index, settings.hard_negatives + max(1, *map(len, relevant)))
+    triples = []
+    for query, right, best in zip(queries, relevant, found, strict=True):
+        right = best[:1] if settings.positives == "scored" else right
+        negatives = _negatives(best, {*right}, len(documents), settings, random)
+        if len(negatives) < settings.train_group_size - 1:
+            raise _too_few(config, name, len(documents))
+        sides = [[documents[row] for row in rows] for rows in (right, negatives)]
+        triples.append((query, *sides, None, None))
+    return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+
+
+def _asked(name: str, folder: Path, config: Config, asked: HeldOut) -> tuple[list[str], list[str], list[list[int]]]:
+    """Queries of a collection that are not asked in evaluation; its documents, each once; the places of those that are
+    judged relevant to each query."""
+    source, judged = config.sources[name], config.distill.positives == "judged"
+    broken = Broken(source.broken_share())
     collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
     for line in collection.warnings:
         warn(line)
-    asked = HeldOut.read(corpora)
     queries = {key: query for key, query in collection.queries.items() if query not in asked}
     if not queries:
         asking = "qrels/train.tsv" if judged else "queries.jsonl"
@@ -185,17 +214,7 @@ def mine_collection(name: str, folder: Path, corpora: Path, config: Config, mine
         for graded in grades
     ]
     texts = [query.lower() if source.lowercase_queries else query for query in queries.values()]
-    index = Index.build(miner.rows("documents", documents))
-    found = miner.best(miner.rows("queries", texts), index, settings.hard_negatives + max(1, *map(len, relevant)))
-    triples = []
-    for query, right, best in zip(texts, relevant, found, strict=True):
-        right = right if judged else best[:1]
-        negatives = _negatives(best, {*right}, len(documents), settings, random)
-        if len(negatives) < settings.train_group_size - 1:
-            raise _too_few(config, name, len(documents))
-        sides = [[documents[row] for row in rows] for rows in (right, negatives)]
-        triples.append((query, *sides, None, None))
-    return pd.DataFrame(triples, columns=TRIPLE_COLUMNS)
+    return texts, documents, relevant
 
 
 def best_first(triples: pd.DataFrame) -> pd.DataFrame:

@@ -110,11 +110,22 @@ def known_items_of(values: dict, folder: Path) -> dict:
     }
 
 
+def documents_of(values: dict, folder: Path) -> dict:
+    """Changes that train on documents alone, each with a title."""
+    corpus = folder / "questions" / "corpus.jsonl"
+    rows = [json.loads(line) for line in corpus.read_text("utf-8").splitlines()]
+    titled = [{**row, "title": f"{row['text']} {row['_id']}"} for row in rows]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in titled), "utf-8")
+    (folder / "questions" / "queries.jsonl").unlink()
+    return {"distill": {"positives": "titles"}}
+
+
 FORMS = {
     "triples": lambda values, folder: {
         "distill": {"train_datasets": ["triples"], "miner": "teacher", "scorer": "teacher"}
     },
     "queries and documents": lambda values, folder: {"distill": {"positives": "scored"}},
+    "documents": documents_of,
     "pairs": pairs_of,
     "known items": known_items_of,
 }
@@ -129,7 +140,7 @@ def test_a_model_of_ours_is_trained_on_each_form_of_data(form, tuning, values, m
     assert project.planned("distill") == TRAINED | ({"teacher"} if form in ("pairs", "known items") else set())
     project.snakemake("distill")
     triples = pd.read_parquet(path := project.one("artifacts/triples/*.parquet"))
-    queries = {"triples": 40, "queries and documents": 20, "pairs": 80, "known items": 26}[form]
+    queries = {"triples": 40, "queries and documents": 20, "documents": 40, "pairs": 80, "known items": 26}[form]
     assert len(triples) == queries
     assert json.loads(pq.read_metadata(path).metadata[b"statistics"])["warnings"] == []
     steps = project.one("artifacts/distill/*/metrics.jsonl").read_text().splitlines()
