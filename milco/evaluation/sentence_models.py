@@ -62,15 +62,11 @@ class SentenceModel:
         similarity = self.model.similarity_fn_name
         if similarity not in ("dot", "cosine"):
             raise MilcoError(f"sources.{system}: {model} ranks by {similarity}, and search here is by inner product")
-        self.normalized = similarity == "cosine"
-        tokenizers = {side: self._reader(side).tokenizer for side in TASKS}
-        # Static word vectors have no such tokenizer, and no limit.
-        self._own_limits = {s: t.model_max_length for s, t in tokenizers.items() if hasattr(t, "model_max_length")}
+        self.normalized, self.reading = similarity == "cosine", Reading(config, self.model)
 
     def limit(self, side: str) -> int:
-        """Tokens at which a text is cut: as for our models, or at this model's own limit if that is lower."""
-        ours = length_of(self.config, side)
-        return min(ours, self._own_limits.get(side, ours))
+        """Tokens at which a text is cut."""
+        return self.reading.limit(side)
 
     def encode(
         self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
@@ -78,8 +74,7 @@ class SentenceModel:
         """Rows of texts: N×V, sparse, or N×d."""
         if cut is not None:
             cut += self.longer(side, texts)
-        if side in self._own_limits:
-            self._reader(side).tokenizer.model_max_length = self.limit(side)
+        self.reading.set_limit(side)
         ask: Any = self.model.encode_query if side == "queries" else self.model.encode_document
         how = {"batch_size": self.config.evaluate.batch_size, "show_progress_bar": False}
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
@@ -90,13 +85,7 @@ class SentenceModel:
 
     def longer(self, side: str, texts: list[str]) -> list[int]:
         """Places of the texts that `encode` cuts."""
-        if side not in self._own_limits:
-            return []
-        reader, prompt = self._reader(side), self._prompt(side)
-        special = not isinstance(reader, SparseStaticEmbedding)
-        how = {"truncation": True, "max_length": self.limit(side), "add_special_tokens": special}
-        found = reader.tokenizer([prompt + text for text in texts], **how).encodings if texts else []
-        return [place for place, read in enumerate(found) if read.overflowing]
+        return self.reading.longer(side, texts, self._prompt(side))
 
     def save(self, path: Path, rows: Any, ids: list[str]) -> None:
         """Write rows that `encode` gave."""
@@ -105,19 +94,49 @@ class SentenceModel:
     def _sparse(self, ask: Any, texts: list[str], how: dict[str, Any]) -> scipy.sparse.csr_array:
         if not texts:
             return scipy.sparse.csr_array((0, self.model.get_embedding_dimension()), dtype=np.float32)
-        found = ask(texts, save_to_cpu=True, **how).coalesce()
-        rows, columns = found.indices()
-        cells = as_rows(rows, columns, found.values(), found.shape)
-        cells.eliminate_zeros()
-        if self.normalized:
-            lengths = np.sqrt(cells.power(2).sum(axis=1))
-            cells.data /= np.repeat(lengths, np.diff(cells.indptr))
-        return cells
+        cells = sparse_rows(ask(texts, save_to_cpu=True, **how))
+        return of_length_one(cells) if self.normalized else cells
 
     def _dense(self, ask: Any, texts: list[str], how: dict[str, Any]) -> np.ndarray:
         if not texts:
             return np.zeros((0, self.model.get_embedding_dimension()), np.float32)
         return ask(texts, normalize_embeddings=self.normalized, **how).astype(np.float32)
+
+    def _prompt(self, side: str) -> str:
+        """What sentence-transformers puts before a text of that side."""
+        prompts = self.model.prompts
+        named = [name for name in PROMPTS[side] if name in prompts] or [self.model.default_prompt_name]
+        return prompts.get(named[0]) or ""
+
+
+class Reading:
+    """How much of a text a model of sentence-transformers reads: as our models do, or up to its own limit if that is
+    lower. Static word vectors have no tokenizer that knows a limit, and read all."""
+
+    def __init__(self, config: Config, model: Any):
+        self.config, self.model = config, model
+        tokenizers = {side: self._reader(side).tokenizer for side in TASKS}
+        self._own_limits = {s: t.model_max_length for s, t in tokenizers.items() if hasattr(t, "model_max_length")}
+
+    def limit(self, side: str) -> int:
+        """Tokens at which a text is cut."""
+        ours = length_of(self.config, side)
+        return min(ours, self._own_limits.get(side, ours))
+
+    def set_limit(self, side: str) -> None:
+        """Have the model cut texts of that side there."""
+        if side in self._own_limits:
+            self._reader(side).tokenizer.model_max_length = self.limit(side)
+
+    def longer(self, side: str, texts: list[str], prompt: str) -> list[int]:
+        """Places of the texts that are cut with the prompt before them."""
+        if side not in self._own_limits:
+            return []
+        reader = self._reader(side)
+        special = not isinstance(reader, SparseStaticEmbedding)
+        how = {"truncation": True, "max_length": self.limit(side), "add_special_tokens": special}
+        found = reader.tokenizer([prompt + text for text in texts], **how).encodings if texts else []
+        return [place for place, read in enumerate(found) if read.overflowing]
 
     def _reader(self, side: str) -> Any:
         """The module that reads the texts of that side."""
@@ -127,8 +146,19 @@ class SentenceModel:
         task, routes = TASKS[side], first.sub_modules
         return routes[task if task in routes else first.default_route][0]
 
-    def _prompt(self, side: str) -> str:
-        """What sentence-transformers puts before a text of that side."""
-        prompts = self.model.prompts
-        named = [name for name in PROMPTS[side] if name in prompts] or [self.model.default_prompt_name]
-        return prompts.get(named[0]) or ""
+
+def sparse_rows(found: torch.Tensor) -> scipy.sparse.csr_array:
+    """A sparse tensor of N×V, as rows."""
+    cells = found.coalesce()
+    rows, columns = cells.indices()
+    kept = as_rows(rows, columns, cells.values(), (cells.shape[0], cells.shape[1]))
+    kept.eliminate_zeros()
+    return kept
+
+
+def of_length_one(rows: Any) -> Any:
+    """Rows, sparse or dense, so that their inner product is the cosine."""
+    if isinstance(rows, np.ndarray):
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    rows.data /= np.repeat(np.sqrt(rows.power(2).sum(axis=1)), np.diff(rows.indptr))
+    return rows
