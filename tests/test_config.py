@@ -161,6 +161,19 @@ REFUSALS = {
         {"sources/mine": {**USER_FILES["beir"], "uri": "mteb:SciFact"}},
         "sources.mine: an address mteb:TASK and format mteb go together",
     ),
+    "model of mteb as a task": (
+        {"sources/mine": {"uri": "mteb:intfloat/multilingual-e5-small", "format": "mteb"}},
+        "sources.mine: an address mteb:TASK and format mteb go together, and so do mteb:OWNER/NAME and format "
+        "mteb-model",
+    ),
+    "task of mteb as a model": (
+        {"sources/mine": {"uri": "mteb:SciFact", "format": "mteb-model"}},
+        "sources.mine: an address mteb:TASK and format mteb go together",
+    ),
+    "repository as a model of mteb": (
+        {"sources/mine": {"uri": "hf:owner/name", "format": "mteb-model"}},
+        "sources.mine: format: a hub repository cannot hold mteb-model",
+    ),
     "pool of one collection": ({"sources/mine": {**USER_FILES["beir"], "pool": True}}, "sources.mine: pool is for"),
     "pairs of a collection": ({"sources/mine": {**USER_FILES["beir"], "max_pairs": 5}}, "sources.mine: max_pairs: "),
     "cleaning of a collection": (

