@@ -1,7 +1,7 @@
 """Recipes side by side on all development queries, on which recipes are chosen.
 
 Trains nothing: it measures Stage 1 and Stage 2 of an experiment and of its variants, as far as they are there.
-    snakemake --profile profiles/local --configfile config/demo.yaml config/demo-recipes.yaml -- distill
+    snakemake --profile profiles/local --configfile config/demo.yaml config/demo-recipes.yaml -- trainings
     python benchmarks/recipes.py config/demo.yaml config/demo-recipes.yaml
 """
 

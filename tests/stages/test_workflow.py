@@ -258,7 +258,9 @@ def test_variants_share_what_they_have_in_common_and_are_compared(finished, tmp_
         "evaluate": "5",
         "ablations": "1",
     }
+    assert project.planned("trainings") == {"development", "align", "distill", "mine", "pack"}
     project.snakemake("ablations")
+    assert project.planned("trainings") == set()
     table = pd.read_csv(project.one("results/miniature/ablations.csv"), index_col="experiment")
     assert list(table.index) == [
         "Stage 2", "BM25", "English teacher", "dense encoder, untrained", "Stage 1", "Stage 2, pivot view alone",

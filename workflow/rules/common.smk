@@ -225,13 +225,15 @@ def published_vectors(wildcards):
     return experiment.vectors["distill"].path if experiment.config.publish.vectors else []
 
 
-# All experiments share the rules. As a target, the name of a rule means the first one's nodes, with all its seeds.
+# All experiments share the rules. As a target, the name of a rule means the first one's nodes, with all its seeds;
+# `trainings` means the models of all experiments.
 SEEDS = BASE.seeds.values()
 TRAINED = {
     **{node.rule: [node.path] for node in (BASE.corpora, BASE.tokens, BASE.targets, BASE.overlap)},
     **{rule: [node.path for e in SEEDS for node in e.measured if node.rule == rule] for rule in ("mine", "pack")},
     "align": [experiment.align.path for experiment in SEEDS],
     "distill": [experiment.distill.path for experiment in SEEDS],
+    "trainings": sorted({one.distill.path for e in EXPERIMENTS.values() for one in e.seeds.values()}),
     "export": [f"{BASE.results}/model"],
     "card": [f"{BASE.results}/card.md"],
     "publish": [f"{BASE.results}/published.json"],
