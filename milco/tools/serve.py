@@ -12,6 +12,7 @@ checked, so that the page can be seen through a tunnel (`ssh -L 9000:localhost:8
 """
 
 import base64
+import errno
 import hashlib
 import html
 import ipaddress
@@ -304,8 +305,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((host, port), partial(Handler, answers))
         except OSError as error:
+            wrong = "host" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "port"
             raise MilcoError(
-                f"cannot listen on {self.authority}:{port} ({error.strerror}); choose another --port"
+                f"cannot listen on {self.authority}:{port} ({error.strerror}); choose another --{wrong}"
             ) from error
 
     @property

@@ -146,6 +146,12 @@ def test_two_servers_cannot_have_one_port(answers, server):
         Server(answers, "127.0.0.1", server.server_port)
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_named(answers, host):
+    with pytest.raises(MilcoError, match=rf"cannot listen on {host}:8000 .* choose another --host"):
+        Server(answers, host, 8000)
+
+
 def test_no_thread_outlives_the_server_though_a_browser_keeps_its_connection_open(answers):
     before = set(threading.enumerate())
     with Server(answers, "127.0.0.1", 0) as server:
