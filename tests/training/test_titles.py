@@ -1,6 +1,7 @@
 """Documents alone: which titles become queries, what answers them, and what is counted."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def call(tmp_path, model_folder, cross_encoder_checkpoint):
         words = ["--config", tmp_path / "config.yaml", "--corpora", tmp_path / "corpora", "--source", f"new={folder}"]
         words += ["--miner", model_folder, "--scorer", cross_encoder_checkpoint, "--output", output]
         command = [sys.executable, "-m", "milco.stages", "mine", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True), output
+        bars = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}  # they count the texts
+        return subprocess.run(command, capture_output=True, text=True, env=bars), output
 
     return call
 
