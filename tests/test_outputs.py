@@ -98,6 +98,12 @@ def test_only_what_is_ours_or_empty_is_replaced(tmp_path):
             check_output(tmp_path / name, "a run", ours, folder)
 
 
+@pytest.mark.parametrize("path", ["/proc/vectors.jsonl", "/sys/kernel/mine/vectors.jsonl"])
+def test_the_kernel_s_own_folders_take_no_files(path):
+    with pytest.raises(MilcoError, match=rf"{path}: cannot be written in /(proc|sys/kernel); give another name"):
+        check_output(Path(path), "vectors")
+
+
 def test_what_cannot_be_written_is_said_before(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MilcoError, match=r"file/output: cannot be written in .*/file;"):
