@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, TextIO
 
-from milco.outputs import STDOUT, is_stream, pour
+from milco.outputs import STDOUT, draft_of, is_stream, lock_of, old_of, pour
 
 
 @contextmanager
@@ -44,20 +44,15 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
         except BaseException:
             if made_by is None:
                 shutil.rmtree(draft, ignore_errors=True)
-                _lock_of(path).unlink()
+                lock_of(path).unlink()
             raise
         put_in_place(draft, path)
-        _lock_of(path).unlink()
-
-
-def draft_of(path: Path) -> Path:
-    """Where it lies until it is finished."""
-    return path.with_name(f".{path.name}.part")
+        lock_of(path).unlink()
 
 
 def put_in_place(draft: Path, path: Path) -> None:
     """Give a finished folder its name. An older folder of that name is removed when the new one is there."""
-    old = path.with_name(f".{path.name}.old")
+    old = old_of(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(path, old)
@@ -84,7 +79,7 @@ def finished_file(path: Path) -> Iterator[Path]:
             put(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-            _lock_of(path).unlink()
+            lock_of(path).unlink()
 
 
 @contextmanager
@@ -146,10 +141,6 @@ def wait_for_lock(file: IO, place: Path, does: str) -> None:
         lock(file, math.inf)
 
 
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[tuple[IO[str], str]]:
     """Wait until no other process writes `path`. Gives the open lock file and its text, or the text of the lock for
@@ -157,12 +148,12 @@ def _alone(path: Path) -> Iterator[tuple[IO[str], str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     said = ""
     while True:
-        with _lock_of(path).open("a+", encoding="utf-8") as held:
+        with lock_of(path).open("a+", encoding="utf-8") as held:
             wait_for_lock(held, path, "writes")
             with suppress(OSError):  # a network file system may have forgotten a removed file
                 held.seek(0)
                 said = held.read() or said
-            if _is(held, _lock_of(path)):  # else it was removed by the process that held it
+            if _is(held, lock_of(path)):  # else it was removed by the process that held it
                 yield held, said
                 return
 

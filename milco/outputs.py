@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from milco.errors import MilcoError
 
+WINDOWS = "windows.txt"  # in vectors that are being written
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 DESCRIPTOR = re.compile(r"/dev/stderr|/(?:dev|proc/self)/fd/(\d+)")
 
@@ -72,6 +73,25 @@ def check_output(
     machines = {Path("/proc"), Path("/sys")} & {parent, *parent.parents}  # root may write there, and yet make no file
     if machines or not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise MilcoError(f"{path}: cannot be written in {parent}; give another name")
+    draft, old = draft_of(target), old_of(target)
+    killed = lock_of(target).exists() or (draft / WINDOWS).exists()
+    if not killed and (draft.exists() or (folder and old.exists() and not ours(old))):
+        raise MilcoError(f"{path}: {draft} or {old} is in its way, and not of milco's making; take it away")
+
+
+def draft_of(path: Path) -> Path:
+    """Where an output lies until it is finished."""
+    return path.with_name(f".{path.name}.part")
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is there, and locked, while an output is written; a killed run leaves it."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def old_of(path: Path) -> Path:
+    """Where an older folder of that name lies while the new one is put in its place."""
+    return path.with_name(f".{path.name}.old")
 
 
 def _is_empty(path: Path) -> bool:

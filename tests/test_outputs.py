@@ -117,3 +117,30 @@ def test_what_cannot_be_written_is_said_before(tmp_path):
         tmp_path = Path("/proc/self")  # where root cannot write either
     with pytest.raises(MilcoError, match="new: cannot be written in"):
         check_output(tmp_path / "new", "a run")
+
+
+@pytest.mark.parametrize("left", [".output.part", ".output.old"])
+def test_what_a_user_keeps_under_the_name_of_a_draft_is_refused(tmp_path, left):
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "thesis.tex").touch()
+    with pytest.raises(MilcoError, match=r"\.output\.part or .*\.output\.old is in its way, and not of milco's making"):
+        check_output(tmp_path / "output", "vectors", folder=True)
+
+
+@pytest.mark.parametrize("sign", [".output.lock", ".output.part/windows.txt"])
+def test_what_a_killed_run_left_is_not(tmp_path, sign):
+    for left in (".output.part", ".output.old"):
+        (tmp_path / left).mkdir()
+    (tmp_path / sign).touch()
+    check_output(tmp_path / "output", "vectors", folder=True)
+
+
+def test_an_old_folder_of_its_kind_is_not(tmp_path):
+    (tmp_path / ".output.old").mkdir()
+    check_output(tmp_path / "output", "vectors", lambda there: True, folder=True)
+
+
+def test_a_file_under_the_name_of_a_draft_is_refused(tmp_path):
+    (tmp_path / ".run.part").write_text("mine")
+    with pytest.raises(MilcoError, match=r"\.run\.part or"):
+        check_output(tmp_path / "run", "a run")

@@ -108,6 +108,7 @@ PAIRS = {
     "broken lines": ({"p.tsv": b"A lamp\tEine Lampe\nlonely\n\xff\tx\n"}, {}, "p.tsv:2: 1 tab-separated fields, expected 2; "),
     "broken lines are counted": ({"p.tsv": b"A lamp\tEine Lampe\nlonely\n\xff\tx\n"}, {}, "(2 of 3 lines or rows are broken)"),
     "broken lines that are allowed": ({"p.tsv": b"A lamp\tEine Lampe\nlonely\n\xff\tx\n"}, {"max_broken": 0.7}, ONE),
+    "the same key twice": ({"p.jsonl": '{"english": "A", "english": "B", "non_english": "x"}\n'}, {}, "p.jsonl:1: 'english' stands there twice"),
     "null": ({"p.jsonl": '{"english": null, "non_english": "x"}\n'}, {}, "p.jsonl:1: no value in column 'english'"),
     "half a surrogate pair": ({"p.jsonl": '{"english": "Hi \\ud83d", "non_english": "x"}\n'}, {}, "p.jsonl:1: has half of a"),
     "a number of 5,000 digits": ({"p.jsonl": '{"english": ' + "7" * 5000 + "}\n"}, {}, "p.jsonl:1: not a JSON object"),

@@ -15,6 +15,7 @@ import lzma
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -240,7 +241,7 @@ def json_lines(path: Path, broken: Broken) -> Rows:
 
 def _object(number: int, line: str) -> tuple[int, Row]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_each_key_once)
     except json.JSONDecodeError as error:
         raise BrokenRow(f"not a JSON object ({error.msg})") from None
     except RecursionError:
@@ -252,6 +253,14 @@ def _object(number: int, line: str) -> tuple[int, Row]:
     if SURROGATE.search(line):
         whole_text(json.dumps(row, ensure_ascii=False))
     return number, row
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise BrokenRow(f"{key!r} stands there twice")
+    return row
 
 
 def whole_text(text: str) -> str:

@@ -22,7 +22,7 @@ from milco.data.vectors import LARGEST, load_vectors, pivot_columns, save_vector
 from milco.errors import MilcoError
 from milco.files import lock, put, put_in_place, write_json
 from milco.modeling.model import MilcoModel
-from milco.outputs import begins, check_output, consists, is_stream
+from milco.outputs import WINDOWS, begins, check_output, consists, draft_of, is_stream
 from milco.tools.text_files import windows
 
 VOCABULARY = "vocabulary.json"
@@ -61,19 +61,19 @@ class Draft:
 
     def __init__(self, path: Path, vocabulary: Iterable[str], pivot: int | None, fresh: bool = False):
         lines = come_as_lines(path)
-        ours = begins(OUR_LINE) if lines else consists(VOCABULARY, PART, "windows.txt")
+        ours = begins(OUR_LINE) if lines else consists(VOCABULARY, PART, WINDOWS)
         check_output(path, "vectors", ours, folder=not lines)
         self.path, self.vocabulary, self.pivot = path, vocabulary, pivot
         target = path.resolve()
         if is_stream(path):  # a stream cannot be resumed
             self.aside = TemporaryDirectory()
             target = Path(self.aside.name) / "vectors"
-        self.folder = target.with_name(f".{target.name}.part")
+        self.folder = draft_of(target)
         self.lines = self.folder / "vectors.jsonl" if lines else None
         self.tokens: list[str] = []  # as JSON strings
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
-        log = self.folder / "windows.txt"  # digest of a window, and where it ends in `lines`
+        log = self.folder / WINDOWS  # digest of a window, and where it ends in `lines`
         whole = log.exists() and not (self.lines and not self.lines.exists())  # else they are in their place already
         self.earlier = [line.split() for line in log.read_text().split("\n")[:-1]] if whole else []
         self.ends: list[int] = []
@@ -104,7 +104,7 @@ class Draft:
     def _begin(self) -> TextIO:
         """Keep the windows that `has` found; remove what an earlier run wrote after them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = (self.folder / "windows.txt").open("a")
+        log = (self.folder / WINDOWS).open("a")
         if not lock(log):
             raise MilcoError(f"{self.path}: another run is writing it; wait for it or end it")
         log.truncate(0)
@@ -142,7 +142,7 @@ class Draft:
         write_json(self.folder / VOCABULARY, list(self.vocabulary))
         path = self.path.resolve()
         put_in_place(self.folder, path)
-        (path / "windows.txt").unlink()  # not before: a run that is killed here has lost nothing
+        (path / WINDOWS).unlink()  # not before: a run that is killed here has lost nothing
 
 
 def come_as_lines(path: Path) -> bool:

@@ -27,11 +27,12 @@ from milco.content import sample_of
 from milco.data.shards import Convert, Shards, write_shards
 from milco.data.tokens import IDS
 from milco.environment import made_with
-from milco.files import draft_of, finished_folder, write_json
+from milco.files import finished_folder, write_json
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.rows import in_text_order
 from milco.modeling.teacher import Teacher
 from milco.modeling.texts import token_ids
+from milco.outputs import draft_of
 from milco.training.recovery import PATIENCE
 
 
