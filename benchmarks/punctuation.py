@@ -5,24 +5,18 @@ snakemake --profile profiles/local --configfile config/demo.yaml config/demo-rec
 python benchmarks/punctuation.py config/demo.yaml config/demo-recipes.yaml
 """
 
-import argparse
 from collections.abc import Iterator
-from functools import reduce
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from experiment import ROOT
-from scipy.sparse import csr_array, diags_array
+from recipes import named_experiments, values
+from scipy.sparse import diags_array
 
-from milco.config import parse_all, read_yaml
-from milco.config.reading import merge
 from milco.data import home_assistant
 from milco.data.beir import Collection
-from milco.evaluation.evaluate import DEPTH, measure, run_of
 from milco.evaluation.report import markdown_table
-from milco.evaluation.search import rank_exactly
 from milco.evaluation.significance import interval, paired_difference
 from milco.experiments import Experiment
 from milco.modeling.model import MilcoModel
@@ -40,18 +34,8 @@ def development(experiment: Experiment) -> Iterator[Collection]:
     yield from (collection for collection in found if collection.name != "en-en")
 
 
-def values(collection: Collection, queries: csr_array, documents: csr_array) -> pd.Series:
-    """The measure by collection and query."""
-    ranked = rank_exactly(queries, documents, collection.texts_to_find(DEPTH))
-    found = measure(collection.qrels, run_of(collection, ranked, list(collection.documents), DEPTH))
-    return found.assign(collection=collection.name).set_index(["collection", "query"]).value
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configuration", type=Path, nargs="+")
-    configs = parse_all(reduce(merge, map(read_yaml, parser.parse_args().configuration)))
-    experiment = next(Experiment(config) for config in configs if config.model.echo_wordless_pieces)
+    experiment = next(found for found in named_experiments() if found.config.model.echo_wordless_pieces)
     model = MilcoModel.from_pretrained(ROOT / experiment.trainings["distill"].path).eval()
     words = np.ones(model.width, np.float32)
     words[model.config.pivot_vocab_size + np.array(wordless_pieces(model.tokenizer))] = 0

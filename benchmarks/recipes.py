@@ -6,6 +6,7 @@ Trains nothing: it measures Stage 1 and Stage 2 of an experiment and of its vari
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from experiment import ROOT
+from scipy.sparse import csr_array
 
 from milco.config import parse_all, read_yaml
 from milco.config.reading import merge
-from milco.data.beir import read_collection
+from milco.data.beir import Collection, read_collection
 from milco.evaluation.evaluate import DEPTH, MAIN, measure, run_of
 from milco.evaluation.report import markdown_table
 from milco.evaluation.search import rank_exactly
@@ -27,20 +29,33 @@ from milco.modeling.model import MilcoModel
 
 def measured(model: Path, collections: Path) -> tuple[pd.Series, float, float]:
     """The measure by collection and query, and the mean active terms of queries and documents."""
-    sparse, values, terms = MilcoModel.from_pretrained(model).eval(), [], []
+    sparse, found, terms = MilcoModel.from_pretrained(model).eval(), [], []
     texts, documents = None, None
     with torch.autocast("cpu", torch.bfloat16):
         for folder in sorted(collections.glob("*-en")):
             collection = read_collection(folder, "dev")
-            if (found := list(collection.documents.values())) != texts:
-                texts, documents = found, sparse.encode_document(found)
+            if (these := list(collection.documents.values())) != texts:
+                texts, documents = these, sparse.encode_document(these)
             queries = sparse.encode_query(list(collection.queries.values()))
-            ranked = rank_exactly(queries, documents, collection.texts_to_find(DEPTH))
-            run = run_of(collection, ranked, list(collection.documents), DEPTH)
-            values.append(measure(collection.qrels, run).assign(collection=folder.name))
+            found.append(values(collection, queries, documents))
             terms.append(queries.nnz / queries.shape[0])
-    rows = pd.concat(values).set_index(["collection", "query"]).value
-    return rows, sum(terms) / len(terms), documents.nnz / documents.shape[0]
+    return pd.concat(found), sum(terms) / len(terms), documents.nnz / documents.shape[0]
+
+
+def values(collection: Collection, queries: csr_array, documents: csr_array) -> pd.Series:
+    """The measure by collection and query."""
+    ranked = rank_exactly(queries, documents, collection.texts_to_find(DEPTH))
+    found = measure(collection.qrels, run_of(collection, ranked, list(collection.documents), DEPTH))
+    return found.assign(collection=collection.name).set_index(["collection", "query"]).value
+
+
+def named_experiments() -> list[Experiment]:
+    """The experiment and its variants of the configurations that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configuration", type=Path, nargs="+")
+    return list(map(Experiment, parse_all(reduce(merge, map(read_yaml, parser.parse_args().configuration)))))
 
 
 def models(experiments: list[Experiment]) -> Iterator[tuple[str, Path]]:
@@ -55,10 +70,7 @@ def models(experiments: list[Experiment]) -> Iterator[tuple[str, Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configuration", type=Path, nargs="+")
-    files = parser.parse_args().configuration
-    experiments = list(map(Experiment, parse_all(reduce(merge, map(read_yaml, files)))))
+    experiments = named_experiments()
     collections = ROOT / experiments[0].development(experiments[0].distill).path / "collections" / "dev"
     rows, bases = [], {}
     for name, path in models(experiments):

@@ -20,8 +20,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 # What torch says of a full GPU, and what it passes on of the driver, cuBLAS, NCCL and Triton. These ask for memory
 # themselves, and where another process holds nearly all of it, they are the first to miss some.
 FULL = re.compile("(CUDA|HIP|XPU).*out of memory|BLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
-
-
 # Errors of the machine that a user can mend, whichever file they come from.
 USERS = {errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 

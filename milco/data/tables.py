@@ -23,7 +23,7 @@ TABLES = {"tsv", "csv", "jsonl", "parquet"}
 OURS = "revision.json"  # beside what comes from the hub
 # What people call the sides of parallel text, beside names and codes of languages.
 SIDES = {"source", "target", "src", "tgt", "trg", "text", "translation", "sentence", "sentence1", "sentence2", "lang"}
-NAMES = re.compile(r"[-_.]")  # what parts the words of such a name
+DIVIDERS = re.compile(r"[-_.]")  # of such a name
 REGIONAL = re.compile(r"[a-z]{2}[-_][A-Z]{2}")  # de-DE
 
 Check = Callable[[Row], None]
@@ -179,7 +179,9 @@ def _header(first: list[str], dataset: Source, name: str) -> tuple[list[str], bo
 
 def _sides(header: list[str]) -> tuple[str, str]:
     """The columns of a header that are most likely English and the other language."""
-    english = next((name for name in header if {"en", "eng", "english"} & {*NAMES.split(name.casefold())}), header[0])
+    english = next(
+        (name for name in header if {"en", "eng", "english"} & {*DIVIDERS.split(name.casefold())}), header[0]
+    )
     others = [name for name in header if name != english and name.casefold() != "id"]
     return english, others[0] if others else header[1]
 
@@ -187,7 +189,7 @@ def _sides(header: list[str]) -> tuple[str, str]:
 def _names_a_side(field: str) -> bool:
     """Whether a field is what people call a side of parallel text, in a word or several: English, sentence_de, tgt."""
     field = field.strip()
-    return REGIONAL.fullmatch(field) is not None or all(map(_is_name, NAMES.split(field)))
+    return REGIONAL.fullmatch(field) is not None or all(map(_is_name, DIVIDERS.split(field)))
 
 
 def _is_name(word: str) -> bool:

@@ -73,10 +73,10 @@ def read_qrels(path: Path) -> Qrels:
         MilcoError: there is no such file, nothing in it, or a line is neither.
     """
     qrels: Qrels = {}
-    lines: dict[tuple[str, str], int] = {}
+    lines: dict[str, dict[str, int]] = {}
     for number, query, document, grade in _judgements(path):
         before = qrels.setdefault(query, {}).setdefault(document, grade)
-        first = lines.setdefault((query, document), number)
+        first = lines.setdefault(query, {}).setdefault(document, number)
         if before != grade:
             raise MilcoError(
                 f"{path}:{number}: query {query!r} judges document {document!r} twice, {before} (line {first}) and "

@@ -36,7 +36,7 @@ from .milco_config import MilcoConfig
 from .pivot_head import PivotHead
 from .pruning import budget_of, prune
 from .rows import as_rows, as_tensor, in_text_order, padded_batches, pivot_cells
-from .texts import no_words
+from .texts import special_and_wordless
 
 HUB = ("revision", "token", "cache_dir", "local_files_only")  # how the Hub is asked
 PIVOT_TOKENIZER = "pivot_tokenizer"  # sub-folder of a model directory; the source tokenizer lies at its top
@@ -150,7 +150,7 @@ class MilcoModel(PreTrainedModel):
             pivot_hidden_size=head.decoder.in_features,
             pivot_layer_norm_eps=head.norm.eps,
             connector=teacher is not None,
-            **{"special_token_ids": no_words(tokenizer), **settings},
+            **{"special_token_ids": special_and_wordless(tokenizer), **settings},
         )
         # Weights that came from a checkpoint must not be drawn anew by post_init.
         for module in [*backbone.modules(), *head.modules()]:

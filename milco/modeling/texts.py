@@ -90,7 +90,7 @@ def wordless_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return [piece for piece, text in enumerate(texts) if not WORD.search(text.removeprefix("##"))]  # of WordPiece
 
 
-def no_words(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def special_and_wordless(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Ids of special tokens and of pieces without a word."""
     return sorted({*tokenizer.all_special_ids, *wordless_pieces(tokenizer)})
 

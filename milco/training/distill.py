@@ -18,7 +18,7 @@ from milco.data.triples import SIDES, Triples
 from milco.modeling.authors_layout import is_theirs
 from milco.modeling.losses import contrastive_loss, distillation_loss, own_scores, source_scores, sparse_regularizer
 from milco.modeling.model import MilcoModel, Views
-from milco.modeling.texts import no_words
+from milco.modeling.texts import special_and_wordless
 from milco.training.batching import Batch, Steps, collate_texts
 from milco.training.development import Development
 from milco.training.gather import from_all_processes
@@ -158,7 +158,9 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             **source_view(config),
         )
         if theirs and model.echo and not stored.get("echo", True) and not config.model.echo_special_tokens:
-            model.config.special_token_ids = no_words(model.tokenizer)  # the authors' Stage 1 has no source view
+            model.config.special_token_ids = special_and_wordless(
+                model.tokenizer
+            )  # the authors' Stage 1 has no source view
         freeze(model, config)
     _ = model.pivot_tokenizer  # it is saved with the weights; if it is missing, that is said before the training
     if config.model.echo_wordless_pieces:

@@ -59,11 +59,9 @@ def titled(
     if broken.count:
         counts[BROKEN] = broken.count
         warn(str(broken))
-    asked = []
+    asked = [same for same, found in answers.items() if len(found) == 1 and same not in taken]
     for same, found in answers.items():
-        if len(found) == 1 and same not in taken:
-            asked.append(same)
-        else:
+        if same in taken or len(found) > 1:
             counts[HELD_OUT if same in taken else SHARED] += len(found)
     if not asked:
         lost = counted({reason: count for reason, count in counts.items() if reason != KEPT})
