@@ -47,12 +47,12 @@ except ModuleNotFoundError as error:
 BUNDLE = gpu_layout.ROOT / "build" / "gpu-bundle.tar.xz"
 # Parts, the most useful ones first, and their shares of the time.
 PARTS: dict[str, tuple[float, Callable[[Sizes, Path], Iterator[dict]]]] = {
-    "correct": (0.15, lambda sizes, bundle: gpu_correct.correct(sizes)),
-    "stages": (0.3, lambda sizes, bundle: gpu_speed.stages(sizes)),
-    "head": (0.2, lambda sizes, bundle: gpu_speed.heads(sizes)),
-    "encoding": (0.1, lambda sizes, bundle: gpu_speed.vectors(sizes)),
-    "processes": (0.05, lambda sizes, bundle: gpu_correct.processes(sizes)),
-    "whole": (0.2, gpu_whole.whole),
+    "correct": (0.1, lambda sizes, bundle: gpu_correct.correct(sizes)),
+    "stages": (0.22, lambda sizes, bundle: gpu_speed.stages(sizes)),
+    "head": (0.13, lambda sizes, bundle: gpu_speed.heads(sizes)),
+    "encoding": (0.07, lambda sizes, bundle: gpu_speed.vectors(sizes)),
+    "processes": (0.04, lambda sizes, bundle: gpu_correct.processes(sizes)),
+    "whole": (0.43, gpu_whole.whole),
     "hours": (0.01, lambda sizes, bundle: hours(speeds(measure.RESULTS))),
 }
 GRACE = 60.0  # seconds beyond its time at which a part is ended, even in the middle of a row

@@ -51,8 +51,8 @@ class Sizes(NamedTuple):
     passage_length: int = 512
     examples: int = 4096  # of the synthetic tables
     documents: int = 512  # that are encoded
-    before_interruption: float = 30.0  # seconds of a training until it is cut off
-    training: float = 120.0  # and seconds that it may take after it
+    before_interruption: float = 15.0  # seconds of a training until it is cut off
+    training: float = 105.0  # and seconds that it may take after it
 
 
 FULL = Sizes()

@@ -81,7 +81,7 @@ def heads(sizes: Sizes) -> Iterator[dict]:
                 yield {"case": f"{name}, {case}"} | side_by_side(*both, sizes)
         if kind == torch.bfloat16:
             yield from largest_batches(sizes)
-            yield from compiled(sizes)
+            yield from compiled(sizes, densities)
 
 
 def largest_batches(sizes: Sizes) -> Iterator[dict]:
@@ -97,15 +97,16 @@ def largest_batches(sizes: Sizes) -> Iterator[dict]:
         yield row | {"note": "Sparton, its authors' figures: 1.33 times the batch at V≈30k, 26 times at V≈250k"}
 
 
-def compiled(sizes: Sizes) -> Iterator[dict]:
+def compiled(sizes: Sizes, densities: dict[str, float]) -> Iterator[dict]:
     """The plain head through torch.compile instead."""
     backend = "inductor" if device().type == "cuda" else "eager"  # a processor's compiler takes minutes
     for terms in sizes.terms:
-        case = head.Case(terms, sizes.widths[0], 0.01, torch.bfloat16, device().type, sizes.batch)
-        row = {"case": f"torch.compile for plain, 1 % active, bfloat16, D={sizes.widths[0]} V={terms}"}
         # Else the second vocabulary would be compiled for any size, and be slower for it.
         way = torch.compile(plain_pooled_logits, backend=backend, dynamic=False)
-        yield row | side_by_side(partial(case.run, way), partial(case.run, pooled_logits), sizes)
+        for name, density in densities.items():
+            case = head.Case(terms, sizes.widths[0], density, torch.bfloat16, device().type, sizes.batch)
+            row = {"case": f"torch.compile for plain, {name}, bfloat16, D={sizes.widths[0]} V={terms}"}
+            yield row | side_by_side(partial(case.run, way), partial(case.run, pooled_logits), sizes)
 
 
 class Stage:

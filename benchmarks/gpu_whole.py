@@ -27,6 +27,7 @@ from milco.modeling.checkpoints import load
 
 STAGES = {"align": "Stage 1", "distill": "Stage 2"}
 NDCG = "dev_nDCG@10"
+MOST_MB = 60
 INPUTS = ("corpora", "development", "tokens", "targets", "packed", "encoder", "lsr")
 
 
@@ -148,7 +149,10 @@ def main() -> None:
     archive = ROOT / "build" / "gpu-bundle.tar.xz"
     settings = configuration.load(experiment.at(experiment.settings))
     pack(settings, {name: experiment.at(path) for name, path in places.items()}, results, archive)
-    print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+    size = archive.stat().st_size / 1e6
+    print(f"{archive}: {size:.1f} MB")
+    if size > MOST_MB:
+        sys.exit(f"more than {MOST_MB} MB, which is too much to carry")
 
 
 if __name__ == "__main__":
