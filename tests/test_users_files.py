@@ -91,6 +91,8 @@ PAIRS = {
     "Moses with a broken line that is allowed": ({"p/x.en": b"\xff\nA lamp\n", "p/x.de": "x\nEine Lampe\n"}, {"max_broken": 0.5}, ONE),
     "TMX": ({"p.tmx": TMX}, {}, TWO),
     "TMX that breaks off": ({"p.tmx": TMX[:-9]}, {}, "p.tmx: not a whole TMX"),
+    "gettext": ({"p/de.po": 'msgid "A lamp"\nmsgstr "Eine Lampe"\n', "p/fr.po": "x"}, {"format": "gettext"}, ONE),
+    "gettext that is none": ({"p/de.po": "x"}, {"format": "gettext"}, "de.po: no whole gettext catalogue"),
     "nested columns": ({"p.jsonl": '{"translation": {"en": "A lamp", "de": "Eine Lampe"}}\n'},
                        {"columns": {"english": "translation.en", "non_english": "translation.de"}}, ONE),
     "nested columns of Parquet": ({"p.parquet": parquet([{"translation": {"en": "A lamp", "de": "Eine Lampe"}}])},
