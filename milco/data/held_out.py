@@ -6,8 +6,10 @@ corpus was cleaned.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
 
@@ -18,12 +20,14 @@ import regex
 
 from milco.data.beir import iter_records, read_about, read_queries, relevant_documents
 from milco.data.reading import Broken
+from milco.data.sorting import DIGEST_EDGES, RUN, Sorted
 from milco.data.text import clean, comparable
 
 UNSEEN = regex.compile(r"(?V1)[[\p{Cf}\p{Cc}]--\s]")  # joiners and direction marks included
-DIGEST = np.dtype("S16")
+DIGEST, HALF = np.dtype("S16"), np.dtype(">u8")
 SCHEMA = pa.schema({"digest": pa.binary(DIGEST.itemsize)})
 FILE = "held_out.parquet"
+GROUP = 2**20  # digests that are read and written at a time
 
 
 @lru_cache(maxsize=10_000)  # the translations of a text often come one after the other
@@ -55,20 +59,13 @@ def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) ->
 class HeldOut:
     """Strings that must not be trained on, however they are written: `text in held_out`.
 
-    It takes 16 bytes for each, and as many again while it is built; a Python set would take 100.
+    Their digests are sorted on disk, and lie in a file for temporary data that is mapped into memory.
     """
 
     def __init__(self, texts: Iterable[str] = ()):
         """Hold all texts except blank ones."""
-        found = bytearray()
-        for text in texts:
-            if text.strip():
-                found += digest(text)
-        digests = np.frombuffer(found, DIGEST)
-        digests.sort()  # in place
-        first = np.ones(len(digests), bool)
-        first[1:] = digests[1:] != digests[:-1]
-        self.digests = digests[first]
+        found = Sorted(_halves(digest(text) for text in texts if text.strip()), DIGEST_EDGES)
+        self.digests = _mapped(np.unique(part.astype(HALF).view(DIGEST)) for part in found.parts())
 
     def __contains__(self, text: str) -> bool:
         wanted = digest(text)
@@ -77,15 +74,33 @@ class HeldOut:
 
     def write(self, folder: Path) -> None:
         """Write them beside what `corpora` writes, for rules that read further text."""
-        buffers = [None, pa.py_buffer(self.digests)]
-        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST.itemsize), len(self.digests), buffers)
-        pq.write_table(pa.table([column], SCHEMA), folder / FILE)
+        with pq.ParquetWriter(folder / FILE, SCHEMA) as writer:
+            for start in range(0, len(self.digests), GROUP):
+                some = self.digests[start : start + GROUP]
+                buffers = [None, pa.py_buffer(some)]
+                column = pa.FixedSizeBinaryArray.from_buffers(SCHEMA.types[0], len(some), buffers)
+                writer.write_table(pa.table([column], SCHEMA))
 
     @classmethod
     def read(cls, folder: Path) -> "HeldOut":
         """What `write` wrote."""
         found = cls()
-        for batch in pq.read_table(folder / FILE).combine_chunks().to_batches():  # one, or none
-            column = batch.column("digest")
-            found.digests = np.frombuffer(column.buffers()[1], DIGEST, len(column), column.offset * DIGEST.itemsize)
+        columns = (batch.column("digest") for batch in pq.ParquetFile(folder / FILE).iter_batches(GROUP))
+        found.digests = _mapped(np.frombuffer(one.buffers()[1], DIGEST, len(one), 16 * one.offset) for one in columns)
         return found
+
+
+def _halves(digests: Iterator[bytes]) -> Iterator[np.ndarray]:
+    """Digests as pairs of numbers, which are in the same order, some at a time."""
+    for some in iter(lambda: b"".join(islice(digests, RUN)), b""):
+        yield np.frombuffer(some, HALF).reshape(-1, 2).astype(np.uint64)
+
+
+def _mapped(portions: Iterable[np.ndarray]) -> np.ndarray:
+    """Portions of digests as one array, which the system may take out of memory."""
+    with tempfile.TemporaryFile() as file:
+        for portion in portions:
+            portion.tofile(file)
+        if not file.tell():
+            return np.empty(0, DIGEST)
+        return np.asarray(np.memmap(file, DIGEST, "r"))
