@@ -356,6 +356,14 @@ class MilcoModel(PreTrainedModel):
         """Columns of a representation: V_e + V_m."""
         return self.config.pivot_vocab_size + self.config.source_vocab_size
 
+    @cached_property
+    def positions(self) -> int | None:
+        """Tokens that the encoder has positions for; None: it has no table of them that ends."""
+        for name, table in self.encoder.named_modules():
+            if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+                return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        return None
+
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
@@ -367,11 +375,17 @@ class MilcoModel(PreTrainedModel):
     def encode_batches(
         self, batches: Iterable[tuple[list[int], dict[str, Tensor]]]
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """The same of batches that `padded_batches` has made."""
+        """The same of batches that `padded_batches` has made. MilcoError: a text is longer than the encoder reads."""
         was_training = self.training
         self.eval()
         try:
             for places, batch in batches:
+                length = batch["input_ids"].shape[1]
+                if self.positions and length > self.positions:
+                    raise MilcoError(
+                        f"a text has {length} tokens, but the encoder has positions for {self.positions}: max_length must "
+                        "not be larger"
+                    )
                 batch = {name: values.to(self.device) for name, values in batch.items()}
                 yield places, self.sparse_rows(self._views(**batch), batch["input_ids"])
         finally:

@@ -629,6 +629,17 @@ def test_a_length_that_is_asked_for_cuts(model):
         assert f"m_{COLUMN}" in encode([long], max_length=20, return_dict=True)[0]
 
 
+@pytest.mark.parametrize(("kind", "most"), [("bert", 70), ("xlm-roberta", 68)])
+def test_a_length_beyond_the_positions_is_an_error_once_a_text_is_as_long(kind, most, encoder_checkpoint, tmp_path):
+    checkpoint = masked_lm(kind, encoder_checkpoint, tmp_path / "whole")
+    model = MilcoModel.from_checkpoints(checkpoint, None, echo=False)
+    long = "Hund " * 100
+    for encode in (model.encode_text, model.encode_query, model.encode_document):
+        assert encode([long], max_length=most).shape == encode(["Hund"], max_length=999).shape
+        with pytest.raises(MilcoError, match=f"has {most + 1} tokens, but the encoder has positions for {most}"):
+            encode(["Hund", long], max_length=most + 1)
+
+
 def test_every_column_has_its_name_in_the_vocabulary(model):
     names = model.get_vocab()
     assert names == {column: model.column_name(column) for column in range(model.width)}
