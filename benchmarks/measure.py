@@ -97,14 +97,14 @@ def save(name: str, rows: list[dict]) -> None:
 
 
 def write(name: str, rows: list[dict]) -> list[dict]:
-    """Write the rows to results/NAME.json with machine and commit, and return them as written."""
+    """Write the rows to results/NAME.json, with machine and commit where they have none, and return them as written."""
     from milco.environment import environment
     from milco.files import finished_file
 
     made = environment()
     where = f"{made['processor']}, {made['cores']} cores, {', '.join(made['devices'])}"
     told = {"machine": f"{where}, torch {made['packages']['torch']}", "commit": made["commit"]}
-    rows = [{**row, **told} for row in rows]
+    rows = [{**row, **told, **row} for row in rows]
     RESULTS.mkdir(parents=True, exist_ok=True)
     with finished_file(RESULTS / f"{name}.json") as draft:  # it may be cut off at any point
         draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -3,10 +3,12 @@ needs the demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4
-python benchmarks/scale.py --only BM25     cases with this word in their name; token cache and teacher need `pairs`
+python benchmarks/scale.py --only BM25     cases with this word in their name, beside the other rows as they are; token
+                                           cache and teacher need `pairs`
 """
 
 import argparse
+import json
 import multiprocessing
 import tempfile
 import time
@@ -19,7 +21,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from experiment import Experiment
-from measure import MIB, save
+from measure import MIB, RESULTS, save
 from start import DOCUMENTS, write_triples
 
 from milco.config import Config, parse
@@ -223,13 +225,15 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     words = [word for word in AutoTokenizer.from_pretrained(lsr).get_vocab() if word.isalpha() and len(word) > 2]
-    rows = []
+    stored = RESULTS / "scale.json"
+    rows = {row["case"]: row for row in json.loads(stored.read_text(encoding="utf-8"))} if options.only else {}
     for texts in options.texts:
         with tempfile.TemporaryDirectory() as name:
-            rows += measure(
+            found = measure(
                 experiment.config, Path(name), encoder, lsr, sorted(words), texts, options.workers, options.only
             )
-        save("scale", rows)
+        rows |= {row["case"]: row for row in found}
+        save("scale", [*rows.values()])
 
 
 if __name__ == "__main__":

@@ -71,9 +71,28 @@ def test_saved_rows_become_a_table(tmp_path, monkeypatch):
     measure.save("b", [row | {"baseline_mb": 10, "milco_mb": 1}])
     assert json.loads((tmp_path / "b.json").read_text())[0]["machine"]
     (tmp_path / "docs").mkdir()
+    pages = {name: tmp_path / "docs" / name for name in table.PAGES}
+    for page in pages.values():
+        page.write_text("# Page\n\n<!-- b -->\nold\n<!-- end -->\n\n<!-- other -->\nkept\n<!-- end -->\n")
     monkeypatch.setattr(table, "__file__", str(tmp_path / "benchmarks" / "table.py"))
     table.main()
-    assert "| c | 2.00 | 1.00 | 2.00 | 1.50–2.50 | 10 | 1 |" in (tmp_path / "docs" / "performance.md").read_text()
+    for text in (page.read_text() for page in pages.values()):
+        assert "| c | 2.00 | 1.00 | 2.00 | 1.50–2.50 | 10 | 1 |\n<!-- end -->" in text and "old" not in text
+        assert text.startswith("# Page\n") and text.endswith("<!-- other -->\nkept\n<!-- end -->\n")
+
+
+def test_rows_of_several_commits_say_theirs(tmp_path):
+    rows = measure.write("b", [{"benchmark": "b", "case": "old", "machine": "m", "commit": "1234567"}, {"case": "new"}])
+    assert rows[0]["commit"] == "1234567" != rows[1]["commit"]
+    assert "| old | 1234567 |" in table.as_table(rows) and "1234567" not in table.as_table(rows[1:])
+
+
+@pytest.mark.parametrize("page", table.PAGES)
+def test_the_tables_on_the_pages_are_those_of_the_stored_rows(page):
+    files = (ROOT / "benchmarks" / "results").glob("*.json")
+    tables = {file.stem: table.as_table(json.loads(file.read_text(encoding="utf-8"))) for file in files}
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert table.with_tables(text, tables) == text
 
 
 def test_the_plain_way_has_the_same_views(model):
