@@ -383,8 +383,8 @@ class MilcoModel(PreTrainedModel):
                 length = batch["input_ids"].shape[1]
                 if self.positions and length > self.positions:
                     raise MilcoError(
-                        f"a text has {length} tokens, but the encoder has positions for {self.positions}: max_length must "
-                        "not be larger"
+                        f"a text has {length} tokens, but the encoder has positions for {self.positions}; that is the "
+                        "largest max_length"
                     )
                 batch = {name: values.to(self.device) for name, values in batch.items()}
                 yield places, self.sparse_rows(self._views(**batch), batch["input_ids"])
