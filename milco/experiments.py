@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from milco.checkpoint_config import positions
 from milco.config import Config, Training
 from milco.config.experiment import BASELINES
 from milco.config.sections import LOOK
 from milco.content import content_of
 from milco.errors import MilcoError
-from milco.positions import positions
 
 # Keys of model that Stage 1 does not use.
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_wordless_pieces"}

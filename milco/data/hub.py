@@ -241,7 +241,7 @@ def _checkpoint(name: str, source: Source, repository: Repository, folder: Path)
     if "auto_map" in settings and not source.trust_remote_code:
         from transformers import CONFIG_MAPPING
 
-        from milco.modeling.milco_config import is_milco
+        from milco.checkpoint_config import is_milco
 
         # A published model of ours brings a copy of code that is here; one of the authors is read without its code.
         if not is_milco(settings) and settings.get("model_type") not in CONFIG_MAPPING:

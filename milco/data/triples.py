@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from transformers import PretrainedConfig
 
+from milco.checkpoint_config import is_milco
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.shards import ROWS, Convert, Shards, write_shards
@@ -33,7 +34,7 @@ from milco.data.tokens import IDS, tokenizer_of
 from milco.environment import made_with
 from milco.files import finished_folder, write_json
 from milco.modeling.authors_layout import is_theirs
-from milco.modeling.milco_config import MilcoConfig, is_milco
+from milco.modeling.milco_config import MilcoConfig
 
 SIDES = ("pos", "neg")
 Tokens = Callable[[int, int], Callable[[pa.Array], pa.Array]]  # (tokens at which to cut, workers) → texts → ids

@@ -18,7 +18,6 @@ import scipy.sparse
 from milco.evaluation.lookup import Places, StoredCollection
 from milco.evaluation.search import Block, rank_blocks
 from milco.evaluation.sharding import ALL, Found, Shard
-from milco.modeling.checkpoints import load
 
 K1, B = 1.5, 0.75
 TEXTS = 4096  # texts that are cut into pieces at a time
@@ -35,7 +34,9 @@ class Bm25:
     """
 
     def __init__(self, encoder: Path, trust: bool, size: int, scratch: Path):
-        from transformers import AutoTokenizer  # only this system needs a model's package here
+        from transformers import AutoTokenizer  # only this system needs a model's packages here
+
+        from milco.modeling.checkpoints import load
 
         self.tokenizer = load(AutoTokenizer, encoder, trust)
         self.size, self.scratch = size, scratch

@@ -32,6 +32,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
+from milco.checkpoint_config import is_milco
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.beir import iter_documents, read_about, read_queries
@@ -44,7 +45,6 @@ from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 from milco.languages import SEVERAL
 from milco.modeling.checkpoints import load
-from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order, padded_batches, refuse_broken
 from milco.modeling.teacher import Teacher

@@ -99,8 +99,3 @@ class MilcoConfig(PretrainedConfig):
     def source_vocab_size(self) -> int:
         """V_m, ids that the multilingual encoder knows."""
         return self.encoder.get("vocab_size") or self.encoder_config().vocab_size
-
-
-def is_milco(settings: dict) -> bool:
-    """Whether a config.json is that of a MILCO model, in our layout or in the authors'."""
-    return settings.get("model_type") in (MilcoConfig.model_type, "milco")

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from milco import errors
+from milco.checkpoint_config import is_milco
 from milco.errors import MilcoError
 from milco.files import finished_folder, write_json
 from milco.modeling import model as model_module
 from milco.modeling.head import TILE_TERMS, plain_pooled_logits
-from milco.modeling.milco_config import is_milco
 from milco.modeling.model import MilcoModel
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.pruning import ALL, IN_CONFIG, prune

@@ -4,22 +4,22 @@ model = load_model(Path("results/demo/model"))
 print(inspect(model, ["Wie setze ich mein Passwort zurück?"], query=True)[0].pivot)  # {"password": 1.9, …}
 """
 
+import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from transformers import PretrainedConfig
-from transformers.utils.logging import disable_progress_bar
 
+from milco.checkpoint_config import is_milco
 from milco.errors import MilcoError
-from milco.modeling.milco_config import is_milco
-from milco.modeling.model import MilcoModel
+
+if TYPE_CHECKING:
+    from milco.modeling.model import MilcoModel
 
 VIEWS = {"pivot": "e_", "source": "m_"}  # what the names of their tokens begin with, see `MilcoModel.decode`
 ON_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -37,7 +37,7 @@ class Inspected:
     as_dict = asdict
 
 
-def load_model(place: Path, trust: bool = False, **parts: Any) -> MilcoModel:
+def load_model(place: Path, trust: bool = False, **parts: Any) -> "MilcoModel":
     """The model of a folder, from that folder alone, or of the Hub's OWNER/NAME or OWNER/NAME@REVISION, in our layout
     or in the authors'; on the first GPU if there is one.
 
@@ -49,29 +49,45 @@ def load_model(place: Path, trust: bool = False, **parts: Any) -> MilcoModel:
         MilcoError: there is no such folder, something else lies in it, or it cannot be loaded without its code.
     """
     remedy = "give the folder of a trained MILCO model, such as results/demo/model"
-    name: str = str(place)
-    hub: dict[str, Any] = {}
-    if place.is_dir():
-        disable_progress_bar()  # too quick for one
-    else:
-        address = ON_HUB.fullmatch(name)
-        if not address:
-            raise MilcoError(f"model {place}: no such folder; {remedy}")
-        name, hub["revision"] = address["name"], address["revision"]
-    if place.is_dir() and not (place / "config.json").is_file():
-        raise MilcoError(f"model {place}: no config.json in it; {remedy}")
+    address = None if place.is_dir() else ON_HUB.fullmatch(str(place))
+    if not address and not (place / "config.json").is_file():
+        what = "no config.json in it" if place.is_dir() else "no such folder"
+        raise MilcoError(f"model {place}: {what}; {remedy}")
+    name: str = address["name"] if address else str(place)
+    hub: dict[str, Any] = {"revision": address["revision"]} if address else {}
     try:
-        kind = PretrainedConfig.get_config_dict(name, **hub)[0]
+        settings = _settings_on_hub(name, hub) if address else _settings_in(place)
     except (OSError, ValueError) as error:
-        what = "its config.json is broken" if place.is_dir() else "no such folder, nor such a model on the Hub"
+        what = "no such folder, nor such a model on the Hub" if address else "its config.json is broken"
         raise MilcoError(f"model {place}: {what} ({str(error).splitlines()[0].rstrip('.')}); {remedy}") from None
-    if not is_milco(kind):
-        raise MilcoError(f"model {place}: a model of type {kind.get('model_type')!r}; {remedy}")
+    if not is_milco(settings):
+        raise MilcoError(f"model {place}: a model of type {settings.get('model_type')!r}; {remedy}")
+
+    import torch  # seconds, with the next two: what is wrong above is said at once
+    from transformers.utils.logging import disable_progress_bar
+
+    from milco.modeling.model import MilcoModel
+
+    if not address:
+        disable_progress_bar()  # too quick for one
     try:
         model = MilcoModel.from_pretrained(name, trust_remote_code=trust, **hub, **parts)
     except (OSError, RuntimeError, ValueError) as error:
         raise MilcoError(f"model {place}: {str(error).splitlines()[0]}; copy or export the model again") from error
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    settings = json.loads((folder / "config.json").read_bytes())
+    if not isinstance(settings, dict):
+        raise ValueError("no object")
+    return settings
+
+
+def _settings_on_hub(name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    from transformers import PretrainedConfig
+
+    return PretrainedConfig.get_config_dict(name, **hub)[0]
 
 
 def split_views(tokens: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -82,7 +98,7 @@ def split_views(tokens: dict[str, float]) -> dict[str, dict[str, float]]:
     }
 
 
-def inspect(model: MilcoModel, texts: list[str], query: bool, language: str | None = None) -> list[Inspected]:
+def inspect(model: "MilcoModel", texts: list[str], query: bool, language: str | None = None) -> list[Inspected]:
     """Both views of each text, cut and pruned as a query or as a document in `language`."""
     encode = model.encode_query if query else model.encode_document
     rows = encode(texts, language=language)

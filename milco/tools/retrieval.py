@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +28,14 @@ from milco.errors import MilcoError
 from milco.evaluation.index import Index
 from milco.evaluation.search import Ranking, rank_exactly
 from milco.files import finished_folder, write_json
-from milco.modeling.model import MilcoModel
 from milco.modeling.pruning import prune_top_k
 from milco.outputs import check_output, consists
 from milco.tools.engines import engine_at
 from milco.tools.text_files import Texts, windows
 from milco.tools.vector_files import VOCABULARY, read_vectors, refuse_doubles, vocabulary_of
+
+if TYPE_CHECKING:
+    from milco.modeling.model import MilcoModel
 
 TEXTS = "texts.arrow"
 DOCUMENTS = 256  # that are encoded between two updates of a progress bar
@@ -102,7 +104,7 @@ class Retriever:
         return cls(tokens, ids, rows, Index.load(folder / "seismic"), texts)
 
     @classmethod
-    def of_texts(cls, model: MilcoModel, texts: Texts, done: Callable[[int], object]) -> "Retriever":
+    def of_texts(cls, model: "MilcoModel", texts: Texts, done: Callable[[int], object]) -> "Retriever":
         """Encode documents (id, text) and index them in memory; `done` is told how many were finished since."""
         ids: list[str] = []
         strings: list[str] = []
@@ -126,7 +128,7 @@ class Retriever:
                 f"does not know, such as {foreign[0]!r}; search with the model that made the vectors of this index"
             )
 
-    def of_model(self, model: MilcoModel) -> np.ndarray:
+    def of_model(self, model: "MilcoModel") -> np.ndarray:
         """The columns of a model's rows that are the columns of this index, in their order."""
         place = {token: column for column, token in enumerate(vocabulary_of(model))}
         self.check_vocabulary(place, f"model {model.name_or_path}")
@@ -189,7 +191,7 @@ class Retriever:
 
 
 def search_texts(
-    retriever: Retriever, model: MilcoModel, queries: Iterable[tuple[str, str]], k: int, exact: bool, explain: bool
+    retriever: Retriever, model: "MilcoModel", queries: Iterable[tuple[str, str]], k: int, exact: bool, explain: bool
 ) -> Iterator[tuple[str, list[Hit]]]:
     """The k best documents of each query (id, text), read and answered a window at a time: (query id, hits)."""
     columns = retriever.of_model(model)
@@ -200,7 +202,7 @@ def search_texts(
 
 
 def search_engine(
-    address: str, model: MilcoModel, queries: Iterable[tuple[str, str]], k: int
+    address: str, model: "MilcoModel", queries: Iterable[tuple[str, str]], k: int
 ) -> Iterator[tuple[str, list[Hit]]]:
     """The same from an engine (engines/), which knows neither texts nor words."""
     with engine_at(address) as engine:

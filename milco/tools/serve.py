@@ -31,7 +31,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -39,9 +39,11 @@ import scipy.sparse
 
 from milco.errors import MilcoError
 from milco.evaluation.search import Ranking
-from milco.modeling.model import MilcoModel
 from milco.tools.inspection import inspect, split_views
 from milco.tools.retrieval import Retriever, quiet
+
+if TYPE_CHECKING:
+    from milco.modeling.model import MilcoModel
 
 HTML = Path(__file__).with_name("serve.html")
 LONGEST_BODY, LONGEST_TEXT, MOST_TEXTS, MOST_RESULTS = 1 << 20, 20_000, 12, 100
@@ -83,7 +85,12 @@ class Answers:
     """
 
     def __init__(
-        self, model: MilcoModel, retriever: Retriever, budgets: list[int], name: str, examples: list[str] | None = None
+        self,
+        model: "MilcoModel",
+        retriever: Retriever,
+        budgets: list[int],
+        name: str,
+        examples: list[str] | None = None,
     ):
         self.model, self.name, self.examples = model, name, examples or []
         self.columns = retriever.of_model(model)

@@ -10,20 +10,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import scipy.sparse
-from transformers import PreTrainedTokenizerBase
 
 from milco.data import reading
 from milco.data.reading import Broken, BrokenRow
 from milco.data.vectors import LARGEST, load_vectors, pivot_columns, save_vectors
 from milco.errors import MilcoError
 from milco.files import lock, put, put_in_place, write_json
-from milco.modeling.model import MilcoModel
 from milco.outputs import WINDOWS, begins, check_output, consists, draft_of, is_stream
 from milco.tools.text_files import windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from milco.modeling.model import MilcoModel
 
 VOCABULARY = "vocabulary.json"
 PART = f"part-{'[0-9]' * 6}.*s*t*"  # part-000000.safetensors and part-000000.ids.txt
@@ -31,10 +34,10 @@ OUR_LINE = rb'{"id": "(?:[^"\\]|\\.)*", "vector": {'  # with these blanks, as `D
 Parts = Iterator[tuple[list[str], scipy.sparse.csr_array]]
 
 
-def vocabulary_of(model: MilcoModel) -> list[str]:
+def vocabulary_of(model: "MilcoModel") -> list[str]:
     """The token of each column of a model's rows, such as `e_password` or `m_▁Passwort`."""
 
-    def names(mark: str, tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
+    def names(mark: str, tokenizer: "PreTrainedTokenizerBase", size: int) -> list[str]:
         # A head may have more rows than its tokenizer has tokens.
         tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
         return [f"{mark}{token}" for token in tokens] + [f"{mark}[{n}]" for n in range(len(tokens), size)]
@@ -194,7 +197,7 @@ def read_vectors(path: Path, columns: dict[str, int]) -> Iterator[tuple[list[str
         raise MilcoError(f"{path}: empty; there is no vector in it")
 
 
-def in_columns_of(model: MilcoModel, path: Path) -> Iterator[tuple[list[str], scipy.sparse.csr_array]]:
+def in_columns_of(model: "MilcoModel", path: Path) -> Iterator[tuple[list[str], scipy.sparse.csr_array]]:
     """Vectors part by part, with the columns that the model gives to their tokens: ids and rows N×(V_e+V_m).
 
     Raises:

@@ -39,6 +39,7 @@ import scipy.sparse
 from tqdm import tqdm
 from transformers import PretrainedConfig
 
+from milco.checkpoint_config import is_milco
 from milco.config import Config, Distill
 from milco.data.beir import read_collection
 from milco.data.corpora import BROKEN, HELD_OUT, KEPT, counted
@@ -51,7 +52,6 @@ from milco.evaluation.encode import WINDOW, SparseEncoder
 from milco.evaluation.index import Index
 from milco.evaluation.search import top_k
 from milco.files import finished_file
-from milco.modeling.milco_config import is_milco
 from milco.training.score import CrossEncoder, scored
 from milco.training.teacher import Targets
 from milco.training.titles import titled

@@ -61,6 +61,37 @@ def test_exit_codes_and_words_of_a_failure(milco, tmp_path, encoder_checkpoint):
     assert milco("inspect")[0] == milco("inspect", "text", "--top", "0")[0] == milco("nonsense")[0] == 2
 
 
+@pytest.mark.parametrize("settings", ["[]", "{", "\xff"])
+def test_a_broken_config_is_said_in_one_line(settings, milco, tmp_path):
+    (tmp_path / "config.json").write_text(settings, encoding="latin-1")
+    code, _, said = milco("inspect", "text", "--model", tmp_path)
+    assert code == 1 and said.startswith(f"milco: error: model {tmp_path}: its config.json is broken (")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["inspect", "text", "--model", "none"],
+        ["search", "none", "text", "--model", "none"],
+        ["serve", "none", "--model", "none"],
+        ["index", "none", "--output", "x"],
+        ["feed", "vespa", "none", "--model", "none", "--output", "x"],
+        ["evaluate", "none", "none"],
+        ["plan", "--config", "none"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_or_has_none_does_not_wait_for_torch(words, tmp_path):
+    """Torch and transformers take seconds to import."""
+    program = [sys.executable, "-X", "importtime", "-m", "milco", *words]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "milco.tools.command" in modules and not modules & {"torch", "transformers"}, done.stderr[-500:]
+    assert (done.returncode == 0) == (words == ["--help"])
+
+
 def test_every_command_has_help_with_an_example(milco):
     names = [given.name or given.callback.__name__ for given in command.app.registered_commands]
     assert len(names) > 1

@@ -11,10 +11,10 @@ from miniature import Project
 from test_authors_layout import LAYOUT
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
+from milco.checkpoint_config import positions
 from milco.config import parse
 from milco.errors import MilcoError
 from milco.experiments import Experiment
-from milco.positions import positions
 from milco.training import trainer
 
 SHAPE = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}

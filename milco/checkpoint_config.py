@@ -1,4 +1,4 @@
-"""How long a text a checkpoint can read, told from its config.json alone: before any job, and without its packages."""
+"""What the config.json of a checkpoint says by itself, before any job and without the packages that load weights."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,18 @@ from typing import Any
 # Types of transformers with a table of learned positions; in the second kind it begins behind the padding id.
 FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
 BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
-MODELS = ("milco-lsr", "milco")  # MILCO's; the encoder's configuration lies in theirs, or beside it
+MODELS = ("milco-lsr", "milco")  # ours and the authors'; the encoder's configuration lies in theirs, or beside it
+
+
+def is_milco(settings: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a MILCO model, in our layout or in the authors'."""
+    return settings.get("model_type") in MODELS
 
 
 def positions(checkpoint: Path) -> int | None:
     """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table that ends."""
     said = _settings(checkpoint)
-    if said.get("model_type") in MODELS:
+    if is_milco(said):
         said = said.get("encoder") or _settings(checkpoint / "encoder")
     kind, rows = said.get("model_type"), said.get("max_position_embeddings")
     if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
