@@ -1,12 +1,13 @@
 # make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
-# make test    install, then every check; make test-fast: those that take seconds; make test-slurm: on a private SLURM
-#              cluster of two nodes; make test-engines: Lucene itself on our feed, downloaded for it
+# make test    install, then style, types, all tests and a miniature of the workflow; make test-fast: without what trains
+#              or starts other programs; make test-slurm: on a private SLURM cluster of two nodes; make test-engines:
+#              Lucene itself on our feed, downloaded for it
 # make test-lowest    the quick tests and the workflow's with the oldest packages that pyproject.toml allows, in .venv-lowest
 # make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
 #                   make rehearsal-slurm: the same on the private cluster
-# make bench   what the fast parts gain on the demo, side by side with the plain way: docs/performance.md
+# make bench   the fast parts on the demo, side by side with the plain way: docs/performance.md
 #              (TSV=FOLDER: the pads of your own parallel text too)
-# make gpu     on one GPU: whether it computes what a processor does, how quick it is, the demo's trainings; first
+# make gpu     checks one GPU against the processor, measures its speed and runs the demo's trainings; first
 #              `make gpu-bundle` where the demo is (ARGS: parts, --minutes N, --tiny)
 # make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
@@ -55,7 +56,7 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
-# What the tests want besides: checkers, search engines, ONNX.
+# Further packages for the tests: checkers, search engines, ONNX.
 $(VENV)/installed-for-tests: $(VENV)/installed
 	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test]"
 	touch $@

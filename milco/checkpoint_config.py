@@ -16,7 +16,7 @@ def is_milco(settings: dict[str, Any]) -> bool:
 
 
 def positions(checkpoint: Path) -> int | None:
-    """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table that ends."""
+    """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table of positions."""
     said = _settings(checkpoint)
     if is_milco(said):
         said = said.get("encoder") or _settings(checkpoint / "encoder")

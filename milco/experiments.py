@@ -171,8 +171,8 @@ class Experiment:
         every = [*self.nodes, self.align, *self.vectors.values(), *self.runs.values()]
         if found and found["key"] not in {node.key for node in every}:
             raise MilcoError(
-                f"{self.settings}: these settings do not make {output}; they were changed after this job was sent off. "
-                "Nothing is lost: start the workflow again, it makes what the settings say now"
+                f"{self.settings}: {output} does not belong to these settings; they were changed after this job was "
+                "submitted. Nothing is lost: start the workflow again"
             )
 
     @property
@@ -269,8 +269,8 @@ class Experiment:
         )
 
     def development(self, training: Node) -> Node:
-        """Development collections that a training looks at. They decide no weights, unless its looks do. Each training
-        has its own, so that other collections for one training leave the other alone."""
+        """Development collections of a training. They decide no weights, unless `keep` or `patience` is set. Each
+        training has its own, so that other collections for one training leave the other alone."""
         path = f"artifacts/development/{training.rule}-{{}}"
         return _node("development", path, training.key, *self._development, name=training.rule)
 
@@ -281,7 +281,7 @@ class Experiment:
 
     @cached_property
     def overlap(self) -> Node:
-        """How many queries of the test collections stand in the training text."""
+        """How many queries of the test collections occur in the training text."""
         decided = [self.triples.key, self.collections.key, self.config.taken_out("test")]
         return _node("overlap", "artifacts/overlap/{}.json", self.corpora.key, *decided)
 

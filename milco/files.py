@@ -130,11 +130,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def wait_for_lock(file: IO, place: Path, does: str) -> None:
-    """Lock an open file until it is closed or the process ends. It waits for a twin of this process that outlived its
-    killed Snakemake.
+    """Lock an open file until it is closed or the process ends. It waits for an earlier run of the same job whose
+    Snakemake was killed.
 
     Args:
-        place, does: where the twin is at work, and what it does, for the message.
+        place, does: where the earlier run is at work, and what it does, for the message.
     """
     if not lock(file):
         print(f"{place}: another process still {does} here; waiting for it to end", file=sys.stderr, flush=True)

@@ -68,7 +68,7 @@ def check_output(
         return
     target = path.resolve()
     if target.exists() and not (target.is_dir() == folder and (_is_empty(target) or ours(target))):
-        raise MilcoError(f"{path}: holds something else than {what}; give another name or take it away")
+        raise MilcoError(f"{path}: holds something other than {what}; give another name or remove it")
     parent = next(parent for parent in target.parents if parent.exists())
     machines = {Path("/proc"), Path("/sys")} & {parent, *parent.parents}  # root may write there, and yet make no file
     if machines or not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
@@ -76,7 +76,7 @@ def check_output(
     draft, old = draft_of(target), old_of(target)
     killed = lock_of(target).exists() or (draft / WINDOWS).exists()
     if not killed and (draft.exists() or (folder and old.exists() and not ours(old))):
-        raise MilcoError(f"{path}: {draft} or {old} is in its way, and not of milco's making; take it away")
+        raise MilcoError(f"{path}: {draft} or {old} is in the way, and milco did not write it; remove it")
 
 
 def draft_of(path: Path) -> Path:

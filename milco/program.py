@@ -17,8 +17,8 @@ from milco.errors import MilcoError, leave_last_words
 # in vain: beside one busy neighbour the work is three times slower. A short spin avoids that and costs nothing on an
 # idle machine. libgomp reads this when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-# What torch says of a full GPU, and what it passes on of the driver, cuBLAS, NCCL and Triton. These ask for memory
-# themselves, and where another process holds nearly all of it, they are the first to miss some.
+# What torch says of a full GPU, and the messages of the driver, cuBLAS, NCCL and Triton that it passes on. These
+# allocate memory themselves, and fail first where another process holds nearly all of it.
 FULL = re.compile("(CUDA|HIP|XPU).*out of memory|BLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 # Errors of the machine that a user can mend, whichever file they come from.
 USERS = {errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}

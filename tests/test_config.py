@@ -77,17 +77,17 @@ REFUSALS = {
     "share above one": ({"corpora/held_out": 1.5}, "corpora.held_out: "),
     "the best look of none": (
         {"align/keep": "best", "evaluate/development_collections": []},
-        "align.keep: best, but evaluate.development_collections names none to look at; name one, or leave keep out",
+        "align.keep: best needs evaluate.development_collections; name one, or leave keep out",
     ),
     "patience with no look": (
         {"distill/patience": 2, "evaluate/development_collections": []},
-        "distill.patience: 2, but evaluate.development_collections names none to look at; name one, or leave patience",
+        "distill.patience: 2 needs evaluate.development_collections; name one, or leave patience",
     ),
     "no patience at all": ({"align/patience": 0}, "align.patience: Input should be greater than or equal to 1"),
     "no steps between looks": ({"align/keep": "best", "align/eval_steps": 0}, "align.eval_steps: "),
     "negative seed": ({"seed": -1}, "seed: "),
     "no seed of a training": ({"seeds": []}, "seeds: List should have at least 1 item"),
-    "a seed of a training twice": ({"seeds": [3, 1, 3]}, "seeds: 3 stands there twice, and would train the same model"),
+    "a seed of a training twice": ({"seeds": [3, 1, 3]}, "seeds: 3 occurs twice, and would train the same model"),
     "group without a negative": ({"distill/train_group_size": 1}, "distill.train_group_size: "),
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
@@ -110,8 +110,8 @@ REFUSALS = {
     ),
     "own vocabulary with what needs English": (
         {"model/connector": False, "model/echo": False},
-        "model.connector: without one the pivot view has no English words to align, to put a source view beside, or to "
-        "keep; set distill.pretrained_alignment_checkpoint: none, model.freeze_pivot_head: false",
+        "model.connector: without a connector there is no English vocabulary, and so no Stage 1, LexEcho or "
+        "frozen head; set distill.pretrained_alignment_checkpoint: none, model.freeze_pivot_head: false",
     ),
     "infinite weight": ({"distill/lambda_q": float("inf")}, "distill.lambda_q: "),
     "no language": ({"languages": []}, "languages: "),
@@ -350,11 +350,14 @@ PAIRS = {"sources/pairs": USER_FILES["pairs"], "distill/train_datasets": ["pairs
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (FINE_TUNED | {"evaluate/baselines": ["teacher"]}, "evaluate.baselines: teacher is what model.lsr_encoder_ch"),
+        (FINE_TUNED | {"evaluate/baselines": ["teacher"]}, "evaluate.baselines: teacher needs model.lsr_encoder_ch"),
         (FINE_TUNED, "model.lsr_encoder_checkpoint: missing; 'home-assistant' of distill.train_datasets is scored by"),
         (FINE_TUNED | {"distill/miner": "align"}, "align: missing; to measure a finished model"),
         (FINE_TUNED | {"languages": MISSING}, "languages: missing; to measure a finished model without training"),
-        ({"align": MISSING}, "to train a finished model on, set distill.pretrained_alignment_checkpoint to its source"),
+        (
+            {"align": MISSING},
+            "to continue training a finished model, set distill.pretrained_alignment_checkpoint to its source",
+        ),
         (PAIRS, "distill.train_datasets: source 'pairs' has format pairs, expected beir or home-assistant or triples"),
         (
             START | PAIRS | {"distill/pretrained_alignment_checkpoint": "start"},
@@ -496,9 +499,9 @@ def test_ccmatrix_is_read_by_language_since_it_has_no_table_of_all():
 TWICE = {
     "a source": (
         "sources:\n  a: {uri: 'file:x'}\n  a: {uri: 'file:y'}\n",
-        "a stands twice in one section (lines 2 and 3)",
+        "a occurs twice in one section (lines 2 and 3)",
     ),
-    "a section": ("corpora: {}\nseed: 1\ncorpora: {}\n", "corpora stands twice in one section (lines 1 and 3)"),
+    "a section": ("corpora: {}\nseed: 1\ncorpora: {}\n", "corpora occurs twice in one section (lines 1 and 3)"),
     "an octal number": ("seed: 010\n", "line 1: 010 is 8 to YAML; write that, or put it in quotes"),
     "a number with minutes and a point": ("learning_rate: 1:30.5\n", "line 1: 1:30.5 is 90.5 to YAML; write that"),
     "a number of thousands of digits": (f"seed: {'1' * 5000}\n", "not valid YAML: Exceeds the limit"),
@@ -534,10 +537,10 @@ def test_values_that_yaml_reads_otherwise_are_what_was_meant():
 
 
 REFUSED = {
-    "a name": ({"experiment": True}, "experiment: this is no text to YAML; write it in quotes (got True)"),
-    "a number for a name": ({"experiment": 1.5}, "experiment: this is no text to YAML; write it in quotes (got 1.5)"),
+    "a name": ({"experiment": True}, "experiment: this is no text for YAML; put it in quotes (got True)"),
+    "a number for a name": ({"experiment": 1.5}, "experiment: this is no text for YAML; put it in quotes (got 1.5)"),
     "a source": ({"sources/web": {**USER_FILES["pairs"], "licence": 2024}}, "sources.web.licence: this is no text"),
-    "a key": ({"experiments": {2024: {"seed": 2}}}, "experiments: one of its keys is no text to YAML; write it in"),
+    "a key": ({"experiments": {2024: {"seed": 2}}}, "experiments: one of its keys is no text for YAML; put it in"),
     "a switch for a number": ({"seed": True}, "seed: expected a number (got True)"),
     "a switch for a share": ({"model/dropout": False}, "model.dropout: expected a number (got False)"),
     "a switch for a count": ({"sources/web": {**USER_FILES["pairs"], "max_pairs": True}}, "max_pairs: expected a nu"),

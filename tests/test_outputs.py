@@ -94,7 +94,7 @@ def test_only_what_is_ours_or_empty_is_replaced(tmp_path):
     for name in ("mine", "empty", "new", "new/new"):
         check_output(tmp_path / name, "a run", ours, folder=True)
     for name, folder in (("yours.txt", False), ("yours", True), ("mine", False), ("mine.txt", True), ("empty", False)):
-        with pytest.raises(MilcoError, match=f"{name}: holds something else than a run"):
+        with pytest.raises(MilcoError, match=f"{name}: holds something other than a run"):
             check_output(tmp_path / name, "a run", ours, folder)
 
 
@@ -123,7 +123,9 @@ def test_what_cannot_be_written_is_said_before(tmp_path):
 def test_what_a_user_keeps_under_the_name_of_a_draft_is_refused(tmp_path, left):
     (tmp_path / left).mkdir()
     (tmp_path / left / "thesis.tex").touch()
-    with pytest.raises(MilcoError, match=r"\.output\.part or .*\.output\.old is in its way, and not of milco's making"):
+    with pytest.raises(
+        MilcoError, match=r"\.output\.part or .*\.output\.old is in the way, and milco did not write it"
+    ):
         check_output(tmp_path / "output", "vectors", folder=True)
 
 

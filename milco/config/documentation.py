@@ -18,7 +18,7 @@ configuration only holds values, as `demo.yaml` does. An unknown key, a wrong ty
 before its first job. Keys that also exist in the authors' training programs have the authors' names.
 
 A key marked † affects how fast a result is computed or what is reported about it, not the result. Changing it reruns
-no stage, except as `keep` and `patience` of a training say.
+the report at most; `keep` and `patience` of a training name the exceptions.
 
 Editors with JSON Schema support complete and check a configuration that begins with
 `# yaml-language-server: $schema=schema.json`.

@@ -26,7 +26,7 @@ def _as_written(value: Any) -> Any:
 def _no_twins(seeds: list[int]) -> list[int]:
     twice = [seed for seed in seeds if seeds.count(seed) > 1]
     if twice:
-        raise ValueError(f"{twice[0]} stands there twice, and would train the same model; name each seed once")
+        raise ValueError(f"{twice[0]} occurs twice, and would train the same model; name each seed once")
     return seeds
 
 
@@ -44,9 +44,10 @@ class Config(Strict):
     seeds: Annotated[list[Whole], Field(min_length=1), AfterValidator(_no_twins)] | None = Field(
         None,
         description="Seeds of the training: initial weights, dropout, the order of examples, and the documents shown "
-        "with a query. Each trains the experiment once, on the same data. Whatever no training decides is made once; "
-        "with distill.miner: align or distill each seed has its own triples. Tables and the exported model are those "
-        "of the first seed; mean and deviation over all seeds stand beside them. By default there is one seed: seed.",
+        "with a query. Each trains the experiment once, on the same data. What does not depend on a training is made "
+        "once; with distill.miner: align or distill each seed has its own triples. Tables and the exported model are "
+        "those of the first seed; mean and deviation over all seeds stand beside them. By default there is one seed: "
+        "seed.",
     )
     tracking: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none",
@@ -58,15 +59,15 @@ class Config(Strict):
         [],
         description="Languages of the training text, besides English, in any usual code: zh, zho and cmn are the "
         "same; zh-CN, zh-Hant and sr-Latn are separate languages. Pairs in other languages are dropped and counted, "
-        "except mul. Triples and collections are never dropped; if Stage 2 trains only on these, languages may be "
-        "left out.",
+        "except mul. Triples and collections are kept in any language; if Stage 2 trains only on these, languages may "
+        "be left out.",
     )
     eval_languages: list[Language] = Field(
         [],
         description="Query languages of the known-item collections. Those that are not in languages are measured but "
         "not trained on.",
     )
-    sources: dict[str, Source] = Field(description="Everything that comes from outside, by name.")
+    sources: dict[str, Source] = Field(description="Models and data that the experiment uses, by name.")
     corpora: Corpora = Corpora()
     model: Model
     align: Align = Align.model_construct(train_datasets=[])  # may be left out, but not be empty
@@ -105,7 +106,7 @@ class Config(Strict):
                     f"{key}: nothing is trained where evaluate.model names a finished model; leave one out"
                 )
         whole = "to measure a finished model without training, set evaluate.model"
-        tuned = "to train a finished model on, set distill.pretrained_alignment_checkpoint to its source"
+        tuned = "to continue training a finished model, set distill.pretrained_alignment_checkpoint to its source"
         missing = {"languages": self.reads_targets() and not self.languages}
         missing |= {"align": self.aligns(), "distill": True}
         for key, wanted in missing.items():
@@ -119,10 +120,7 @@ class Config(Strict):
         checkpoints = {"dense": "multilingual_encoder_checkpoint", "teacher": "lsr_encoder_checkpoint"}
         for system, key in checkpoints.items():
             if whole and system in self.evaluate.baselines and getattr(self.model, key) == whole:
-                raise ValueError(
-                    f"evaluate.baselines: {system} is what model.{key} names, and it names none; set it, or leave "
-                    f"{system} out"
-                )
+                raise ValueError(f"evaluate.baselines: {system} needs model.{key}; set it, or leave {system} out")
         if whole and not self.evaluate.model and self.reads_targets() and self.model.lsr_encoder_checkpoint == whole:
             raise ValueError(
                 f"model.lsr_encoder_checkpoint: missing; {self._scored_in_english()[0]!r} of distill.train_datasets is "
@@ -182,7 +180,7 @@ class Config(Strict):
         stages, said = {"align", "distill", *self.mixes()}, [*self.evaluate.baselines, self.evaluate.model]
         for name in said:
             if name in stages or said.count(name) > 1:
-                why = "is the name of a stage's own model" if name in stages else "stands there twice"
+                why = "is the name of a stage's own model" if name in stages else "occurs twice"
                 raise ValueError(f"evaluate.baselines: {name!r} {why}; leave it out, or give the source another name")
         return self
 
@@ -229,7 +227,7 @@ class Config(Strict):
             if settings.looks_decide and not self.evaluate.development_collections:
                 said = f"patience: {settings.patience}" if settings.patience else "keep: best"
                 raise ValueError(
-                    f"{stage}.{said}, but evaluate.development_collections names none to look at; name one, or leave "
+                    f"{stage}.{said} needs evaluate.development_collections; name one, or leave "
                     f"{said.partition(':')[0]} out"
                 )
         return self
@@ -281,8 +279,8 @@ class Config(Strict):
         missing = [key for key, there in wanted.items() if not there]
         if missing and not self.model.connector:
             raise ValueError(
-                "model.connector: without one the pivot view has no English words to align, to put a source view "
-                f"beside, or to keep; set {', '.join(missing)}"
+                "model.connector: without a connector there is no English vocabulary, and so no Stage 1, LexEcho or "
+                f"frozen head; set {', '.join(missing)}"
             )
         return self
 

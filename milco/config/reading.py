@@ -62,7 +62,7 @@ def _explain(origin: str, problem: Any) -> str:
     if problem["type"] == "string_type" and isinstance(problem["input"], bool | float | int | date):
         of_a_key = problem["loc"][-1] == "[key]"  # the place before it is the key's number
         key = ".".join(map(str, problem["loc"][:-2])) if of_a_key else key
-        message = f"{'one of its keys is' if of_a_key else 'this is'} no text to YAML; write it in quotes"
+        message = f"{'one of its keys is' if of_a_key else 'this is'} no text for YAML; put it in quotes"
     if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "uri":
         message = f"no address; write file:{problem['input']} for a file or folder of your own; {_ADDRESSES}"
     got = f" (got {problem['input']!r})" if problem["type"] not in ("missing", "value_error") else ""
@@ -120,7 +120,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines and name != "<<":
-                raise _Misleading(problem=f"{name} stands twice in one section (lines {lines[name]} and {line})")
+                raise _Misleading(problem=f"{name} occurs twice in one section (lines {lines[name]} and {line})")
             lines[name] = line
         return super().construct_mapping(node, deep)
 

@@ -124,9 +124,9 @@ class Training(Strict):
         description="Which weights the finished model has. last: those after the last step; best: those of the "
         "evaluation with the highest mean nDCG@10 on the development collections, the first in case of ties. With "
         "best, the development evaluations decide the result: a change of development_collections or their content, "
-        "of development_queries, development_documents or eval_steps trains again. Development collections that share "
-        "queries with a test collection would tune on the test. The training keeps up to four checkpoints on disk, "
-        "otherwise two.",
+        "of development_queries, development_documents or eval_steps trains again. Do not use development collections "
+        "that share queries with a test collection: they would tune on the test. The training keeps up to four "
+        "checkpoints on disk, otherwise two.",
     )
     patience: Count | None = Field(
         None,
@@ -139,7 +139,7 @@ class Training(Strict):
 
     @property
     def looks_decide(self) -> bool:
-        """Whether the looks at the development collections decide the weights."""
+        """Whether evaluations on the development collections decide the weights."""
         return self.keep == "best" or self.patience is not None
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:

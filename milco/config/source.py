@@ -187,7 +187,7 @@ class Source(Strict):
         if self.max_pairs and self.format not in PAIR_FORMATS:
             raise ValueError("max_pairs: only parallel text has pairs to draw from")
         if self.ignore_identical_ids and self.format != "beir":
-            raise ValueError("ignore_identical_ids: only collections of format beir can be told")
+            raise ValueError("ignore_identical_ids: only for collections of format beir")
         if self.cleaning and self.format not in PAIR_FORMATS:
             raise ValueError("cleaning: only parallel text is cleaned")
         return self

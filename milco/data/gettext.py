@@ -108,7 +108,7 @@ def _parsed(where: str, form: str, data: bytes) -> polib.POFile | polib.MOFile:
         charset = re.search(rb"charset=([\w-]+)", data)
         return polib.pofile(data.decode(charset[1].decode() if charset else "utf-8"))
     except (OSError, ValueError, LookupError, struct.error) as error:
-        raise MilcoError(f"{where}: no whole gettext catalogue ({error})") from None
+        raise MilcoError(f"{where}: not a complete gettext catalogue ({error})") from None
 
 
 def _messages(catalogue: polib.POFile | polib.MOFile) -> Iterator[tuple[str, str]]:

@@ -352,9 +352,8 @@ def _check_columns(name: str, source: Source, repository: Repository, file: Path
         there = list(dict.fromkeys([*schema.names, *(inner.name for outer in schema for inner in outer.flatten())]))
     except (pa.ArrowException, OSError) as error:
         raise MilcoError(
-            f"sources.{name}: {path} is no complete Parquet file ({str(error).splitlines()[0]}), and so it lies in "
-            f"{repository.name} at {repository.revision}; take another revision, for a newer one delete its line from "
-            f"{LOCK}"
+            f"sources.{name}: {path} is not a complete Parquet file in {repository.name} at {repository.revision} "
+            f"({str(error).splitlines()[0]}); take another revision, or delete its line from {LOCK} to take the newest"
         ) from None
     wanted = TRIPLE_COLUMNS if source.format == "triples" else PAIR_COLUMNS
     for column in wanted:

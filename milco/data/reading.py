@@ -245,9 +245,9 @@ def _object(number: int, line: str) -> tuple[int, Row]:
     except json.JSONDecodeError as error:
         raise BrokenRow(f"not a JSON object ({error.msg})") from None
     except RecursionError:
-        raise BrokenRow("not a JSON object that anyone can read (too deep)") from None
+        raise BrokenRow("not a readable JSON object (nested too deeply)") from None
     except ValueError:  # a number of thousands of digits
-        raise BrokenRow("not a JSON object that anyone can read (a number too long)") from None
+        raise BrokenRow("not a readable JSON object (a number is too long)") from None
     if not isinstance(row, dict):
         raise BrokenRow("not a JSON object")
     if SURROGATE.search(line):
@@ -259,7 +259,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
         key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise BrokenRow(f"{key!r} stands there twice")
+        raise BrokenRow(f"{key!r} occurs twice")
     return row
 
 
@@ -351,7 +351,7 @@ def tmx_units(path: Path) -> Iterator[dict[str, str]]:
                     yield {_language(one): _segment(one.find("seg")) for one in element.iter("tuv")}
                     units.clear()  # else all of them stay in memory
     except (ElementTree.ParseError, EOFError, OSError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
-        raise MilcoError(f"{path}: not a whole TMX ({error})") from None
+        raise MilcoError(f"{path}: not a complete TMX ({error})") from None
 
 
 def _language(variant: ElementTree.Element) -> str:
@@ -472,7 +472,7 @@ def _records(
 def readable(forms: Container[str] = FORMS.values()) -> str:
     """Which kinds of files can be read, for an error about one that cannot."""
     ends = (end for end, form in FORMS.items() if form in forms)
-    return f"read are {', '.join(ends)}, also with {', '.join(COMPRESSED)} behind"
+    return f"readable: {', '.join(ends)}, also with {', '.join(COMPRESSED)} at the end"
 
 
 def warn(message: str) -> None:

@@ -78,7 +78,7 @@ def _conversion(make: Make, workers: int) -> Iterator[Callable[[Batches], Iterat
     try:
         yield partial(_in_order, pool, 2 * workers)
     except BrokenProcessPool as error:
-        raise MilcoError("a worker died, mostly of lack of memory: take fewer workers") from error
+        raise MilcoError("a worker died, probably for lack of memory: take fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

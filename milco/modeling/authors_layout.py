@@ -176,7 +176,7 @@ def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
     """Tensors of a model by our names.
 
     Raises:
-        MilcoError: a file is missing or holds something else than tensors, or a tensor has no place in our model.
+        MilcoError: a file is missing or holds something other than tensors, or a tensor has no place in our model.
     """
     found: dict[str, Tensor] = {}
     for file in _files(place, hub):

@@ -358,7 +358,7 @@ class MilcoModel(PreTrainedModel):
 
     @cached_property
     def positions(self) -> int | None:
-        """Tokens that the encoder has positions for; None: it has no table of them that ends."""
+        """Tokens that the encoder has positions for; None: it has no table of positions."""
         for name, table in self.encoder.named_modules():
             if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
                 return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)

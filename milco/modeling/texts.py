@@ -85,7 +85,7 @@ def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]
 
 def wordless_pieces(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Pieces that carry no word: white space, such as the bare word boundary ▁ of nearly every Chinese or Japanese
-    text, and punctuation. # % & and @ are read aloud, as letters, digits and symbols are (docs/demo.md)."""
+    text, and punctuation. # % & and @ count as words, as letters, digits and symbols do."""
     texts = tokenizer.batch_decode([[piece] for piece in range(len(tokenizer))])
     return [piece for piece, text in enumerate(texts) if not WORD.search(text.removeprefix("##"))]  # of WordPiece
 

@@ -32,7 +32,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work
 def _new(path: Path) -> Path:
     """An output that replaces nothing. Snakemake removes what a rule has made before it starts the rule again."""
     if os.environ.get("RANK", "0") == "0":  # others may begin when the first has finished
-        check_output(path, "what is to be made anew", folder=path.is_dir())
+        check_output(path, "an empty folder" if path.is_dir() else "an empty file", folder=path.is_dir())
     return path
 
 
@@ -134,7 +134,7 @@ def development(config: ConfigFile, output: Output, source: NamedOrNone = None, 
 def overlap(
     config: ConfigFile, corpora: Corpora, triples: Input, tests: Tests, output: Output, workers: Workers = 1
 ) -> None:
-    """Count the queries of the test collections that stand in the training text."""
+    """Count the queries of the test collections that occur in the training text."""
     from milco.data.overlap import write
 
     write(_settings(config, output), corpora, triples, tests, output, workers)
@@ -403,7 +403,7 @@ def publish(
 
 @app.command()
 def doctor(gpus_per_node: Annotated[int, typer.Option(help="Devices that each node should have.")] = 0) -> None:
-    """Look over the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
+    """Check the nodes: devices, memory, versions, shared disk, all-reduce. Start it with torchrun."""
     from milco.stages.doctor import examine
 
     examine(gpus_per_node)

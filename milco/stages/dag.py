@@ -1,6 +1,6 @@
 """The rule graph as an SVG, drawn without Graphviz.
 
-Run by `make dag`:  snakemake all --rulegraph | python -m milco.stages dag --output dag.svg
+Run by `make dag`:  snakemake --rulegraph dot all | python -m milco.stages dag --output dag.svg
 """
 
 import re
@@ -30,7 +30,7 @@ def draw(dot: str, output: Path) -> None:
     graph.add_nodes_from(names)
     graph.add_edges_from(EDGE.findall(dot))
     if not names:
-        raise MilcoError("no graph on the standard input; run: snakemake all --rulegraph | milco dag --output dag.svg")
+        raise MilcoError("no graph on the standard input; run `make dag`")
     graph = nx.transitive_reduction(graph)
     for layer, nodes in enumerate(nx.topological_generations(graph)):
         for node in nodes:

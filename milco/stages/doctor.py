@@ -49,7 +49,7 @@ def complaints_of_process(wanted: int) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted and torch.version.cuda is None and torch.version.hip is None:
         found.append(
-            f"torch {torch.__version__} is built for processors only: install a CUDA build "
+            f"torch {torch.__version__} is built for CPUs only: install a CUDA build "
             "(make install TORCH=…, or the environment of docs/slurm.md)"
         )
     elif wanted and not torch.cuda.is_available():

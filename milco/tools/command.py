@@ -225,7 +225,9 @@ def search(
     index: Annotated[str, typer.Argument(help="Folder that milco index wrote, or an engine such as milvus:FILE.db.")],
     model: ModelFolder,
     query: Annotated[list[str] | None, typer.Argument(help="Queries in any language.", callback=_as_text)] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries: TXT, TSV, JSONL or Parquet; - too.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="File of queries: TXT, TSV, CSV, JSONL or Parquet; - is the standard input.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="TREC run, or with --json lines of JSON; - prints them.")] = None,
     k: Annotated[
         int | None, typer.Option("--k", "-k", min=1, help="Documents for each query; by default 10, in a run 100.")
@@ -313,7 +315,7 @@ def _print_hits(query: str, hits: list, top: int) -> None:
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="TREC run, such as milco search writes.")],
-    qrels: Annotated[Path, typer.Argument(help="Judgements as in TREC, or a TSV as in BEIR.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements as in TREC, or as in BEIR: TSV, CSV, JSONL or Parquet.")],
     measure: Annotated[list[str] | None, typer.Option(help="As ir-measures writes it.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
     as_json: AsJson = False,
@@ -366,7 +368,8 @@ def evaluate(
 @app.command()
 def serve(
     documents: Annotated[
-        Path, typer.Argument(help="Index of milco index --texts, folder in BEIR layout, or TXT, TSV, JSONL, Parquet.")
+        Path,
+        typer.Argument(help="Index of milco index --texts, folder in BEIR layout, or TXT, TSV, CSV, JSONL, Parquet."),
     ],
     model: ModelFolder,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's let others in.")] = (

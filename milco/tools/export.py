@@ -83,7 +83,7 @@ def export(
         parts: `encoder` and `teacher` as for `MilcoModel.from_pretrained`.
 
     Raises:
-        MilcoError: `model` is no MILCO model, `output` holds something else than a model, or packages
+        MilcoError: `model` is no MILCO model, `output` holds something other than a model, or packages
             for ONNX are missing.
     """
     missing = [name for name in ONNX_PACKAGES if onnx and not importlib.util.find_spec(name)]

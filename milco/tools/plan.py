@@ -101,11 +101,11 @@ def _held_out(config: Config) -> str:
     """What will be taken out of the training text; how much that is, only text and collections will tell."""
     names = dict.fromkeys([*config.taken_out("test"), *config.taken_out("dev")])
     if not names:
-        return "nothing (corpora.decontaminate_for); `overlap` counts the queries that stand in the training text"
+        return "nothing (corpora.decontaminate_for); `overlap` counts the queries that occur in the training text"
     what = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
     return (
-        f"{what[config.corpora.decontaminate]} of {', '.join(names)} leave the training text; how much that is, "
-        "`corpora` counts"
+        f"{what[config.corpora.decontaminate]} of {', '.join(names)} are removed from the training text; "
+        "`corpora` counts them"
     )
 
 
@@ -119,7 +119,7 @@ def _cut(config: Config) -> str:
     encoder = Path(experiment.encoder)
     if not places or not (encoder / "tokenizer.json").exists():
         limits = " or ".join(f"{side} longer than {length:,} tokens" for side, length in lengths.items())
-        return f"{limits} lose their end; how many, plan counts once `collections` and the encoder's download are done"
+        return f"{limits} are cut; plan counts them once `collections` and the encoder's download are done"
     from transformers import AutoTokenizer  # takes seconds
 
     from milco.modeling.checkpoints import load

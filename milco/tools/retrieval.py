@@ -242,7 +242,7 @@ def build(vectors: Path, output: Path, texts: Texts | None = None) -> int:
         texts: the texts that the vectors were made of, in the same order, to be shown with results.
 
     Raises:
-        MilcoError: an id stands there twice, no vector has an entry, or texts are not those of the vectors.
+        MilcoError: an id occurs twice, no vector has an entry, or texts are not those of the vectors.
     """
     ours = consists(
         "seismic.index.seismic", "seismic.columns.npy", "vectors.safetensors", "vectors.ids.txt", VOCABULARY, TEXTS

@@ -289,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *arguments: Any) -> None:
-        """Queries are nobody's business, not even the terminal's."""
+        """Log nothing: queries are private."""
 
 
 class Server(ThreadingHTTPServer):

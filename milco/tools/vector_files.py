@@ -244,7 +244,7 @@ def _vector(row: dict[str, Any], columns: dict[str, int]) -> tuple[str, dict[int
 
 
 def refuse_doubles(ids: list[str], what: Path) -> None:
-    """Raise MilcoError if an id stands there twice."""
+    """Raise MilcoError if an id occurs twice."""
     identifier, times = Counter(ids).most_common(1)[0]
     if times > 1:
         raise MilcoError(f"{what}: id {identifier!r} is there {times} times; ids must differ")

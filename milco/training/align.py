@@ -1,4 +1,4 @@
-"""Stage 1, sparse alignment: text in any language learns to speak the English retriever's vocabulary.
+"""Stage 1, sparse alignment: text in any language is mapped into the English retriever's vocabulary.
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER

@@ -81,8 +81,8 @@ def mine(
         MilcoError: a dataset has too few documents, or a dataset or model is not what it should be.
     """
     for key, folder in (("miner", miner), ("scorer", scorer)):
-        if (getattr(config.distill, key) == "teacher") != (folder is None):
-            raise MilcoError(f"distill.{key}: {getattr(config.distill, key)}; --{key} goes with all but the teacher")
+        if ((named := getattr(config.distill, key)) == "teacher") != (folder is None):
+            raise MilcoError(f"--{key}: wanted unless distill.{key} is teacher, and refused then (it is {named})")
     model = Miner(config, miner) if miner else None
     judge = CrossEncoder(config, scorer) if scorer else None
 

@@ -207,7 +207,7 @@ def train(
         return
     if first and start == "new":
         if settings.looks_decide and settings.eval_steps >= len(steps):
-            print(f"{stage}: note that of {len(steps)} steps only the last has a look; lower {stage}.eval_steps")
+            print(f"{stage}: note: only the last of {len(steps)} steps is evaluated; lower {stage}.eval_steps")
         begin()
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),

@@ -136,7 +136,7 @@ def test_subfolders_have_languages_of_their_own(tmp_path):
         tsv(tmp_path / folder / "a.tsv", row)
     assert read(tmp_path, subsets={"en_ja": "ja", "en_de": "de"}) == [(*ROWS[1][:2], "ja"), (*ROWS[0][:2], "de")]
     message = refusal(tmp_path, subsets={"en_de": "de", "en_es": "es"})
-    assert message.startswith(f"sources.mine: no table in {tmp_path / 'en_es'}; read are .tsv, .csv, ")
+    assert message.startswith(f"sources.mine: no table in {tmp_path / 'en_es'}; readable: .tsv, .csv, ")
 
 
 def test_quotation_marks_in_tsv_are_text(tmp_path):
@@ -210,7 +210,7 @@ def test_value_that_is_no_text_is_named(tmp_path, value):
 
 def test_folder_without_a_table_is_named(tmp_path):
     (tmp_path / "a.xlsx").write_text("a,b")
-    assert refusal(tmp_path).startswith(f"sources.mine: no table in {tmp_path}; read are .tsv, .csv, ")
+    assert refusal(tmp_path).startswith(f"sources.mine: no table in {tmp_path}; readable: .tsv, .csv, ")
 
 
 @pytest.mark.parametrize("write, end", [(jsonl, "jsonl"), (parquet, "parquet"), (tsv, "tsv")])

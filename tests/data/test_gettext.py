@@ -171,7 +171,7 @@ def test_letters_are_read_as_the_header_says(tmp_path):
 )
 def test_what_is_no_catalogue_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(MilcoError, match=rf"{tmp_path}.*{name}: no whole gettext catalogue \(.+\)$"):
+    with pytest.raises(MilcoError, match=rf"{tmp_path}.*{name}: not a complete gettext catalogue \(.+\)$"):
         list(gettext.pairs(tmp_path, ["mul"]))
 
 

@@ -366,8 +366,8 @@ def test_whole_files_are_not_downloaded_again_and_those_of_another_commit_go(fet
 def test_truncated_parquet_in_the_repository_is_named(parallel):
     broken = parallel.hub.commit(PAIRS, {"en_zh/train.parquet": PARALLEL["en_zh/train.parquet"][:-20]})
     message = parallel.fails("owner/pairs", format="pairs", subsets=PARTS)
-    assert message.startswith("sources.mine: en_zh/train.parquet is no complete Parquet file (")
-    assert f"so it lies in owner/pairs at {broken}" in message and "hub.lock.json" in message
+    assert message.startswith("sources.mine: en_zh/train.parquet is not a complete Parquet file in ")
+    assert f"in owner/pairs at {broken} (" in message and "hub.lock.json" in message
     parallel.hub.commit(PAIRS, PARALLEL)
     (parallel.folder / "hub.lock.json").unlink()
     assert parallel.succeeds("owner/pairs", format="pairs", subsets=PARTS) == WANTED

@@ -1,4 +1,4 @@
-"""Queries of test collections that stand in the training text."""
+"""Queries of test collections that occur in the training text."""
 
 import json
 

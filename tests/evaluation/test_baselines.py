@@ -162,7 +162,7 @@ def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_
     [
         (["nowhere"], "neither bm25, teacher, dense nor a source 'nowhere'"),
         (["pairs"], "source 'pairs' has format pairs, expected mteb-model or sentence-transformers or transformers"),
-        (["encoder", "encoder"], "'encoder' stands there twice"),
+        (["encoder", "encoder"], "'encoder' occurs twice"),
         (["align"], "'align' is the name of a stage's own model"),
     ],
 )

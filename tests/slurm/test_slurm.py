@@ -304,7 +304,7 @@ def test_doctor_by_snakemake_says_that_torch_cannot_use_the_gpus(tmp_path, long)
     assert done.returncode == 1
     for node in NODES:
         assert f"{node}: torch" in (tmp_path / "logs" / "doctor.log").read_text()
-        assert "is built for processors only" in done.stdout + done.stderr
+        assert "is built for CPUs only" in done.stdout + done.stderr
 
 
 def test_doctor_names_a_wrong_interface(tmp_path):

@@ -29,7 +29,7 @@ def test_a_node_without_gpus_that_wants_none_is_in_order():
 def test_a_torch_without_cuda_is_named_where_gpus_are_wanted(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     (complaint,) = doctor.facts(8)["complaints"]
-    assert f"torch {torch.__version__} is built for processors only" in complaint
+    assert f"torch {torch.__version__} is built for CPUs only" in complaint
 
 
 def test_a_driver_that_shows_no_device_is_named(monkeypatch):

@@ -78,9 +78,9 @@ def test_the_released_models_are_planned_offline(tmp_path):
     ("section", "change", "message"),
     [
         ("align", {"train_datasets": ["mine"]}, "align: nothing is trained where evaluate.model names"),
-        ("evaluate", {"model": "fine-tune", "baselines": ["fine-tune"]}, "'fine-tune' stands there twice"),
+        ("evaluate", {"model": "fine-tune", "baselines": ["fine-tune"]}, "'fine-tune' occurs twice"),
         ("evaluate", {"model": "nowhere"}, "evaluate.model: no source 'nowhere'"),
-        ("evaluate", {"baselines": ["teacher"]}, "evaluate.baselines: teacher is what model.lsr_encoder_checkpoint"),
+        ("evaluate", {"baselines": ["teacher"]}, "evaluate.baselines: teacher needs model.lsr_encoder_checkpoint"),
     ],
 )
 def test_what_does_not_go_with_a_finished_model_is_named(section, change, message, finished):

@@ -25,7 +25,7 @@ def refused(program: str, output) -> bool:
     assert isinstance(error, MilcoError) and (
         "no such configuration" in str(error) or "holds something else" in str(error)
     )
-    return "holds something else than" in str(error)
+    return "holds something other than" in str(error)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

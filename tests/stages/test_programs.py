@@ -30,7 +30,7 @@ def test_a_job_that_finds_other_settings_than_those_of_its_key_ends_in_one_line(
     with pytest.raises(MilcoError) as error:
         app(arguments(name, settings, f"artifacts/{name}/{OTHER}"), standalone_mode=False)
     assert str(error.value).startswith(
-        f"results/miniature/config.yaml: these settings do not make artifacts/{name}/{OTHER}; they were changed after"
+        f"results/miniature/config.yaml: artifacts/{name}/{OTHER} does not belong to these settings; they were "
     )
     assert "start the workflow again" in str(error.value) and "\n" not in str(error.value)
 

@@ -181,7 +181,7 @@ def test_a_collection_and_an_alias_of_somebody_else_are_left_alone(tmp_path, kin
         for name in ("alias", "theirs_by_milco_a"):
             mine = engine_at(f"{address(kind, tmp_path)}#{name}")
             mine.opened = other.opened
-            with pytest.raises(MilcoError, match=f"{name} is a collection of somebody else"):
+            with pytest.raises(MilcoError, match=f"milco did not write the collection {name}"):
                 mine.write(parts(SMALL), replace=True)
         assert other.search(SMALL[:1], 5)[0][0][0] == names(1)[0]
 

@@ -274,7 +274,7 @@ def test_what_cannot_be_exported_is_named(model_folder, encoder_checkpoint, monk
         export(half, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
-    with pytest.raises(MilcoError, match=r"mine: holds something else than a MILCO model"):
+    with pytest.raises(MilcoError, match=r"mine: holds something other than a MILCO model"):
         export(model_folder, tmp_path / "mine")
     monkeypatch.setattr("milco.tools.export.ONNX_PACKAGES", ("onnx", "onnx_of_the_future"))
     with pytest.raises(

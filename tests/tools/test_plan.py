@@ -121,11 +121,11 @@ def test_what_will_be_held_out_is_said(values, which):
         rows(config.parse({**values, "corpora": {"decontaminate": which, "decontaminate_for": "all"}}))["held out"]
     ]
     said = {"relevant": "queries and relevant documents", "all": "queries and documents", "queries": "queries"}
-    assert row["what"].startswith(f"{said[which]} of mine leave the training text")
+    assert row["what"].startswith(f"{said[which]} of mine are removed from the training text")
 
 
 def test_texts_that_will_be_cut_are_counted_by_language_once_they_are_here(values):
-    assert "lose their end; how many, plan counts once" in rows(PAPER)["cut"]["what"]
+    assert "are cut; plan counts them once" in rows(PAPER)["cut"]["what"]
     short = {**values["model"], "query_max_length": 8, "passage_max_length": 5}
     said = rows(config.parse({**values, "model": short}))["cut"]["what"]
     assert re.fullmatch(r"no queries at 8 tokens, of 20; \d+ of 40 documents are cut at 5 tokens: en \d+ of 40", said)

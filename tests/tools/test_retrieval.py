@@ -95,7 +95,7 @@ def test_nothing_is_built_of_wrong_vectors_or_texts(tmp_path, index_folder):
         build(vectors, tmp_path / "index")
     assert [path.name for path in tmp_path.iterdir()] == ["vectors.jsonl"]
     vectors.write_text('{"id": "a", "vector": {"x": 1}}\n')
-    with pytest.raises(MilcoError, match="holds something else than an index"):
+    with pytest.raises(MilcoError, match="holds something other than an index"):
         build(vectors, tmp_path)
     with pytest.raises(MilcoError, match="no index in it; milco index builds one"):
         Retriever.open(tmp_path)

@@ -79,7 +79,7 @@ def test_every_form_gives_its_ids_and_texts(tmp_path, monkeypatch):
         ("a.jsonl", b'{"_id": "1", "text": "\\ud800"}\n', "a.jsonl:1: has half of a surrogate pair"),
         ("a.jsonl", b'{"_id": "a\\rb", "text": "x"}\n', "a.jsonl:1: the id 'a\\rb' is empty or has a control"),
         ("a.parquet", b"PAR1 and no more", "a.parquet: not a complete Parquet file"),
-        ("a.xlsx", b"a,b\n", "a.xlsx: unknown kind of file; read are .txt, .tsv, "),
+        ("a.xlsx", b"a,b\n", "a.xlsx: unknown kind of file; readable: .txt, .tsv, "),
         ("a.tsv", None, "a.tsv: no such file"),
     ],
 )
@@ -218,7 +218,7 @@ def test_what_holds_no_vectors_is_never_replaced(tmp_path, loaded):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     for output in (tmp_path / "home", tmp_path / "home" / "letter.txt"):
-        with pytest.raises(MilcoError, match="holds something else than vectors"):
+        with pytest.raises(MilcoError, match="holds something other than vectors"):
             encode(loaded, TEXTS.items(), output)
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
     encode(loaded, TEXTS.items(), tmp_path / "vectors")

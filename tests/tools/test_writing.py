@@ -101,7 +101,7 @@ def test_nothing_but_its_own_kind_is_replaced(milco, made, model_folder, words, 
     before = state(made)
     for output in outputs:
         code, _, said = milco(f"{words.replace('$MODEL', str(model_folder))} --output {output}")
-        assert code == 1 and ("holds something else than" in said or "is there already" in said), output
+        assert code == 1 and ("holds something other than" in said or "is there already" in said), output
     assert state(made) == before
 
 

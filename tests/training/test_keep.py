@@ -185,4 +185,4 @@ def test_stage_2_keeps_its_best_look_too(undisturbed, values, prepared, teacher_
 
 def test_a_training_in_which_only_the_last_step_has_a_look_says_so(train, tmp_path, capsys):
     train(tmp_path, 2, keep="best", eval_steps=5)
-    assert "align: note that of 2 steps only the last has a look; lower align.eval_steps" in capsys.readouterr().out
+    assert "align: note: only the last of 2 steps is evaluated; lower align.eval_steps" in capsys.readouterr().out

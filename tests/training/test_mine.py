@@ -646,8 +646,11 @@ def test_models_of_another_kind_are_refused(
     for models, message in (
         ((teacher_checkpoint, cross_encoder_checkpoint), r"^distill\.miner: [^\n]*a model of kind bert"),
         ((model_folder, tmp_path / "three"), r"^distill\.scorer: [^\n]*three tells 3 labels apart"),
-        ((None, cross_encoder_checkpoint), r"^distill\.miner: kept; --miner goes with"),
-        ((model_folder, None), r"^distill\.scorer: reranker; --scorer goes with"),
+        (
+            (None, cross_encoder_checkpoint),
+            r"^--miner: wanted unless distill\.miner is teacher, and refused then \(it is kept\)",
+        ),
+        ((model_folder, None), r"^--scorer: wanted unless distill\.scorer is teacher"),
     ):
         with pytest.raises(MilcoError, match=message):
             mined_from(new_corpus, "a.parquet", *models)

@@ -16,7 +16,7 @@ rule doctor:
     params:
         launch=launcher,
     message:
-        "look over the nodes"
+        "check the nodes"
     shell:
         "{resources.environment} bash {params.launch:q} {resources.nodes} {resources.processes_per_node}"
         " {resources.gpus_per_node} {threads} {log}"

@@ -1,4 +1,4 @@
-# The only rule that touches a network, and what turns its files into checkpoints and text.
+# Downloads, and the rules that turn their files into checkpoints and text.
 
 
 rule fetch:
@@ -120,7 +120,7 @@ rule overlap:
     params:
         config=settings("overlap"),
     message:
-        "queries of the test collections that stand in the training text"
+        "queries of the test collections that occur in the training text"
     shell:
         "python -m milco.stages overlap --config {params.config} --corpora {input.corpora} --triples {input.triples}"
         " --collections {input.collections} --workers {threads} --output {output} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-# What the workflow needs of Snakemake and no documented way provides. Everything here rests on names that may change
+# What the workflow needs of Snakemake beyond its documented interface. Everything here rests on names that may change
 # with a release; nothing else in workflow/ does. Tried with Snakemake 9.17.0 and 9.27.1.
 #
 #   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
@@ -9,8 +9,8 @@
 #   targets     A rule with wildcards is no target, so `snakemake align` would be refused, although --forcerun, --until
 #               and --set-resources take that name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
-#   input       A training looks at collections that decide no weight: neither newer (`ancient`) nor renamed ones are a
-#               reason to train again. Nor is another number of jobs that share a node. Rests on
+#   input       Development collections decide no weight: newer (`ancient`) or renamed ones are no reason to train
+#               again, and neither is another number of jobs that share a node. Rests on
 #               sourcecache_entry (Snakemake records where such an input comes from, not its path) and on
 #               PersistenceBase._input (what Snakemake records of the inputs).
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be

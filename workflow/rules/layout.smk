@@ -26,7 +26,7 @@ def derived(launched, said):
     def number(name, default, least):
         value = said.get(name, default)
         if not isinstance(value, int) or value < least:
-            raise WorkflowError(f"resources of {launched}: {name}={value} is not a number from {least} up")
+            raise WorkflowError(f"resources of {launched}: {name}={value}: expected a whole number of at least {least}")
         return value
 
     nodes, gpus = number("nodes", 1, 1), number("gpus_per_node", 0, 0)

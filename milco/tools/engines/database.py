@@ -46,7 +46,7 @@ class Database(Engine):
         if old and not replace:
             raise self._refuse_second()
         if not old and self._exists(self.name):
-            raise MilcoError(f"{self.address}: {self.name} is a collection of somebody else; name another with #NAME")
+            raise MilcoError(f"{self.address}: milco did not write the collection {self.name}; name another with #NAME")
         new = self.names[old == self.names[0]]
         if self._exists(new):  # left by a write that was killed
             self._drop(new)
