@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from milco.errors import MilcoError
+
 # Types of transformers with a table of learned positions; in the second kind it begins behind the padding id.
 FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
 BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
@@ -23,9 +25,25 @@ def positions(checkpoint: Path) -> int | None:
     kind, rows = said.get("model_type"), said.get("max_position_embeddings")
     if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
         return None
-    return rows - said.get("pad_token_id", 1) - 1 if kind in BEHIND_THE_PAD else rows
+    pad = said.get("pad_token_id")
+    return rows - (1 if pad is None else pad) - 1 if kind in BEHIND_THE_PAD else rows
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A config.json.
+
+    Raises:
+        MilcoError: it is no JSON object.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise MilcoError(f"{path}: broken ({error})") from None
+    if not isinstance(settings, dict):
+        raise MilcoError(f"{path}: broken (not an object)")
+    return settings
 
 
 def _settings(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_settings(path) if path.is_file() else {}

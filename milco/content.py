@@ -5,6 +5,7 @@ Hidden files (`.nfs…`, `.git`) and Markdown (a model's README) are no content:
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,9 +38,20 @@ def _combined(path: Path, digest) -> str | None:
         return None
     if path.is_file():
         return digest(path)
-    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-    kept = [name for name in names if not name.startswith(".") and "/." not in name and not name.endswith(".md")]
-    return hashlib.sha256(json.dumps([[name, digest(path / name)] for name in kept]).encode()).hexdigest()
+    names = sorted(str(file.relative_to(path)) for file in _files(path))
+    return hashlib.sha256(json.dumps([[name, digest(path / name)] for name in names]).encode()).hexdigest()
+
+
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files of a folder that are content, also in folders that it links to, but for those that it lies in."""
+    place = folder.resolve()
+    for path in folder.iterdir() if place not in above else ():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, above | {place})
+        elif path.is_file() and path.suffix != ".md":
+            yield path
 
 
 def _digest_of_all(path: Path) -> str:

@@ -23,6 +23,8 @@ from milco.errors import MilcoError
 # Keys of model that Stage 1 does not use.
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_wordless_pieces"}
 # Keys of distill that rule `mine` uses.
+NOT_READ = {"measures", "chunk_tokens"}  # keys of a source that say nothing of its training text,
+NOT_HELD_OUT = {"lowercase_queries", "lowercase_documents", "ignore_identical_ids"}  # nor of the strings to take out
 MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {
@@ -168,7 +170,7 @@ class Experiment:
             MilcoError: they were changed since.
         """
         found = KEYED.fullmatch(output.as_posix())
-        every = [*self.nodes, self.align, *self.vectors.values(), *self.runs.values()]
+        every = [*self.nodes, self.align, self.development(self.align), *self.vectors.values(), *self.runs.values()]
         if found and found["key"] not in {node.key for node in every}:
             raise MilcoError(
                 f"{self.settings}: {output} does not belong to these settings; they were changed after this job was "
@@ -244,13 +246,17 @@ class Experiment:
     @cached_property
     def corpora(self) -> Node:
         """Parallel text and known items."""
-        config = self.config
+        config, names = self.config, self.config.training_sources()
+        known_items = any(config.sources[name].format == "home-assistant" for name in names)
+        taken = [sorted(config.taken_out(split)) for split in ("test", "dev")]
+        trained = {*config.parallel_datasets(), *config.distill.train_datasets}
         return _node(
             "corpora",
             "artifacts/corpora/{}",
-            {name: self._source(name, but={"measures", "chunk_tokens"}) for name in config.training_sources()},
-            self._split,
-            [config.parallel_datasets(), config.taken_out("test"), config.taken_out("dev")],
+            {name: self._source(name, NOT_READ if name in trained else NOT_READ | NOT_HELD_OUT) for name in names},
+            [config.languages, config.seed],
+            self._split if known_items else None,
+            [config.parallel_datasets(), *taken, config.corpora.decontaminate if any(taken) else None],
             *self._only_asked,
         )
 
@@ -264,7 +270,7 @@ class Experiment:
             "artifacts/collections/{}",
             {name: self._source(name, but={"measures"}) for name in tests},
             self._encoder if self._cuts else None,
-            [self._split, config.eval_languages, *self._only_asked] if known_items else None,
+            self._asked_items if known_items else None,
             tests,
         )
 
@@ -467,8 +473,14 @@ class Experiment:
 
     @property
     def _split(self) -> list:
-        """How known items are split, and what is read of them."""
-        return [self.config.languages, self.config.corpora.model_dump(exclude={"decontaminate_for"}), self.config.seed]
+        """How known items are split, and which of them have usable titles."""
+        corpora = self.config.corpora.model_dump(include={"held_out", "development", "max_relevant"})
+        return [self.config.languages, corpora, self.config.seed]
+
+    @property
+    def _asked_items(self) -> list:
+        """What decides collections of known items."""
+        return [self._split, self.config.corpora.max_queries, self.config.eval_languages, *self._only_asked]
 
     @property
     def _development(self) -> list:
@@ -476,7 +488,7 @@ class Experiment:
         names = self.config.evaluate.development_collections
         decided = [self._source(name, but={"measures"}) for name in names]
         cut = self._encoder if self._cuts else None
-        return [names, decided, cut, self._split, self.config.eval_languages, *self._only_asked]
+        return [names, decided, cut, self._asked_items]
 
     def _seen(self, settings: Training) -> list:
         """What decides the looks of a training, if they decide its weights."""
@@ -514,9 +526,11 @@ class Experiment:
         return [self._source(name), *([self._made_of(tokenizer)] if tokenizer else [])]
 
     def _source(self, name: str, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """What decides a source: its settings, and what the user's own files hold."""
+        """What decides a source: its settings, and of the user's own files what they hold and their last name, which
+        says how they are read; not the folder in which they lie."""
         source = self.config.sources[name]
-        return source.result(but) | ({"content": content_of(source.local_path)} if source.local_path else {})
+        own = source.local_path
+        return source.result(but) | ({"uri": own.name, "content": content_of(own)} if own else {})
 
     def _key_of(self, name: str) -> str:
         """Hash of what a source is downloaded from."""

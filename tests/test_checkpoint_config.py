@@ -95,3 +95,13 @@ def test_bfloat16_on_a_device_without_it_is_named(values, monkeypatch, tmp_path)
     with pytest.raises(MilcoError, match=r"^align\.bf16: Tesla T4 has no bfloat16; set align\.bf16 to false$"):
         trainer.train(config, config.align, "align", None, range(8), None, None, None, [tmp_path], output)
     assert not Path(output.parent).exists()
+
+
+def test_positions_of_a_config_as_others_write_it(tmp_path):
+    said = {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(said), encoding="utf-8-sig")
+    assert positions(tmp_path) == 512
+    for broken in ("{", "[]"):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(MilcoError, match=f"^{tmp_path}/config.json: broken "):
+            positions(tmp_path)

@@ -76,3 +76,17 @@ def test_of_a_large_file_of_our_own_size_ends_and_places_between_count(tmp_path,
         path.write_bytes(bytes(10_000))
     path.write_bytes(bytes(10_001))
     assert sample_of(path) != before
+
+
+@pytest.mark.parametrize("digest", [content_of, sample_of])
+def test_folders_that_a_folder_links_to_are_a_part_of_it(folder, digest):
+    elsewhere = folder.parent / "elsewhere"
+    (folder / "qrels").rename(elsewhere)
+    whole = digest(folder)
+    (folder / "qrels").symlink_to(elsewhere)
+    linked = digest(folder)
+    (elsewhere / "dev.tsv").write_text("q2\td1\t1")
+    assert len({whole, linked, digest(folder)}) == 3
+    before = digest(folder)
+    (elsewhere / "back").symlink_to(folder)  # in a circle
+    assert digest(folder) == before

@@ -185,6 +185,16 @@ CHANGES = {
     "teacher": ({"sources/splade-tiny/sha256": "0" * 64}, TEACHER),
     "text": ({"sources/home-assistant/sha256": "0" * 64}, EVERYTHING),
     "languages": ({"languages": ["de", "ja"], "eval_languages": ["de"]}, EVERYTHING),
+    "queries of a known-item collection": ({"corpora/max_queries": 9}, COLLECTIONS),
+    "how the queries of a collection are read": (
+        ANOTHER
+        | {
+            "sources/quiz/lowercase_queries": True,
+            "sources/quiz/ignore_identical_ids": True,
+            "evaluate/test_collections": ["home-assistant", "quiz"],
+        },
+        COLLECTIONS,
+    ),
     "source that nothing uses": ({"sources/pairs": USER_FILES["pairs"]}, set()),
     "memory of one process in Stage 1": (
         {"align/max_tokens_per_device": 8, "align/gradient_checkpointing": True, "align/dataloader_num_workers": 1},
@@ -406,3 +416,41 @@ def test_what_a_development_collection_holds_decides_where_the_best_look_is_kept
         one,
     )
     assert last == wanted and best[0] == other[0] and best[1] != other[1]
+
+
+def test_the_order_of_collections_and_how_much_is_taken_out_of_nothing_train_nothing_again():
+    quiz = {"sources/quiz": QUIZ, "corpora/decontaminate_for": "all"}
+    one, other = (
+        keys(quiz | {"evaluate/test_collections": names})
+        for names in (["home-assistant", "quiz"], ["quiz", "home-assistant"])
+    )
+    assert {stage for stage in one if one[stage] != other[stage]} <= COLLECTIONS | {"evaluate distill-pivot"}
+    nothing = {"corpora/decontaminate_for": "none"}
+    assert keys(nothing) == keys(nothing | {"corpora/decontaminate": "all"})
+
+
+def test_a_path_that_is_written_otherwise_or_has_moved_is_the_same_source(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = shutil.copytree(
+        Path(values["sources"]["mine"]["uri"].removeprefix("file:")), tmp_path / "data" / "collection"
+    )
+    shutil.copytree(data, tmp_path / "moved" / "collection")
+
+    def nodes(uri: str) -> list[Node]:
+        sources = {**values["sources"], "mine": {**values["sources"]["mine"], "uri": uri}}
+        return Experiment(parse({**values, "sources": sources})).nodes
+
+    wanted = nodes(f"file:{data}")
+    assert all(
+        nodes(f"file:{place}") == wanted for place in ("data/collection", "./data/collection/", "moved/collection")
+    )
+    (tmp_path / "moved" / "collection").rename(tmp_path / "moved" / "other")
+    assert nodes("file:moved/other") != wanted
+
+
+@pytest.mark.parametrize("start", ["none", "kept"])
+def test_what_a_miner_looked_at_belongs_to_the_settings_without_a_stage_1_of_their_own(start):
+    kept = {"sources/kept": {"uri": "file:model", "format": "transformers"}} if start == "kept" else {}
+    changes = {"distill/miner": "align", "distill/pretrained_alignment_checkpoint": start, **kept}
+    experiment = Experiment(parse(demo(changes)))
+    experiment.check_key(Path(experiment.development(experiment.align).path))

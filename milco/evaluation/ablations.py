@@ -80,9 +80,10 @@ def _minutes(experiment: Experiment, system: str) -> float:
     for stage, node in experiment.trainings_of(system).items():
         path = Path(node.path).with_name("metrics.jsonl")
         if path.exists():
-            rows = pd.read_json(path, lines=True).dropna(subset="examples_per_second")
-            last, settings = rows.iloc[-1], getattr(experiment.config, stage)
-            minutes.append(last.step * settings.global_batch_size / last.examples_per_second / 60)
+            rows = pd.read_json(path, lines=True).reindex(columns=["step", "examples_per_second"]).dropna()
+            size = getattr(experiment.config, stage).global_batch_size
+            seconds = rows.step * size / rows.examples_per_second
+            minutes.append(seconds.iloc[-1] / 60 if len(rows) else float("nan"))  # fewer steps than `logging_steps`
     return sum(minutes) if minutes else float("nan")
 
 

@@ -71,7 +71,8 @@ class Best:
         if len(self.scores) == self.k:
             near = np.flatnonzero(scores >= self.scores[-1])
         elif len(scores) > self.k:  # ordering a few is quicker than ordering all
-            near = np.flatnonzero((scores >= np.partition(scores, -self.k)[-self.k]) & (scores > self.worst))
+            numbers = np.where(np.isnan(scores), -np.inf, scores)  # NaN would be the largest
+            near = np.flatnonzero((scores >= np.partition(numbers, -self.k)[-self.k]) & (scores > self.worst))
         else:
             near = np.flatnonzero(scores > self.worst)
         places, scores = places[near], scores[near]

@@ -4,7 +4,6 @@ model = load_model(Path("results/demo/model"))
 print(inspect(model, ["Wie setze ich mein Passwort zurück?"], query=True)[0].pivot)  # {"password": 1.9, …}
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from milco.checkpoint_config import is_milco
+from milco.checkpoint_config import is_milco, read_settings
 from milco.errors import MilcoError
 
 if TYPE_CHECKING:
@@ -56,10 +55,10 @@ def load_model(place: Path, trust: bool = False, **parts: Any) -> "MilcoModel":
     name: str = address["name"] if address else str(place)
     hub: dict[str, Any] = {"revision": address["revision"]} if address else {}
     try:
-        settings = _settings_on_hub(name, hub) if address else _settings_in(place)
+        settings = _settings_on_hub(name, hub) if address else read_settings(place / "config.json")
     except (OSError, ValueError) as error:
-        what = "no such folder, nor such a model on the Hub" if address else "its config.json is broken"
-        raise MilcoError(f"model {place}: {what} ({str(error).splitlines()[0].rstrip('.')}); {remedy}") from None
+        what = f"no such folder, nor such a model on the Hub ({str(error).splitlines()[0].rstrip('.')})"
+        raise MilcoError(f"model {place}: {what}; {remedy}") from None
     if not is_milco(settings):
         raise MilcoError(f"model {place}: a model of type {settings.get('model_type')!r}; {remedy}")
 
@@ -75,13 +74,6 @@ def load_model(place: Path, trust: bool = False, **parts: Any) -> "MilcoModel":
     except (OSError, RuntimeError, ValueError) as error:
         raise MilcoError(f"model {place}: {str(error).splitlines()[0]}; copy or export the model again") from error
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _settings_in(folder: Path) -> dict[str, Any]:
-    settings = json.loads((folder / "config.json").read_bytes())
-    if not isinstance(settings, dict):
-        raise ValueError("no object")
-    return settings
 
 
 def _settings_on_hub(name: str, hub: dict[str, Any]) -> dict[str, Any]:

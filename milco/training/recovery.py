@@ -32,9 +32,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from milco.content import sample_of
 from milco.environment import environment
 from milco.errors import MilcoError, leave_last_words
-from milco.files import finished_folder, wait_for_lock, write_json
+from milco.files import finished_folder, lock, wait_for_lock, write_json
 
 SEAL = "sealed.json"
+MADE = ["checkpoints", ".trained", "metrics.jsonl"]  # what a training makes in its run folder, beside the model
+FORCED = ".forced"  # marks a run that --forcerun began
 KEPT_CHECKPOINTS = 2
 PATIENCE = timedelta(days=30)  # how long processes wait for the first one, which may itself wait for another training
 ASK_AFTER = 1.0  # seconds of training after which processes ask each other again
@@ -54,9 +56,9 @@ def first_decides(decide: Callable[[], str]) -> str:
 
 def wait_for_others(folder: Path) -> IO:
     """Lock a run folder until the process ends."""
-    lock = (folder / ".lock").open("w")
-    wait_for_lock(lock, folder, "trains")
-    return lock
+    file = (folder / ".lock").open("w")
+    wait_for_lock(file, folder, "trains")
+    return file
 
 
 def seal(checkpoint: Path) -> None:
@@ -148,6 +150,7 @@ def finish(folder: Path, output: Path, save: Callable[[Path], None]) -> None:
     """Write the finished model, hand it out as `output`, and drop the checkpoints."""
     with writing("the finished model", folder), finished_folder(folder / ".trained") as draft:
         save(draft)
+    (folder / FORCED).unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     hand_out(folder, output)
 
@@ -174,11 +177,22 @@ def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
     changed = [place for place in now if before.get(place) != now[place]]
     if changed:
-        _move_aside(folder, ["checkpoints", ".trained", "metrics.jsonl"], f"{', '.join(changed)} changed")
+        _move_aside(folder, MADE, f"{', '.join(changed)} changed")
     elif made_elsewise(folder):
         _move_aside(folder, [".trained"], "made by other code or packages")
     if before != now or not path.exists():
         write_json(path, now)
+
+
+def begin_anew(folder: Path) -> None:
+    """Let a training begin anew where --forcerun asks for it: what was made before moves aside. A forced run that was
+    stopped goes on when the same command is repeated, and a run that is still at work is left alone."""
+    if not folder.exists():
+        return
+    with (folder / ".lock").open("w") as file:
+        if lock(file) and ((folder / ".trained").exists() or not (folder / FORCED).exists()):
+            _move_aside(folder, MADE, "forced")
+            (folder / FORCED).touch()
 
 
 def _move_aside(folder: Path, names: list[str], why: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 import milco.evaluation.search
-from milco.evaluation.search import rank_blocks, rank_exactly, top_k
+from milco.evaluation.search import Best, rank_blocks, rank_exactly, top_k
 
 
 def naive(queries, documents, k, sparse):
@@ -91,3 +91,14 @@ def test_top_k_leaves_out_what_is_not_finite():
     assert top_k(scores, 10) == [(2, 3.0), (3, 3.0), (0, 1.0), (4, -2.0)]
     assert top_k(scores, 2) == [(2, 3.0), (3, 3.0)]
     assert top_k(scores, 0) == []
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_a_score_that_is_no_number_takes_no_other_s_place(k):
+    nan, places = np.nan, np.arange(6)
+    for scores in ([nan, nan, 1, 2, 3, 0], [1, 2, nan, 3, 0, nan]):
+        best = Best(k)
+        best.add(places, np.array(scores, np.float32))
+        best.add(places + 6, np.full(6, nan, np.float32))
+        wanted = sorted(((place, score) for place, score in enumerate(scores) if score == score), key=lambda p: -p[1])
+        assert best.ranking() == wanted[:k]

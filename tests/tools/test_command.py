@@ -65,7 +65,7 @@ def test_exit_codes_and_words_of_a_failure(milco, tmp_path, encoder_checkpoint):
 def test_a_broken_config_is_said_in_one_line(settings, milco, tmp_path):
     (tmp_path / "config.json").write_text(settings, encoding="latin-1")
     code, _, said = milco("inspect", "text", "--model", tmp_path)
-    assert code == 1 and said.startswith(f"milco: error: model {tmp_path}: its config.json is broken (")
+    assert code == 1 and said.startswith(f"milco: error: {tmp_path}/config.json: broken (")
     assert said.count("\n") == 1
 
 

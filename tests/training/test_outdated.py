@@ -8,7 +8,7 @@ import pytest
 
 from milco.environment import environment
 from milco.files import write_json
-from milco.training.recovery import put_outdated_aside
+from milco.training.recovery import begin_anew, finish, put_outdated_aside, wait_for_others
 
 
 @pytest.fixture
@@ -68,3 +68,29 @@ def test_a_finished_model_of_other_code_moves_aside_and_checkpoints_are_gone_on_
     write_json(path, {**json.loads(path.read_text()), "code": "of yesterday"})
     put_outdated_aside(run, inputs)
     assert files(run / "outdated-1") == {"trained/model"} and (run / "checkpoints" / "checkpoint-4").exists()
+
+
+def test_a_forced_run_begins_anew_once_and_deletes_nothing(run, capsys):
+    before = files(run)
+    begin_anew(run)
+    assert not (run / ".trained").exists() and not (run / "checkpoints").exists()
+    assert len(files(run)) == len(before) + 2  # .lock and the mark
+    (run / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    stopped = files(run)
+    begin_anew(run)  # the same command again, since it was stopped
+    assert files(run) == stopped and (run / "checkpoints" / "checkpoint-2").exists()
+    finish(run, run / "model", lambda draft: (draft / "weights").write_text("new"))
+    begin_anew(run)
+    assert not (run / ".trained").exists() and (run / "outdated-2" / "trained" / "weights").read_text() == "new"
+
+
+def test_a_run_that_is_at_work_is_not_forced_to_begin_anew(run):
+    with wait_for_others(run):
+        before = files(run)
+        begin_anew(run)
+        assert files(run) == before
+
+
+def test_a_run_that_never_began_has_nothing_to_forget(tmp_path):
+    begin_anew(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

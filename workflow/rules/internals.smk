@@ -21,7 +21,6 @@
 
 import argparse
 import os
-import shutil
 
 from snakemake.cli import parse_args
 from snakemake.io import sourcecache_entry
@@ -119,8 +118,9 @@ def forget_forced():
     said = workflow.dag_settings
     for job in workflow.dag.needrun_jobs():
         if job.rule.name in ("align", "distill") and (said.forceall or job.rule.name in said.forcerun):
-            for name in (".trained", "checkpoints"):
-                shutil.rmtree(Path(job.output[0]).parent / name, ignore_errors=True)
+            from milco.training.recovery import begin_anew  # imports torch
+
+            begin_anew(Path(job.output[0]).parent)
 
 
 workflow._onstart = begin
