@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -70,6 +71,17 @@ def environment() -> dict[str, Any]:
 def has_gpu() -> bool:
     """Whether this machine has a GPU, told without torch, whose import takes seconds."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
+def gpu_without_bf16() -> str | None:
+    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells; None: it knows none."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    gpus = re.findall(r"^(\d+)\.\d+, (.+)$", said, re.MULTILINE)
+    return next((name for capability, name in gpus if int(capability) < 8), None)
 
 
 def made_with() -> dict:

@@ -18,6 +18,7 @@ from milco.config import Config, Training
 from milco.config.experiment import BASELINES
 from milco.config.sections import LOOK
 from milco.content import content_of
+from milco.environment import gpu_without_bf16
 from milco.errors import MilcoError
 
 # Keys of model that Stage 1 does not use.
@@ -79,6 +80,16 @@ class Experiment:
         self.results = f"results/{self.name}"
         self.settings = f"{self.results}/config.yaml"
         self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
+
+    def check_precision(self) -> None:
+        """Whether the GPUs of this machine have the precision of the trainings.
+
+        Raises:
+            MilcoError: bfloat16 is wanted, and one of them has none.
+        """
+        wanted = [stage for stage in self.stages if getattr(self.config, stage).bf16]
+        if wanted and (gpu := gpu_without_bf16()):
+            raise MilcoError(f"{wanted[0]}.bf16: {gpu} has no bfloat16; set it to false")
 
     def check_lengths(self) -> None:
         """Whether each checkpoint has positions for the lengths at which texts are cut, as far as it is there already.

@@ -64,6 +64,10 @@ REFUSALS = {
         {"sources/e5-small/url": "x"},
         "sources.e5-small.url: unknown key; did you mean sources.e5-small.uri?",
     ),
+    "name of a source with a space": (
+        {"sources/my pairs": USER_FILES["pairs"]},
+        "sources: 'my pairs': a name has letters, digits, '.', '_' and '-'",
+    ),
     "missing key": ({"experiment": MISSING}, "experiment: Field required"),
     "missing section": ({"evaluate": MISSING}, "evaluate: Field required"),
     "missing key in a section": (

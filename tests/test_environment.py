@@ -1,12 +1,13 @@
 """What a stage writes down of where it was made."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from milco.environment import environment, record, record_as_parts, recorded
+from milco.environment import environment, gpu_without_bf16, record, record_as_parts, recorded
 
 
 @pytest.fixture
@@ -51,3 +52,23 @@ def test_a_program_without_torch_does_not_load_it_to_write_that_down():
     program = "import sys; from milco.environment import environment; print(environment()['devices'], *sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("['cpu']") and "torch" not in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("7.5, Tesla T4\n", "Tesla T4"),
+        ("9.0, NVIDIA H200\n7.0, Tesla V100-SXM2-16GB\n", "Tesla V100-SXM2-16GB"),
+        ("8.0, NVIDIA A100-SXM4-40GB\n12.0, NVIDIA B200\n", None),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_gpu_without_bfloat16_is_named_by_what_its_driver_says(tmp_path, monkeypatch, said, found):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if said is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\nprintf '%s' {shlex.quote(said)}\n")
+        program.chmod(0o755)
+    assert gpu_without_bf16() == found

@@ -1,11 +1,12 @@
 """One experiment: all its sections, and whether they go together."""
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from milco.config.base import Language, Layout, Strict, Whole
 from milco.config.sections import Align, Corpora, Distill, Evaluate, Export, Machine, Model, Publish, Training
@@ -82,6 +83,13 @@ class Config(Strict):
         description="Variants of this experiment: for each, the keys that it changes, in the form of this file. "
         "Target `ablations` runs and compares them; what they share is made once. NAME becomes experiment-NAME.",
     )
+
+    @field_validator("sources")
+    @classmethod
+    def _names_are_parts_of_file_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        if wrong := [name for name in sources if not re.fullmatch(r"[\w.-]+", name)]:
+            raise ValueError(f"{wrong[0]!r}: a name has letters, digits, '.', '_' and '-', since files are named by it")
+        return sources
 
     @model_validator(mode="before")
     @classmethod

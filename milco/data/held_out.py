@@ -53,7 +53,9 @@ def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) ->
     for record in iter_records(folder, Broken(broken)):
         judged = record.id.rpartition("#")[0] if chunked else record.id
         if documents == "all" or judged in relevant:
-            yield from (record.title, record.text, f"{record.title} {record.text}")
+            yield record.text
+            if record.title.strip():
+                yield from (record.title, f"{record.title} {record.text}")
 
 
 class HeldOut:

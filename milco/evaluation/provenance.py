@@ -1,5 +1,6 @@
 """Where and by which code the stages of experiments were made, as they wrote it down themselves."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from milco.environment import recorded
 from milco.experiments import Experiment, Node
 
 NOT_RECORDED = "not recorded"
+COUNT = re.compile(r"\d+ × ")
 SILENT = {"fetch", "convert"}  # rules whose results are the same wherever they are made
 
 
@@ -27,8 +29,11 @@ class Place(NamedTuple):
         devices = environment["devices"]
         named = {name: f"{devices.count(name)} × {name}" for name in devices if name != "cpu"}
         versions = {"Python": environment["python"], **environment["packages"]}
+        commit = environment["commit"] or "unknown"
+        if environment.get("code") and (commit == "unknown" or commit.endswith("+")):  # it says not all
+            commit = f"{commit} (code {environment['code'][:7]})"
         return cls(
-            environment["commit"] or "unknown",
+            commit,
             environment["processor"],
             str(environment["cores"]),
             ", ".join(named.values()),
@@ -75,7 +80,9 @@ class Provenance:
     @property
     def mixture(self) -> list[str]:
         """What differs between the stages and may change figures; nothing, if all were made alike."""
-        found = {"commits": self._all("commit"), "processors": self._all("processor"), **self.differing}
+        devices = _different(COUNT.sub("", place.devices) for place, _ in self._known if place.devices)
+        found = {"commits": self._all("commit"), "processors": self._all("processor"), "devices": devices}
+        found |= self.differing
         return [f"{name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
 
     def __str__(self) -> str:

@@ -38,6 +38,7 @@ SCALE = 100  # whole weights are so many times ours, as is usual for SPLADE in A
 DIGITS = 6  # decimals of other weights
 FILE_BYTES = 16 << 20
 MAX_CLAUSES = 1024  # terms that OpenSearch takes in a query, unless indices.query.bool.max_clause_count says more
+MOST_RESULTS = {"opensearch": 10_000, "elasticsearch": 10_000, "vespa": 400}  # of a query, by default
 MAX_ID_BYTES = 512  # of _id in OpenSearch and Elasticsearch
 RESERVED = re.compile(r"[%\s.'\"\\\x00-\x1f\x7f]")
 
@@ -68,6 +69,10 @@ def export(
     """
     if form not in FORMS:
         raise MilcoError(f"{form!r}: no form to export to; there are {', '.join(FORMS)}")
+    if k > MOST_RESULTS.get(form, k):
+        raise MilcoError(
+            f"{k} documents for a query: {form} gives {MOST_RESULTS[form]:,} at most, unless set up otherwise"
+        )
     if output.exists():
         raise MilcoError(f"{output}: is there already; name a new folder or delete it")
     check_output(output, "files for an engine", folder=True)

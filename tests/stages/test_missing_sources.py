@@ -1,5 +1,6 @@
 """A file of the user's own that is not there: its key is named before Snakemake names the file alone."""
 
+import os
 import subprocess
 
 import pytest
@@ -33,3 +34,17 @@ def test_snakemake_says_so_too(values, tmp_path):
     done = subprocess.run(project.command("--dry-run", "corpora"), capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "sources.pairs.uri: " in said and "none.tsv' does not exist" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_gpu_without_bfloat16_is_named_before_any_job(values, tmp_path, monkeypatch, bf16):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '7.5, Tesla T4'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    project = Project(tmp_path / "project", {**values, "distill": {**values["distill"], "bf16": bf16}})
+    done = subprocess.run(project.command("--dry-run", "corpora"), capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert ("distill.bf16: Tesla T4 has no bfloat16; set it to false" in said) == bf16 == (done.returncode == 1)

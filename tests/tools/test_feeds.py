@@ -237,6 +237,13 @@ def test_a_query_of_more_terms_than_opensearch_takes_is_an_error(tmp_path):
     assert export("elasticsearch", [(["d"], queries)], [(["q"], queries)], str, tmp_path / "e") == (1, 1)
 
 
+@pytest.mark.parametrize(("form", "most"), [("opensearch", 10_000), ("elasticsearch", 10_000), ("vespa", 400)])
+def test_more_documents_than_an_engine_gives_are_an_error(tmp_path, form, most):
+    with pytest.raises(MilcoError, match=f"{most + 1} documents for a query: {form} gives {most:,} at most"):
+        export(form, parts(DOCUMENTS, IDS), [], name, tmp_path / "e", most + 1)
+    assert list(tmp_path.iterdir()) == [] and export(form, parts(DOCUMENTS, IDS), [], name, tmp_path / "e", most)[0]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_no_documents_and_a_folder_that_is_there_are_errors(tmp_path, form):
     with pytest.raises(MilcoError, match="no document with a weight"):

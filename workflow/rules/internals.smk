@@ -49,7 +49,8 @@ def said_by_profile():
 
 
 # Not in the process of a cluster's job: there `cores` are all of the node, not what the job was given.
-ALONE = (workflow.is_main_process and workflow.resource_settings.cores) or 1
+CORES = workflow.is_main_process and workflow.resource_settings.cores  # of this machine, if jobs run on it
+ALONE = CORES or 1
 SAID = {name: dict(resources) for name, resources in said_by_profile().items()}
 for name, resources in workflow.resource_settings.overwrite_resources.items():
     SAID[name] = {**SAID.get(name, {}), **resources}

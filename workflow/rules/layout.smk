@@ -59,3 +59,10 @@ def derived(launched, said):
 
 
 set_resources({launched: derived(launched, said_of(launched)) for launched in LAUNCHED})
+
+if CORES:
+    try:
+        for experiment in EXPERIMENTS.values():
+            experiment.check_precision()
+    except MilcoError as error:
+        raise WorkflowError(str(error)) from None
