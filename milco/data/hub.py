@@ -272,15 +272,21 @@ def _modules(source: Source, repository: Repository) -> list[str]:
 
 def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository | None:
     """For a MILCO model in its authors' layout, fetch the shape of its encoder, a small file of another repository."""
-    from milco.modeling.authors_layout import is_theirs
+    from milco.modeling.authors_layout import is_theirs, shape_within
 
     if repository.kind != "model" or not (folder / "config.json").exists():  # a tokenizer alone
         return None
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     target = folder / "encoder" / "config.json"
-    if not is_theirs(settings) or target.exists():
+    if not is_theirs(settings) or target.exists() or shape_within(settings):
         return None
-    encoder = Source(uri=f"hf:{settings['multilingual_encoder_checkpoint']}", format="transformers")
+    named = settings["multilingual_encoder_checkpoint"]
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named):
+        raise MilcoError(
+            f"sources.{name}: {repository.name} names {named!r} as its encoder, which is no OWNER/NAME of the Hub; "
+            "take a copy of the model with the config.json of its encoder in a folder encoder/, and name it with file:"
+        )
+    encoder = Source(uri=f"hf:{named}", format="transformers")
     try:
         found = _look_up(name, encoder)
         if "config.json" not in found.files:

@@ -23,9 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from transformers import PretrainedConfig
 
-from milco.checkpoint_config import is_milco
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.shards import ROWS, Convert, Shards, write_shards
@@ -33,8 +31,6 @@ from milco.data.sorting import DIGEST_EDGES, PARTS, Sorted, numbered
 from milco.data.tokens import IDS, tokenizer_of
 from milco.environment import made_with
 from milco.files import finished_folder, write_json
-from milco.modeling.authors_layout import is_theirs
-from milco.modeling.milco_config import MilcoConfig
 
 SIDES = ("pos", "neg")
 Tokens = Callable[[int, int], Callable[[pa.Array], pa.Array]]  # (tokens at which to cut, workers) → texts → ids
@@ -47,13 +43,10 @@ def pack(config: Config, triples: Path, tokenizer: Path, workers: int, output: P
     Finished files of an earlier run with the same triples and tokenizer are reused.
 
     Args:
-        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from. If it is itself a MILCO model
-            in our layout, its own lengths cut the texts, else those of the settings.
+        tokenizer: a checkpoint with the tokenizer of the model that Stage 2 starts from.
         workers: processes that tokenise.
     """
-    kind = PretrainedConfig.get_config_dict(tokenizer)[0]
-    ours = is_milco(kind) and not is_theirs(kind)
-    cut = MilcoConfig.from_pretrained(tokenizer) if ours else config.model
+    cut = config.model
     tokens = partial(tokenizer_of, tokenizer, config.trusts("distill"))
     made_by = [cut.query_max_length, cut.passage_max_length, sample_of(triples), sample_of(tokenizer), made_with()]
     with finished_folder(output, made_by) as folder:

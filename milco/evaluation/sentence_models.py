@@ -115,8 +115,13 @@ class Reading:
 
     def __init__(self, config: Config, model: Any):
         self.config, self.model = config, model
-        tokenizers = {side: self._reader(side).tokenizer for side in TASKS}
-        self._own_limits = {s: t.model_max_length for s, t in tokenizers.items() if hasattr(t, "model_max_length")}
+        self._own_limits: dict[str, int] = {}
+        for side in TASKS:
+            reader = self._reader(side)
+            tokenizer = getattr(reader, "tokenizer", None)
+            if hasattr(tokenizer, "model_max_length"):
+                said = vars(reader).get("max_seq_length")  # of a module with code of its own
+                self._own_limits[side] = min(tokenizer.model_max_length, said or tokenizer.model_max_length)
 
     def limit(self, side: str) -> int:
         """Tokens at which a text is cut."""
@@ -126,7 +131,10 @@ class Reading:
     def set_limit(self, side: str) -> None:
         """Have the model cut texts of that side there."""
         if side in self._own_limits:
-            self._reader(side).tokenizer.model_max_length = self.limit(side)
+            reader = self._reader(side)
+            reader.tokenizer.model_max_length = self.limit(side)
+            if "max_seq_length" in vars(reader):
+                reader.max_seq_length = self.limit(side)
 
     def longer(self, side: str, texts: list[str], prompt: str) -> list[int]:
         """Places of the texts that are cut with the prompt before them."""
@@ -134,9 +142,14 @@ class Reading:
             return []
         reader = self._reader(side)
         special = not isinstance(reader, SparseStaticEmbedding)
-        how = {"truncation": True, "max_length": self.limit(side), "add_special_tokens": special}
-        found = reader.tokenizer([prompt + text for text in texts], **how).encodings if texts else []
-        return [place for place, read in enumerate(found) if read.overflowing]
+        if not texts:
+            return []
+        read, limit = [prompt + text for text in texts], self.limit(side)
+        if not getattr(reader.tokenizer, "is_fast", True):  # one in Python does not say what it cut
+            ids = reader.tokenizer(read, add_special_tokens=special)["input_ids"]
+            return [place for place, found in enumerate(ids) if len(found) > limit]
+        cut = reader.tokenizer(read, truncation=True, max_length=limit, add_special_tokens=special).encodings
+        return [place for place, found in enumerate(cut) if found.overflowing]
 
     def _reader(self, side: str) -> Any:
         """The module that reads the texts of that side."""

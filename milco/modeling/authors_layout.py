@@ -92,15 +92,19 @@ def read_settings(
     return fields, tokenizer
 
 
+def shape_within(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The encoder's configuration, if their config.json holds it."""
+    parts = [part for part in settings.values() if isinstance(part, dict) and part.get("model_type")]
+    return next((part for part in parts if part.get("vocab_size") == settings["m_vocab_size"]), None)
+
+
 def _encoder_shape(settings: dict[str, Any], place: str, encoder: str | Path | None, hub: dict) -> dict[str, Any]:
     """The encoder's configuration: in config.json, in the folder `encoder` beside it, in the checkpoint that the user
     names, or in the one that config.json names."""
     named, width = settings["multilingual_encoder_checkpoint"], settings["m_hidden_size"]
-    within = [part for part in settings.values() if isinstance(part, dict) and part.get("model_type")]
-    within = [part for part in within if part.get("vocab_size") == settings["m_vocab_size"]]
-    beside = Path(place) / "encoder"
+    within, beside = shape_within(settings), Path(place) / "encoder"
     if within:
-        found, origin = within[0], f"{place}/config.json"
+        found, origin = within, f"{place}/config.json"
     else:
         origin = str(beside if (beside / "config.json").is_file() else encoder or named)
         try:
@@ -111,17 +115,22 @@ def _encoder_shape(settings: dict[str, Any], place: str, encoder: str | Path | N
                 f"({_first_line(error)}); put the config.json of {named} into {place}/encoder/, or name a folder that "
                 "has it: `milco export --encoder`, `MilcoModel.from_pretrained(…, encoder=…)`"
             ) from None
-    if found.get("hidden_size") != width:
+    if is_theirs(found):
         raise MilcoError(
-            f"{origin}: an encoder of width {found.get('hidden_size')}, but {place} has one of width {width}; "
-            f"name the folder of {named}"
+            f"{origin}: this is a MILCO model, and not its encoder; put the encoder's config.json into {place}/encoder/"
         )
     if found.get("model_type") not in CONFIG_MAPPING:
         raise MilcoError(
             f"{place}: its encoder is of type {found.get('model_type')!r}, which transformers does not know, and "
             f"Python code of {named} is not run; take a newer transformers, or another model"
         )
-    return {name: value for name, value in found.items() if name not in ("auto_map", "_name_or_path")}
+    shape = {name: value for name, value in found.items() if name not in ("auto_map", "_name_or_path")}
+    has = AutoConfig.for_model(**shape).hidden_size  # whatever its type calls it
+    if has != width:
+        raise MilcoError(
+            f"{origin}: an encoder of width {has}, but {place} has one of width {width}; name the folder of {named}"
+        )
+    return shape
 
 
 def _source_tokenizer(
@@ -132,9 +141,12 @@ def _source_tokenizer(
     for tried in dict.fromkeys(filter(None, (place, encoder, settings["multilingual_encoder_checkpoint"]))):
         how = hub if tried == place else {**hub, "revision": None}
         try:  # with the encoder's configuration: AutoTokenizer does not know theirs
-            return AutoTokenizer.from_pretrained(tried, config=shape, **how)
-        except (OSError, ValueError) as error:
+            found = load(AutoTokenizer, tried, False, config=shape, **how)
+        except (OSError, ValueError, MilcoError) as error:
             causes.append(f"{tried}: {_first_line(error)}")
+            continue
+        found.pad_token = found.pad_token or found.eos_token
+        return found
     raise MilcoError(f"{place}: no tokenizer of its encoder ({'; '.join(causes)}); put its files beside the weights")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from .errors import MilcoError
 
@@ -18,20 +19,25 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
 
     Raises:
         MilcoError: they may not, and it cannot be loaded without them; or weights of a model are not in it, which
-            transformers would draw at random.
+            transformers would draw at random, or the files of a tokenizer, of which it would make an empty one.
     """
     if hasattr(kind, "from_config"):  # a model, not a configuration or tokenizer
         how = {"dtype": torch.float32, **how, "output_loading_info": True}
     try:
         found = kind.from_pretrained(checkpoint, trust_remote_code=trust, **how)
     except ValueError as error:
+        if "backend tokenizer" in str(error):
+            raise _without_tokenizer(checkpoint, how) from None
         if trust or "trust_remote_code" not in str(error):
             raise
         raise refusal(checkpoint, "set trust_remote_code of its source to true, or choose another model") from None
+    if isinstance(found, PreTrainedTokenizerBase) and len(found) <= len(found.all_special_tokens):
+        raise _without_tokenizer(checkpoint, how)
     if not isinstance(found, tuple):
         return found
     model, info = found
-    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)  # which we do not use
+    unused = () if kind is AutoModelForSequenceClassification else ("pooler.",)  # only a classifier reads it
+    missing = sorted(name for name in info["missing_keys"] if not any(part in name for part in unused))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MilcoError(
@@ -39,6 +45,11 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
             "that was saved from such a model"
         )
     return model
+
+
+def _without_tokenizer(checkpoint: str | Path, how: dict[str, Any]) -> MilcoError:
+    where = "/".join(filter(None, [str(checkpoint), how.get("subfolder")]))
+    return MilcoError(f"{where}: no files of a tokenizer; copy them there (tokenizer.json, tokenizer_config.json)")
 
 
 def refusal(checkpoint: str | Path, remedy: str) -> MilcoError:

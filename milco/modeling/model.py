@@ -171,9 +171,9 @@ class MilcoModel(PreTrainedModel):
         output_loading_info: bool = False,
         **settings,
     ):
-        """As in transformers, from a folder or the Hub; both tokenizers come from there, too, when they are needed.
-        Models in their authors' layout load like our own. Without `dtype` the weights are float32, however they were
-        saved.
+        """As in transformers, from a folder or the Hub (OWNER/NAME or OWNER/NAME@REVISION); both tokenizers come from
+        there, too, when they are needed. Models in their authors' layout load like our own. Without `dtype` the weights
+        are float32, however they were saved.
 
         Args:
             trust_remote_code: whether Python files that lie beside the weights may be run; only a model whose encoder
@@ -186,10 +186,16 @@ class MilcoModel(PreTrainedModel):
             MilcoError: a tensor is missing, has no place in the model, or has another shape than its place. Only
                 LexEcho is new, and drawn at random, where `settings` add it to a model that was saved without.
         """
-        place, hub = str(path), {name: settings[name] for name in HUB if name in settings}
+        place = str(path)
+        if "@" in place and not Path(place).exists():
+            place, _, settings["revision"] = place.partition("@")
+        hub = {name: settings[name] for name in HUB if name in settings}
         stored = PretrainedConfig.get_config_dict(place, **hub)[0]
         theirs = is_theirs(stored)
-        settings["dtype"] = settings.pop("torch_dtype", None) or settings.get("dtype") or torch.float32
+        dtype = settings.pop("torch_dtype", None) or settings.get("dtype") or torch.float32
+        if dtype == "auto":
+            dtype = getattr(torch, stored.get("dtype") or stored.get("torch_dtype") or "float32")
+        settings["dtype"] = dtype
         if theirs:
             fields, tokenizer = read_settings(stored, place, encoder, hub)
             settings = {name: value for name, value in settings.items() if name not in hub}

@@ -146,7 +146,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
         trust = config.trusts("distill")
         lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
         stored = PretrainedConfig.get_config_dict(start)[0]
-        theirs = is_theirs(stored)  # such a model reads 8,192 tokens
+        theirs = is_theirs(stored)
         model = MilcoModel.from_pretrained(
             start,
             trust_remote_code=trust,
@@ -154,7 +154,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             teacher=lsr if lsr != start else None,
             document_budgets={},
             query_budgets={},
-            **(lengths if theirs else {}),
+            **lengths,
             **source_view(config),
         )
         # The authors' Stage 1 has no source view.

@@ -32,7 +32,9 @@ def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> Milco
 def source_view(config: Config) -> dict[str, Any]:
     """Fields of `MilcoConfig` for LexEcho that replace those of the model that Stage 2 starts from."""
     settings = config.model
-    found: dict[str, Any] = {"echo": settings.echo, "echo_scale": settings.echo_scale}
+    found: dict[str, Any] = {"echo": settings.echo}
+    if not config.start or "echo_scale" in settings.model_fields_set:  # else a finished model keeps its own
+        found["echo_scale"] = settings.echo_scale
     if settings.echo_scale_trained:
         found["echo_scale_trained"] = True
     if settings.echo_special_tokens:

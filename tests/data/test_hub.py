@@ -303,6 +303,21 @@ def test_a_model_of_milco_s_authors_comes_with_the_shape_of_its_encoder(fetch):
     assert MilcoModel.from_pretrained(fetch.output).encode_query(["Passwort"]).nnz
 
 
+@pytest.mark.parametrize("named", ["xlm-roberta-large", "/data/ckpt/bge-m3", "../bge"])
+def test_an_encoder_that_is_no_repository_is_said_so_unless_its_shape_is_there(fetch, named):
+    theirs = {path.name: path.read_bytes() for path in (LAYOUT / "released").iterdir()}
+    settings = json.loads(theirs["config.json"]) | {"multilingual_encoder_checkpoint": named}
+    fetch.hub.commit("models/owner/tuned", {**theirs, "config.json": json.dumps(settings).encode()})
+    message = fetch.fails("owner/tuned", format="transformers")
+    assert message.startswith(f"sources.mine: models/owner/tuned names {named!r} as its encoder, which is no ") or (
+        message.startswith(f"sources.mine: owner/tuned names {named!r} as its encoder, which is no ")
+    )
+    shape = json.loads((LAYOUT / "encoder" / "config.json").read_text(encoding="utf-8"))
+    fetch.hub.commit("models/owner/tuned", {"config.json": json.dumps(settings | {"m_config": shape}).encode()})
+    (fetch.folder / "hub.lock.json").unlink(missing_ok=True)
+    assert fetch.succeeds("owner/tuned", format="transformers") == {*theirs}
+
+
 def test_code_of_another_repository_is_never_run(fetch):
     settings = {"model_type": "unheard-of", "auto_map": {"AutoModel": "owner/other--modeling.Model"}}
     fetch.hub.commit("models/owner/new", {"config.json": json.dumps(settings).encode(), "model.safetensors": b"x"})

@@ -85,13 +85,13 @@ def test_a_document_stands_once_whoever_s_it_is(batches, triples, config, encode
     assert sorted(number.values()) == list(range(len(found.documents)))
 
 
-def test_texts_of_a_milco_model_that_stage_2_starts_from_are_cut_where_it_cuts_them(
+def test_texts_are_cut_at_the_lengths_of_the_settings_whatever_the_model_that_stage_2_starts_from_has(
     triples, config, model_folder, model, tmp_path
 ):
     pack(config, triples, model_folder, 1, tmp_path / "packed")
     found = Triples(tmp_path / "packed")
-    limit = model.config.query_max_length
-    assert limit != config.model.query_max_length
+    limit = config.model.query_max_length
+    assert limit != model.config.query_max_length
     lengths = [len(row) for row in found.queries.lists("input_ids", np.arange(5))]
     assert lengths == [min(limit, len(model.tokenizer(text)["input_ids"])) for text in ROWS["query"]]
     assert max(lengths) == limit

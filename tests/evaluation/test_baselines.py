@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
 from test_authors_layout import LAYOUT
 from test_report import comparison, pages, results
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CanineConfig, CanineModel, CanineTokenizer
 
 from milco import config
 from milco.config.reading import merge
@@ -27,8 +27,10 @@ from milco.evaluation.evaluate import evaluate
 from milco.evaluation.lookup import Vectors
 from milco.experiments import Experiment
 from milco.modeling.model import MilcoModel
+from milco.tools.export import export
 
 pytestmark = pytest.mark.slow
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,20 @@ def dense(encoder_checkpoint, tmp_path_factory) -> Path:
     modules = [Transformer(str(encoder_checkpoint)), Pooling(24, pooling_mode="cls")]
     SentenceTransformer(modules=modules, prompts={"query": "cat ", "document": "dog "}).save(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def characters(tmp_path_factory) -> Path:
+    """A dense model whose tokenizer is Python and has no fast form."""
+    folder = tmp_path_factory.mktemp("characters")
+    CanineModel(CanineConfig(**SHAPE, num_hash_buckets=64, local_transformer_stride=8)).save_pretrained(folder / "bare")
+    CanineTokenizer(model_max_length=64).save_pretrained(folder / "bare")
+    reader = Transformer(str(folder / "bare"))
+    prompts = {"query": "q ", "document": "d "}
+    SentenceTransformer(modules=[reader, Pooling(SHAPE["hidden_size"])], prompts=prompts, device="cpu").save(
+        str(folder / "st")
+    )
+    return folder / "st"
 
 
 @pytest.fixture(scope="session")
@@ -121,9 +137,9 @@ def test_a_model_of_the_authors_layout_is_a_system(values, tests, tmp_path):
     np.testing.assert_allclose(rows.toarray(), wanted.toarray(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dense", "inference_free"])
+@pytest.mark.parametrize("name", ["dense", "characters", "inference_free"])
 def test_texts_are_cut_where_ours_are_and_counted(name, values, tests, tmp_path, request):
-    folder, kind = request.getfixturevalue(name), SentenceTransformer if name == "dense" else SparseEncoder
+    folder, kind = request.getfixturevalue(name), SparseEncoder if name == "inference_free" else SentenceTransformer
     settings = measured(values, "other", folder, "sentence-transformers", query_max_length=4, passage_max_length=5)
     encode(settings, "other", folder, tests, tmp_path / "vectors")
     collection, model = read_collection(tests / "mine"), kind(str(folder), device="cpu")
@@ -139,9 +155,10 @@ def test_texts_are_cut_where_ours_are_and_counted(name, values, tests, tmp_path,
         assert sum(said[side]["cut"].values()) == longer and (longer or side == "queries")
         reader[side].tokenizer.model_max_length = limit
         wanted = (model.encode_query if side == "queries" else model.encode_document)(texts[side])
-        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True) if name == "dense" else wanted.to_dense()
+        dense = kind is SentenceTransformer
+        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True) if dense else wanted.to_dense()
         rows = Vectors(tmp_path / "vectors").of(side, texts[side])
-        np.testing.assert_allclose(rows if name == "dense" else rows.toarray(), wanted, atol=1e-5)
+        np.testing.assert_allclose(rows if dense else rows.toarray(), wanted, atol=1e-5)
 
 
 def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_checkpoint, dense, tmp_path):
@@ -197,3 +214,17 @@ def test_it_stands_in_the_tables_before_ours(values, encoder_checkpoint, tmp_pat
     assert "<tr><th>minilm</th><td>384</td><td>1536</td><td>0.50</td></tr>" in page
     assert "taken once, reading the vectors included, while other jobs may run" in page
     assert "<tr><th>minilm</th><td>1</td><td>1</td><td>+0.250</td>" in page  # Stage 2 minus it
+
+
+def test_a_milco_model_reads_as_much_through_sentence_transformers_as_without(values, tests, model_folder, tmp_path):
+    export(model_folder, tmp_path / "exported")
+    vectors = {}
+    for kind in ("transformers", "sentence-transformers"):
+        settings = measured(values, "other", tmp_path / "exported", kind, query_max_length=4, passage_max_length=5)
+        trusted = settings.sources["other"].model_copy(update={"trust_remote_code": True})
+        settings = settings.model_copy(update={"sources": {**settings.sources, "other": trusted}})
+        encode(settings, "other", tmp_path / "exported", tests, tmp_path / kind)
+        texts = [*read_collection(tests / "mine").documents.values()]
+        vectors[kind] = Vectors(tmp_path / kind).of("documents", texts).toarray()
+        assert sum(json.loads((tmp_path / kind / "cut.json").read_text())["documents"]["cut"].values()) > 0
+    np.testing.assert_allclose(*vectors.values(), atol=1e-5)

@@ -245,6 +245,10 @@ def test_our_own_models_load_that_were_saved_as_milco(model_folder, tmp_path):
     wanted = MilcoModel.from_pretrained(model_folder)
     assert torch.equal(rows(MilcoModel.from_pretrained(earlier)), rows(wanted))
     assert torch.equal(rows(load_model(earlier)), rows(wanted))
+    for path in earlier.glob("*token*"):
+        path.unlink() if path.is_file() else None
+    with pytest.raises(MilcoError, match="no files of a tokenizer"):
+        MilcoModel.from_pretrained(earlier).encode_document(TEXTS)
 
 
 def test_our_own_models_must_be_complete_too_by_every_route(model_folder, tmp_path, teacher_checkpoint):
@@ -298,6 +302,36 @@ def test_the_shape_of_the_encoder_is_looked_for_where_it_may_be(folder):
         MilcoModel.from_pretrained(folder, encoder=PARTS["teacher"])
     say(folder, m_config=shape)
     assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
+
+
+def test_an_encoder_that_lies_within_needs_no_other_and_a_milco_model_is_none(folder):
+    say(folder, multilingual_encoder_checkpoint=str(folder))
+    with pytest.raises(
+        MilcoError, match=r"theirs: this is a MILCO model, and not its encoder; put the encoder's config"
+    ):
+        MilcoModel.from_pretrained(folder)
+
+
+def test_a_tokenizer_without_its_files_is_looked_for_elsewhere_and_never_an_empty_one(folder, tmp_path):
+    wanted = rows(MilcoModel.from_pretrained(folder))
+    for path in folder.glob("*token*"):
+        path.unlink()
+    assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)  # that of the encoder, which config.json names
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(PARTS["encoder"] / "config.json", bare)
+    say(folder, multilingual_encoder_checkpoint=str(bare))
+    with pytest.raises(MilcoError, match=r"theirs: no tokenizer of its encoder \(.*no files of a tokenizer.*bare: "):
+        MilcoModel.from_pretrained(folder)
+
+
+def test_a_precision_or_a_revision_is_named_as_in_transformers(folder):
+    assert MilcoModel.from_pretrained(folder, dtype="auto").dtype == torch.float32
+    say(folder, dtype="bfloat16")
+    assert MilcoModel.from_pretrained(folder, dtype="auto").dtype == torch.bfloat16
+    assert MilcoModel.from_pretrained(folder).dtype == torch.float32
+    at = shutil.copytree(folder, folder.with_name("model@home"))
+    assert torch.equal(rows(MilcoModel.from_pretrained(at)), rows(MilcoModel.from_pretrained(folder)))
 
 
 def test_english_terms_of_bert_uncased_have_their_names_without_any_other_repository(folder):

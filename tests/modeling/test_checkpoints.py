@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import OFFLINE, ROOT
-from transformers import AutoModel, BertModel, dynamic_module_utils
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification, BertModel, dynamic_module_utils
 
 from milco.config import parse
 from milco.errors import MilcoError
 from milco.evaluation import encode
+from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
 from milco.modeling.teacher import Teacher
 from milco.tools import command
@@ -170,3 +172,22 @@ def test_programs_run_the_code_of_the_source_that_says_so(prepared, values, own,
     np.testing.assert_array_equal(one.encode_query(TEXTS).toarray(), other.encode_query(TEXTS).toarray())
     with pytest.raises(MilcoError, match=UNTRUSTED):
         distill.run(parse(bare), data, triples, own, teacher_checkpoint, data, tmp_path / "other" / "model")
+
+
+def test_a_cross_encoder_without_its_pooler_is_refused_and_an_encoder_is_not(cross_encoder_checkpoint, tmp_path):
+    """Only a classifier reads what the pooler gives."""
+    broken = shutil.copytree(cross_encoder_checkpoint, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    assert [tensors.pop(name) for name in [*tensors] if "pooler." in name]
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MilcoError, match=r"broken: no weights for bert\.pooler\.dense\.bias and 1 more"):
+        load(AutoModelForSequenceClassification, broken, False)
+    assert load(AutoModelForSequenceClassification, cross_encoder_checkpoint, False) and load(AutoModel, broken, False)
+
+
+def test_a_teacher_without_the_files_of_its_tokenizer_is_refused(teacher_checkpoint, tmp_path):
+    bare = shutil.copytree(teacher_checkpoint, tmp_path / "bare")
+    for path in [*bare.glob("*token*"), *bare.glob("vocab*")]:
+        path.unlink()
+    with pytest.raises(MilcoError, match="bare: no files of a tokenizer"):
+        Teacher(bare)

@@ -155,8 +155,13 @@ RERUNS = {
 @pytest.mark.parametrize("changed", RERUNS)
 def test_a_change_reruns_what_it_decides(finished, changed):
     change, rules = RERUNS[changed]
-    copies = {f"{name}-2": finished.values["sources"][name] for name in ("encoder", "lsr")}
-    copies = {name: {**source, "uri": source["uri"] + "/."} for name, source in copies.items()}
+    copies = {}
+    for name in ("encoder", "lsr"):
+        source = finished.values["sources"][name]
+        other = finished.folder / f"{name}-2"
+        if not other.exists():
+            other.symlink_to(source["uri"].removeprefix("file:"))
+        copies[other.name] = {**source, "uri": f"file:{other}"}
     mine = {**finished.values["sources"]["mine"], **change.get("sources", {}).get("mine", {})}
     finished.configure(**{**change, "sources": {**copies, "mine": mine, "more": finished.values["sources"]["mine"]}})
     try:
@@ -164,6 +169,23 @@ def test_a_change_reruns_what_it_decides(finished, changed):
     finally:
         finished.configure()
     assert finished.planned("all") == set()
+
+
+def test_files_of_the_user_that_lie_elsewhere_rerun_nothing(finished, tmp_path):
+    sources = {}
+    for name, source in finished.values["sources"].items():
+        if source["uri"].startswith("file:"):
+            here = finished.folder / source["uri"].removeprefix("file:")
+            there = tmp_path / name / here.name
+            there.parent.mkdir()
+            shutil.copytree(here, there) if here.is_dir() else shutil.copy(here, there)
+            sources[name] = {**source, "uri": f"file:{there}"}
+    assert sources
+    finished.configure(sources=sources)
+    try:
+        assert finished.planned("all") <= {"all", "report"}
+    finally:
+        finished.configure()
 
 
 def moved(finished: Project, place: Path, *arguments: str) -> list[str]:

@@ -52,8 +52,8 @@ def owner(rule, wildcards):
 
 
 def by_content(path):
-    """An input. The user's own files and folders count by their content, which is in the keys, not by their time."""
-    return ancient(path) if path and path in OWN else path
+    """An input. The user's own files and folders count by their content, which is in the keys, not by time or place."""
+    return untracked(path) if path and path in OWN else path
 
 
 def needs(rule, what):

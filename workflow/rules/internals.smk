@@ -9,10 +9,10 @@
 #   targets     A rule with wildcards is no target, so `snakemake align` would be refused, although --forcerun, --until
 #               and --set-resources take that name. Rests on Workflow.dag_settings, which is set when all rules have
 #               been read.
-#   input       Development collections decide no weight: newer (`ancient`) or renamed ones are no reason to train
-#               again, and neither is another number of jobs that share a node. Rests on
-#               sourcecache_entry (Snakemake records where such an input comes from, not its path) and on
-#               PersistenceBase._input (what Snakemake records of the inputs).
+#   input       Development collections decide no weight, and the user's own files count by content: newer (`ancient`)
+#               or renamed ones are no reason to run a rule again, and neither is another number of jobs that share a
+#               node. Rests on sourcecache_entry (Snakemake records where such an input comes from, not its path) and
+#               on PersistenceBase._input (what Snakemake records of the inputs).
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
 #               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
 #   start       Snakemake ignores `onstart:` of a workflow that is somebody's module. Rests on Workflow._onstart.
@@ -98,9 +98,14 @@ inputs_of = PersistenceBase._input
 PersistenceBase._input = lambda self, job: sorted({*inputs_of(self, job)})  # all unnoticed ones have one name
 
 
+def untracked(path):
+    """Input that is no reason to make a node again, whatever its time and its path."""
+    return sourcecache_entry(ancient(path), "whatever it is")
+
+
 def unnoticed(paths):
-    """Input that is made before a node, but is no reason to make the node again. `paths`: wildcards → paths."""
-    return lambda wildcards: [sourcecache_entry(ancient(path), "whatever it is") for path in paths(wildcards)]
+    """Such inputs that are made before a node. `paths`: wildcards → paths."""
+    return lambda wildcards: [untracked(path) for path in paths(wildcards)]
 
 
 def looked_at(rule, training):
