@@ -102,17 +102,25 @@ class Experiment:
         stage_1 = {"align.max_length": config.align.max_length} if self.reads_pairs else {}
         targets = dict([config.teacher_length()]) if self.stages and config.reads_targets() else {}
         read = [
-            (settings.multilingual_encoder_checkpoint, texts | stage_1),
-            (settings.lsr_encoder_checkpoint, targets | (texts if "teacher" in config.evaluate.baselines else {})),
-            *((name, texts) for name in (config.start, config.distill.miner) if name in config.sources),
-            *((name, texts) for name in config.finished_models() if config.sources[name].format == "transformers"),
+            (settings.multilingual_encoder_checkpoint, texts | stage_1, ""),
+            (
+                settings.lsr_encoder_checkpoint,
+                targets | (texts if "teacher" in config.evaluate.baselines else {}),
+                "teacher",
+            ),
+            *((name, texts, "") for name in (config.start, config.distill.miner) if name in config.sources),
+            *(
+                (name, texts, name)
+                for name in config.finished_models()
+                if config.sources[name].format == "transformers"
+            ),
         ]
-        for name, lengths in read:
+        for name, lengths, system in read:
             most = positions(Path(self.checkpoint(name)))
             for key, length in lengths.items():
                 if most and length > most:
-                    baseline = name == settings.lsr_encoder_checkpoint and key in texts
-                    remedy = ", or take teacher out of evaluate.baselines" if baseline else ""
+                    baseline = key in texts and system in config.evaluate.baselines
+                    remedy = f", or take {system} out of evaluate.baselines" if baseline else ""
                     raise MilcoError(
                         f"{key}: {length}, but sources.{name} has positions for {most} tokens; set it to {most} or less"
                         f"{remedy}"

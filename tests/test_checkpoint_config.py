@@ -71,6 +71,11 @@ def test_a_length_beyond_the_encoder_s_or_the_teacher_s_positions_is_named(value
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 32}))
     short = {"sources": {"lsr": {**values["sources"]["lsr"], "uri": f"file:{tmp_path}"}}}
     assert check(values, **short).endswith("set it to 32 or less, or take teacher out of evaluate.baselines")
+    other = {"other": {"uri": f"file:{tmp_path}", "format": "transformers"}}
+    baselines = {**values["evaluate"], "baselines": ["bm25", "other"]}
+    assert check({**values, "evaluate": baselines}, sources={**values["sources"], **other}).endswith(
+        "set it to 32 or less, or take other out of evaluate.baselines"
+    )
     without = {**values["evaluate"], "baselines": ["bm25"]}
     sources = {**values["sources"], **short["sources"]}
     Experiment(parse({**values, "sources": sources, "evaluate": without})).check_lengths()
