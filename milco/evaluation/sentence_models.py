@@ -118,10 +118,10 @@ class Reading:
         self._own_limits: dict[str, int] = {}
         for side in TASKS:
             reader = self._reader(side)
-            tokenizer = getattr(reader, "tokenizer", None)
-            if hasattr(tokenizer, "model_max_length"):
+            limit = getattr(getattr(reader, "tokenizer", None), "model_max_length", None)
+            if limit is not None:
                 said = vars(reader).get("max_seq_length")  # of a module with code of its own
-                self._own_limits[side] = min(tokenizer.model_max_length, said or tokenizer.model_max_length)
+                self._own_limits[side] = min(limit, said or limit)
 
     def limit(self, side: str) -> int:
         """Tokens at which a text is cut."""
