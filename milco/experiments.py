@@ -23,9 +23,10 @@ from milco.errors import MilcoError
 
 # Keys of model that Stage 1 does not use.
 ECHO = {"echo", "echo_scale", "echo_scale_trained", "echo_special_tokens", "echo_wordless_pieces"}
+# Keys of a source that say nothing of its training text, and those that say nothing of its strings to take out.
+NOT_READ = {"measures", "chunk_tokens"}
+NOT_HELD_OUT = {"lowercase_queries", "lowercase_documents", "ignore_identical_ids"}
 # Keys of distill that rule `mine` uses.
-NOT_READ = {"measures", "chunk_tokens"}  # keys of a source that say nothing of its training text,
-NOT_HELD_OUT = {"lowercase_queries", "lowercase_documents", "ignore_identical_ids"}  # nor of the strings to take out
 MINING = {"train_datasets", "miner", "scorer", "positives", "hard_negatives", "random_negatives"}
 KEYED = re.compile(r"(?:artifacts|resources)/.*?(?P<key>[0-9a-f]{10})(?:/model|\.[\w-]+)?")  # paths of nodes
 SYSTEM_NAMES = {

@@ -175,7 +175,7 @@ def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
     path = folder / "inputs.json"
     now = {str(place): sample_of(place) for place in inputs}
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-    changed = [place for place in now if before.get(place) != now[place]]
+    changed = [place for place, content in now.items() if content not in before.values()]  # wherever it lies
     if changed:
         _move_aside(folder, MADE, f"{', '.join(changed)} changed")
     elif made_elsewise(folder):

@@ -47,6 +47,12 @@ def test_newer_times_and_stray_files_leave_everything_where_it_is(run, inputs):
     assert files(run) == before
 
 
+def test_an_input_that_has_moved_is_the_same_input(run, inputs):
+    before = files(run)
+    put_outdated_aside(run, [inputs[0].rename(inputs[0].with_name("elsewhere")), inputs[1]])
+    assert files(run) == before
+
+
 def test_other_content_moves_aside_what_was_made_of_it_and_deletes_nothing(run, inputs, capsys):
     for number in (1, 2):
         (inputs[0] / "config.json").write_text(f"[{number}]")
