@@ -15,12 +15,13 @@ import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+from transformers import PreTrainedModel
 
 from milco.config import Config
 from milco.data.cuts import length_of
 from milco.data.vectors import save_dense, save_vectors
 from milco.errors import MilcoError
-from milco.modeling.checkpoints import refusal
+from milco.modeling.checkpoints import check_weights, refusal
 from milco.modeling.rows import as_rows, refuse_broken
 
 TASKS = {"queries": "query", "documents": "document"}
@@ -58,6 +59,9 @@ class SentenceModel:
             if trust or "trust_remote_code" not in str(error):
                 raise
             raise refusal(model, f"set sources.{system}.trust_remote_code to true, or choose another model") from None
+        for part in found.modules():  # of models within models, only the outermost says where it is from
+            if place := _weights_of(part):
+                check_weights(part, place)
         self.model = found.float().eval()  # however it was saved; `evaluate.bf16` says how it computes
         similarity = self.model.similarity_fn_name
         if similarity not in ("dot", "cosine"):
@@ -107,6 +111,17 @@ class SentenceModel:
         prompts = self.model.prompts
         named = [name for name in PROMPTS[side] if name in prompts] or [self.model.default_prompt_name]
         return prompts.get(named[0]) or ""
+
+
+def _weights_of(part: Any) -> Path | None:
+    """The folder with the weights of a part of a model that transformers has loaded: the one that it says, or the one
+    within it in which a router has them."""
+    if not isinstance(part, PreTrainedModel) or not type(part).__module__.startswith("transformers.models."):
+        return None
+    folder, kind = Path(part.name_or_path or "/dev/null"), type(part).__name__
+    inner = [file.parent for file in folder.glob("*/config.json") if kind in file.read_text(encoding="utf-8")]
+    found = [place for place in [folder, *inner] if any(place.glob("*.safetensors")) or any(place.glob("*.bin"))]
+    return found[0] if found[:1] == [folder] or len(found) == 1 else None
 
 
 class Reading:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import MilcoError
 
@@ -36,15 +36,29 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
     if not isinstance(found, tuple):
         return found
     model, info = found
-    unused = () if kind is AutoModelForSequenceClassification else ("pooler.",)  # only a classifier reads it
-    missing = sorted(name for name in info["missing_keys"] if not any(part in name for part in unused))
+    _refuse_missing(checkpoint, model, info, pooler=kind is AutoModelForSequenceClassification)
+    return model
+
+
+def check_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Whether all weights of a model that another package has loaded were in a folder. Only their names are read.
+
+    Raises:
+        MilcoError: some were not, and so were drawn at random.
+    """
+    found: Any = type(model).from_pretrained(folder, device_map="meta", output_loading_info=True)
+    _refuse_missing(folder, model, found[1])
+
+
+def _refuse_missing(checkpoint: str | Path, model: Any, info: dict[str, Any], pooler: bool = False) -> None:
+    """`pooler`: whether the model reads what the pooler gives, as classifiers do."""
+    missing = sorted(name for name in info["missing_keys"] if pooler or "pooler." not in name)
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MilcoError(
             f"{checkpoint}: no weights for {missing[0]}{more}, as {type(model).__name__} wants them; name a checkpoint "
             "that was saved from such a model"
         )
-    return model
 
 
 def _without_tokenizer(checkpoint: str | Path, how: dict[str, Any]) -> MilcoError:

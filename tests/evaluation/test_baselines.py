@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from miniature import ROOT, build_corpora
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -228,3 +229,22 @@ def test_a_milco_model_reads_as_much_through_sentence_transformers_as_without(va
         vectors[kind] = Vectors(tmp_path / kind).of("documents", texts).toarray()
         assert sum(json.loads((tmp_path / kind / "cut.json").read_text())["documents"]["cut"].values()) > 0
     np.testing.assert_allclose(*vectors.values(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("dense", "encoder.layer.0.output.dense.weight"),
+        ("teacher_checkpoint", "cls.predictions.transform.dense.weight"),
+        ("inference_free", "cls.predictions.transform.dense.weight"),
+    ],
+)
+def test_a_model_whose_weights_are_not_all_there_is_refused(name, tensor, values, tests, tmp_path, request):
+    broken = shutil.copytree(request.getfixturevalue(name), tmp_path / "broken")
+    files = {file: load_file(file) for file in broken.rglob("model.safetensors")}
+    ((file, tensors),) = ((file, tensors) for file, tensors in files.items() if tensor in tensors)
+    del tensors[tensor]
+    save_file(tensors, file, {"format": "pt"})
+    settings = measured(values, "other", broken, "sentence-transformers")
+    with pytest.raises(MilcoError, match=f"broken.*: no weights for .*{tensor.replace('.', '[.]')}, as "):
+        encode(settings, "other", broken, tests, tmp_path / "vectors")
