@@ -23,7 +23,7 @@ def refused(program: str, output) -> bool:
     """Whether a program refuses an output; if not, it goes on and fails for lack of settings."""
     error = CliRunner().invoke(app, [program, *PROGRAMS[program], "--output", str(output)]).exception
     assert isinstance(error, MilcoError) and (
-        "no such configuration" in str(error) or "holds something else" in str(error)
+        "no such configuration" in str(error) or "holds something other" in str(error)
     )
     return "holds something other than" in str(error)
 

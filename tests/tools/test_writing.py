@@ -133,7 +133,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(milco, made
         code, _, said = milco(f"{words} --output corpus.jsonl/new.jsonl")
         assert code == 1 and "corpus.jsonl/new.jsonl: cannot be written in" in said
     code, _, said = milco("search index x --output vectors --model nowhere")
-    assert code == 1 and "holds something else" in said  # before the model is looked for
+    assert code == 1 and "holds something other" in said  # before the model is looked for
 
 
 def test_the_standard_output_is_a_file_of_every_kind(milco, made):
