@@ -29,7 +29,7 @@ def positions(checkpoint: Path) -> int | None:
     return rows - (1 if pad is None else pad) - 1 if kind in BEHIND_THE_PAD else rows
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """A config.json.
 
     Raises:
@@ -46,4 +46,4 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def _settings(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "config.json"
-    return read_settings(path) if path.is_file() else {}
+    return read_config(path) if path.is_file() else {}

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,12 @@ def has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
+@cache  # several experiments ask
 def gpu_without_bf16() -> str | None:
-    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells; None: it knows none."""
+    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells; None: it knows none, or
+    a choice of GPUs is left to the programs."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return None
     query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout

@@ -88,7 +88,9 @@ class HeldOut:
         """What `write` wrote."""
         found = cls()
         columns = (batch.column("digest") for batch in pq.ParquetFile(folder / FILE).iter_batches(GROUP))
-        found.digests = _mapped(np.frombuffer(one.buffers()[1], DIGEST, len(one), 16 * one.offset) for one in columns)
+        found.digests = _mapped(
+            np.frombuffer(one.buffers()[1], DIGEST, len(one), DIGEST.itemsize * one.offset) for one in columns
+        )
         return found
 
 

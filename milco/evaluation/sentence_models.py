@@ -116,9 +116,10 @@ class SentenceModel:
 def _weights_of(part: Any) -> Path | None:
     """The folder with the weights of a part of a model that transformers has loaded: the one that it says, or the one
     within it in which a router has them."""
-    if not isinstance(part, PreTrainedModel) or not type(part).__module__.startswith("transformers.models."):
+    theirs = isinstance(part, PreTrainedModel) and type(part).__module__.startswith("transformers.models.")
+    if not theirs or not part.name_or_path:
         return None
-    folder, kind = Path(part.name_or_path or "/dev/null"), type(part).__name__
+    folder, kind = Path(part.name_or_path), type(part).__name__
     inner = [file.parent for file in folder.glob("*/config.json") if kind in file.read_text(encoding="utf-8")]
     found = [place for place in [folder, *inner] if any(place.glob("*.safetensors")) or any(place.glob("*.bin"))]
     return found[0] if found[:1] == [folder] or len(found) == 1 else None
@@ -153,12 +154,10 @@ class Reading:
 
     def longer(self, side: str, texts: list[str], prompt: str) -> list[int]:
         """Places of the texts that are cut with the prompt before them."""
-        if side not in self._own_limits:
+        if side not in self._own_limits or not texts:
             return []
         reader = self._reader(side)
         special = not isinstance(reader, SparseStaticEmbedding)
-        if not texts:
-            return []
         read, limit = [prompt + text for text in texts], self.limit(side)
         if not getattr(reader.tokenizer, "is_fast", True):  # one in Python does not say what it cut
             ids = reader.tokenizer(read, add_special_tokens=special)["input_ids"]

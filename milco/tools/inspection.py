@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from milco.checkpoint_config import is_milco, read_settings
+from milco.checkpoint_config import is_milco, read_config
 from milco.errors import MilcoError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_model(place: Path, trust: bool = False, **parts: Any) -> "MilcoModel":
     name: str = address["name"] if address else str(place)
     hub: dict[str, Any] = {"revision": address["revision"]} if address else {}
     try:
-        settings = _settings_on_hub(name, hub) if address else read_settings(place / "config.json")
+        settings = _settings_on_hub(name, hub) if address else read_config(place / "config.json")
     except (OSError, ValueError) as error:
         what = f"no such folder, nor such a model on the Hub ({str(error).splitlines()[0].rstrip('.')})"
         raise MilcoError(f"model {place}: {what}; {remedy}") from None
