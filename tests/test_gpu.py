@@ -63,7 +63,7 @@ def test_every_part_runs_on_a_processor_and_becomes_a_page(bundle, tmp_path, mon
     assert whole["Stage 1 of the bundle"]["dev_nDCG@10_elsewhere"] == 0.25
     assert {row["case"] for row in found["gpu-hours"]} == {"teacher targets", "Stage 1", "Stage 2", "encoding"}
     monkeypatch.setattr(table, "RESULTS", results)
-    page = "\n".join(table.gpu_section(found))
+    page = table.gpu_section(found)
     (said,) = (part for part in page.split("```") if part.startswith("yaml"))
     machine = Machine(**yaml.safe_load(said.removeprefix("yaml"))["machine"])
     assert all(getattr(machine, name) > 0 for name in table.SPEEDS)

@@ -43,6 +43,7 @@ def test_a_gpu_without_bfloat16_is_named_before_any_job(values, tmp_path, monkey
     program = tmp_path / "bin" / "nvidia-smi"
     program.write_text("#!/bin/sh\necho '7.5, Tesla T4'\n")
     program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a choice of GPUs is left to the programs
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     project = Project(tmp_path / "project", {**values, "distill": {**values["distill"], "bf16": bf16}})
     done = subprocess.run(project.command("--dry-run", "corpora"), capture_output=True, text=True)

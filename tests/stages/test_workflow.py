@@ -470,7 +470,7 @@ def test_a_machine_without_gpus_has_one_process_unless_told_otherwise(tmp_path):
     [
         ("align:gpus_per_node=5", "resources of align: nodes=2, 5 processes each: align.global_batch_size: 64 cannot"),
         ("align:nodes=0", "resources of align: nodes=0: expected a whole number of at least 1"),
-        ("align:nodes=many", "resources of align: nodes=many is not a number"),
+        ("align:nodes=many", "resources of align: nodes=many: expected a whole number of at least 1"),
         ("encode:nodes=2", "resources of encode: it works on one node"),
         ("encode:gpus_per_node=2", "resources of encode: it works in one process"),
         ("mine:nodes=2", "resources of mine: it works on one node"),
