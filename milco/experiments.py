@@ -113,7 +113,7 @@ class Experiment:
             *(
                 (name, texts, name)
                 for name in config.finished_models()
-                if config.sources[name].format == "transformers"
+                if config.sources[name].format in ("transformers", "bge-m3-sparse")
             ),
         ]
         for name, lengths, system in read:

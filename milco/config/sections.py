@@ -288,9 +288,9 @@ class Evaluate(Strict):
     baselines: list[str] = Field(
         ["bm25", "teacher", "dense"],
         description="Systems to compare with: bm25, teacher (the English retriever), dense (the untrained encoder), "
-        "and sources of finished models: MILCO models of any origin, and models of sentence-transformers and mteb, "
-        "dense or sparse, with their own settings. Texts are cut at our length limit, or at the baseline's if that is "
-        "shorter.",
+        "and sources of finished models: MILCO models of any origin, BGE-M3's sparse weights, and models of "
+        "sentence-transformers and mteb, dense or sparse, with their own settings. Texts are cut at our length limit, "
+        "or at the baseline's if that is shorter.",
     )
     batch_size: Count = Field(64, description="Texts that the encoder processes at a time.", json_schema_extra=Layout)
     encode_shards: Count = Field(

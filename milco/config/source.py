@@ -11,7 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from milco.config.base import Count, Language, Layout, Share, Strict, Whole
 
 PAIR_FORMATS = {"pairs", "gettext", "home-assistant", "home-assistant-frontend"}
-MODEL_FORMATS = {"transformers", "sentence-transformers", "mteb-model"}  # of finished models that are measured
+# Of finished models that are measured; those of them that a hub repository holds.
+HUB_MODELS = {"transformers", "sentence-transformers", "bge-m3-sparse"}
+MODEL_FORMATS = {*HUB_MODELS, "mteb-model"}
 
 
 def a_measure(name: str) -> str:
@@ -45,6 +47,7 @@ class Source(Strict):
     format: Literal[
         "transformers",
         "sentence-transformers",
+        "bge-m3-sparse",
         "mteb-model",
         "e5-q4",
         "tokenizer",
@@ -56,10 +59,11 @@ class Source(Strict):
         "home-assistant",
         "home-assistant-frontend",
     ] = Field(
-        description="What the source holds: a transformers checkpoint; a sentence-transformers model; a model that "
-        "mteb knows by name, with mteb's prompts; a 4-bit E5 file; tokenizer.json; parallel text; gettext catalogues "
-        "(.po, .mo) in a wheel, archive or folder; distillation triples; a collection in BEIR layout; an mteb task, "
-        "with one collection for each subset; Home Assistant's wheels."
+        description="What the source holds: a transformers checkpoint; a sentence-transformers model; BGE-M3, "
+        "or a model trained from it with FlagEmbedding, for its sparse weights; a model that mteb knows by name, with "
+        "mteb's prompts; a 4-bit E5 file; tokenizer.json; parallel text; gettext catalogues (.po, .mo) in a wheel, "
+        "archive or folder; distillation triples; a collection in BEIR layout; an mteb task, with one collection for "
+        "each subset; Home Assistant's wheels."
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the downloaded file.")
     files: list[str] = Field(
@@ -143,7 +147,7 @@ class Source(Strict):
     )
     trust_remote_code: bool = Field(
         False,
-        description="For transformers checkpoints, sentence-transformers and mteb models: fetch the Python files of "
+        description="For models: fetch the Python files of "
         "this repository or folder and run them to load the model. Without it, a model that needs them is refused.",
     )
     examples: Whole | None = Field(
@@ -168,8 +172,7 @@ class Source(Strict):
     @model_validator(mode="after")
     def _belongs_together(self):
         hub, tables = self.uri.startswith("hf:"), self.format in ("pairs", "triples")
-        models = MODEL_FORMATS - {"mteb-model"}
-        if hub and self.format not in (*models, "tokenizer", "pairs", "triples", "beir"):
+        if hub and self.format not in (*HUB_MODELS, "tokenizer", "pairs", "triples", "beir"):
             raise ValueError(f"format: a hub repository cannot hold {self.format}")
         if hub and (self.sha256 or self.files):
             raise ValueError("sha256 and files: not with hf:; a commit pins it, and its format says which files")

@@ -33,6 +33,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from milco.config import Source
+from milco.config.source import HUB_MODELS
 from milco.errors import MilcoError
 from milco.files import finished_folder, lock, write_json
 
@@ -50,6 +51,7 @@ WEIGHTS = [
 ]
 # A model of sentence-transformers has folders for its modules; weights for other runtimes have other names.
 MODULES = re.compile(r"(?:[^/]+/)*(?!.*\.index\.json)[^/]+\.(json|txt|model|jinja)")
+SPARSE_LAYER = "sparse_linear.pt"  # of BGE-M3, beside its encoder
 COLLECTION = re.compile(r"((corpus|queries)\.jsonl|qrels/[^/]+\.tsv)(\.gz|\.bz2|\.xz|\.zst)?")
 
 Answer = TypeVar("Answer")
@@ -99,7 +101,7 @@ def fetch_repository(name: str, source: Source, output: Path) -> None:
 def _address(source: Source) -> tuple[str, str, str]:
     """Kind, OWNER/NAME, and REVISION or nothing."""
     repository, _, revision = source.uri.removeprefix("hf:").partition("@")
-    kind = "model" if source.format in ("transformers", "sentence-transformers", "tokenizer") else "dataset"
+    kind = "model" if source.format in {*HUB_MODELS, "tokenizer"} else "dataset"
     return kind, repository, revision
 
 
@@ -182,6 +184,13 @@ def _places(name: str, source: Source, repository: Repository, folder: Path) -> 
             wanted = [path for path in repository.files if path == "tokenizer.json"]
         case "sentence-transformers" if "modules.json" in repository.files:
             wanted = _modules(source, repository)
+        case "bge-m3-sparse" if SPARSE_LAYER not in repository.files:
+            raise MilcoError(
+                f"sources.{name}.format: {repository.name} holds no {SPARSE_LAYER}, which has the sparse weights of a "
+                "model like BGE-M3; one without them may be of format sentence-transformers"
+            )
+        case "bge-m3-sparse":
+            wanted = [*_checkpoint(name, source, repository, folder), SPARSE_LAYER]
         case _:
             wanted = _checkpoint(name, source, repository, folder)
     if not wanted:

@@ -5,7 +5,8 @@
                      where there are any
     dense            the untrained encoder, all layers, mean pooling, normalised; cross-lingual collections
                      only, where there are any
-    NAME             a source of evaluate.baselines: a MILCO model as above, or a model of sentence-transformers or mteb
+    NAME             a source of evaluate.baselines: a MILCO model as above, a model of sentence-transformers or mteb,
+                     or the sparse weights of BGE-M3
 
 What encodes for a system is chosen in `encoder_of`, by the format of its source. It has `device`, `limit(side)`,
 `encode(side, texts, done, cut)`, `longer(side, texts)` and `save(path, rows, ids)`.
@@ -110,7 +111,7 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
         return DenseEncoder(config, system, model)
     if system in config.finished_models():
         kind = config.sources[system].format
-        if kind in ("sentence-transformers", "mteb-model"):
+        if kind != "transformers":
             found = _model_of_others(kind)(config, system, model)
             if system == config.main and not found.sparse:
                 raise MilcoError(
@@ -133,6 +134,10 @@ def _model_of_others(kind: str) -> Any:
         from milco.evaluation.mteb_models import MtebModel
 
         return MtebModel
+    if kind == "bge-m3-sparse":
+        from milco.evaluation.bge_m3 import BgeM3Sparse
+
+        return BgeM3Sparse
     from milco.evaluation.sentence_models import SentenceModel
 
     return SentenceModel

@@ -272,6 +272,15 @@ def test_a_model_of_sentence_transformers_comes_with_all_its_modules(fetch):
     assert trusting == {*wanted, "own.py"}
 
 
+def test_bge_m3_comes_with_the_layer_of_its_sparse_weights(fetch):
+    files = {name: b"{}" for name in ("config.json", "tokenizer.json", "modules.json", "pytorch_model.bin")}
+    fetch.hub.commit("models/owner/bge", {**files, "colbert_linear.pt": b"x", "1_Pooling/config.json": b"{}"})
+    message = fetch.fails("owner/bge", format="bge-m3-sparse")
+    assert message.startswith("sources.mine.format: owner/bge holds no sparse_linear.pt, which has the sparse weights")
+    fetch.hub.commit("models/owner/m3", {**files, "sparse_linear.pt": b"x", "1_Pooling/config.json": b"{}"})
+    assert fetch.succeeds("owner/m3", format="bge-m3-sparse") == {*files, "sparse_linear.pt"}
+
+
 def test_code_of_a_repository_comes_only_if_it_is_trusted(fetch):
     settings = {"model_type": "unheard-of", "auto_map": {"AutoModel": "modeling.Model"}}
     files = {"config.json": json.dumps(settings).encode(), "modeling.py": b"", "model.safetensors": b"x"}

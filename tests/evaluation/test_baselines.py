@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from miniature import ROOT, build_corpora
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
 from test_authors_layout import LAYOUT
 from test_report import comparison, pages, results
-from transformers import AutoTokenizer, CanineConfig, CanineModel, CanineTokenizer
+from transformers import AutoModel, AutoTokenizer, CanineConfig, CanineModel, CanineTokenizer
 
 from milco import config
 from milco.config.reading import merge
@@ -66,6 +67,16 @@ def inference_free(teacher_checkpoint, tmp_path_factory) -> Path:
     query.weight.data.uniform_(0.5, 2.0)
     document = [MLMTransformer(str(teacher_checkpoint)), SpladePooling("max")]
     SparseEncoder(modules=[Router.for_query_document([query], document)]).save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bge_m3(encoder_checkpoint, tmp_path_factory) -> Path:
+    """What FlagEmbedding writes: an encoder, and a layer that weighs its states."""
+    folder = shutil.copytree(encoder_checkpoint, tmp_path_factory.mktemp("models") / "bge-m3")
+    layer = torch.nn.Linear(24, 1)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(5))
+    torch.save(layer.half().state_dict(), folder / "sparse_linear.pt")
     return folder
 
 
@@ -162,6 +173,54 @@ def test_texts_are_cut_where_ours_are_and_counted(name, values, tests, tmp_path,
         np.testing.assert_allclose(rows if dense else rows.toarray(), wanted, atol=1e-5)
 
 
+@torch.no_grad()
+def test_the_sparse_weights_of_bge_m3_are_those_of_flag_embedding(bge_m3, values, tests, tmp_path):
+    """Text by text and token by token, as `M3Embedder` of FlagEmbedding counts them."""
+    settings = measured(values, "other", bge_m3, "bge-m3-sparse", query_max_length=6, passage_max_length=5)
+    encode(settings, "other", bge_m3, tests, tmp_path / "vectors")
+    evaluate(settings, "other", tests, tmp_path / "vectors", bge_m3, tmp_path / "runs")
+    tokenizer, model = AutoTokenizer.from_pretrained(bge_m3), AutoModel.from_pretrained(bge_m3).eval()
+    layer = torch.load(bge_m3 / "sparse_linear.pt", weights_only=True)
+    collection, rows = read_collection(tests / "mine"), {}
+    said = json.loads((tmp_path / "vectors" / "cut.json").read_text())
+    for side, limit in (("queries", 6), ("documents", 5)):
+        texts = [*getattr(collection, side).values()]
+        rows[side] = Vectors(tmp_path / "vectors").of(side, texts).toarray()
+        for row, text in zip(rows[side], texts, strict=True):
+            read = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+            weights = model(**read).last_hidden_state[0] @ layer["weight"][0].float() + layer["bias"].float()
+            wanted: dict[int, float] = {}
+            for token, weight in zip(read["input_ids"][0].tolist(), weights.tolist(), strict=True):
+                if weight > max(0.0, wanted.get(token, 0.0)) and tokenizer.convert_ids_to_tokens(token)[0] != "<":
+                    wanted[token] = weight
+            assert dict(zip(row.nonzero()[0], row[row > 0], strict=True)) == pytest.approx(wanted, abs=1e-5)
+        assert sum(said[side]["cut"].values()) == sum(len(tokenizer(text)["input_ids"]) > limit for text in texts)
+    scores, run = rows["queries"] @ rows["documents"].T, read_run(tmp_path / "runs" / "runs" / "mine.trec")
+    for query, row in zip(collection.queries, scores, strict=True):
+        assert max(run.get(query, {}).values(), default=0) == pytest.approx(row.max(), abs=1e-4)
+    assert run and rows["queries"].any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (None, "no such file, and the sparse weights of BGE-M3 are in it; a model without .* sentence-transformers"),
+        ({"weight": torch.zeros(1, 25), "bias": torch.zeros(1)}, r"not a layer from 24 numbers to 1.*\[1, 25\]"),
+        ({"weight": torch.zeros(1, 24)}, 'not a layer from 24 numbers to 1.*"bias"'),
+        (torch.nn.Linear(24, 1), "not a layer from 24 numbers to 1"),  # with code in it
+    ],
+)
+def test_a_layer_that_is_none_is_refused_in_one_line(layer, message, bge_m3, values, tests, tmp_path):
+    folder = shutil.copytree(bge_m3, tmp_path / "model")
+    (folder / "sparse_linear.pt").unlink()
+    if layer is not None:
+        torch.save(layer, folder / "sparse_linear.pt")
+    settings = measured(values, "other", folder, "bge-m3-sparse")
+    with pytest.raises(MilcoError, match=rf"model/sparse_linear\.pt: {message}") as caught:
+        encode(settings, "other", folder, tests, tmp_path / "vectors")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_checkpoint, dense, tmp_path):
     settings = measured(values, "bert", encoder_checkpoint, "transformers")
     with pytest.raises(MilcoError, match=r"^sources\.bert: .* kind bert, not a MILCO model; .*sentence-transformers$"):
@@ -179,7 +238,10 @@ def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_
     ("baselines", "message"),
     [
         (["nowhere"], "neither bm25, teacher, dense nor a source 'nowhere'"),
-        (["pairs"], "source 'pairs' has format pairs, expected mteb-model or sentence-transformers or transformers"),
+        (
+            ["pairs"],
+            "source 'pairs' has format pairs, expected bge-m3-sparse or mteb-model or sentence-transformers or transformers",
+        ),
         (["encoder", "encoder"], "'encoder' occurs twice"),
         (["align"], "'align' is the name of a stage's own model"),
     ],

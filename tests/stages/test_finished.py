@@ -6,6 +6,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from miniature import ROOT, Project
 from test_authors_layout import LAYOUT
@@ -18,13 +19,16 @@ MEASURED = {"collections", "encode", "merge", "evaluate", "index", "prune", "rep
 
 
 @pytest.fixture
-def finished(values, teacher_checkpoint, tmp_path) -> dict:
-    """Settings that measure a model in the authors' layout beside BM25, a fine-tune of it and SPLADE."""
+def finished(values, teacher_checkpoint, encoder_checkpoint, tmp_path) -> dict:
+    """Settings that measure a model in the authors' layout beside BM25, a fine-tune of it, SPLADE and a BGE-M3."""
+    bge = shutil.copytree(encoder_checkpoint, tmp_path / "bge")
+    torch.save({"weight": torch.ones(1, 24), "bias": torch.zeros(1)}, bge / "sparse_linear.pt")
     model = shutil.copytree(LAYOUT / "released", tmp_path / "released")
     shutil.copytree(LAYOUT / "encoder", model / "encoder")
     models = {
         "milco-650m": {"uri": f"file:{model}", "format": "transformers"},
         "fine-tune": {"uri": f"file:{shutil.copytree(model, tmp_path / 'fine-tune')}", "format": "transformers"},
+        "bge": {"uri": f"file:{bge}", "format": "bge-m3-sparse"},
         "splade": {"uri": f"file:{teacher_checkpoint}", "format": "sentence-transformers"},
     }
     return {
@@ -33,7 +37,7 @@ def finished(values, teacher_checkpoint, tmp_path) -> dict:
         "model": {"query_max_length": 16, "passage_max_length": 16},
         "evaluate": {
             "model": "milco-650m",
-            "baselines": ["bm25", "splade", "fine-tune"],
+            "baselines": ["bm25", "splade", "bge", "fine-tune"],
             "test_collections": ["mine"],
             "top_k": [2, 5],
             "mass": [0.5],
@@ -47,11 +51,11 @@ def test_models_and_collections_are_enough_for_the_whole_report(finished, tmp_pa
     project.snakemake()
     results = project.folder / "results" / "finished"
     metrics = pd.read_csv(results / "metrics.csv")
-    assert list(metrics.system.unique()) == ["bm25", "splade", "fine-tune", "milco-650m"]
+    assert list(metrics.system.unique()) == ["bm25", "splade", "bge", "fine-tune", "milco-650m"]
     means = metrics[metrics.measure == "nDCG@10"].set_index("system").value
     assert means["fine-tune"] == means["milco-650m"] > 0  # the same weights
     page, summary = (results / "report.html").read_text(), (results / "summary.md").read_text()
-    assert "| collection | BM25 | splade | fine-tune | milco-650m |" in summary
+    assert "| collection | BM25 | splade | bge | fine-tune | milco-650m |" in summary
     assert "<th>milco-650m minus</th>" in page and re.search(r"<tr><th>fine-tune</th>.*<td>\+0.000</td>", page)
     for there, heading in {"Pruning": True, "Inverted index": True, "Learning": False, "Training text": False}.items():
         assert (f"<h2>{there}</h2>" in page) == heading

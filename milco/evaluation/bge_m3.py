@@ -1,0 +1,110 @@
+"""The sparse weights of BGE-M3 (2402.03216, section 3.2), and of models that FlagEmbedding trains from it, as a system
+that is measured. FlagEmbedding calls them lexical weights.
+
+    config.json, weights, tokenizer    the encoder, as transformers loads it
+    sparse_linear.pt                   a layer that gives each token of a text its weight
+
+A row has a column for each token of the multilingual vocabulary. Its weight is the highest among the places where the
+token occurs; special tokens have none. A score is the inner product of two rows, from one model for both sides.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+
+import scipy.sparse
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+from milco.config import Config
+from milco.data.cuts import length_of
+from milco.data.hub import SPARSE_LAYER
+from milco.data.vectors import save_vectors
+from milco.errors import MilcoError
+from milco.modeling.checkpoints import load
+from milco.modeling.rows import as_rows, in_text_order, padded_batches, refuse_broken
+from milco.modeling.texts import ids_and_cut
+
+
+class BgeM3Sparse:
+    """What `encode.encoder_of` gives for format `bge-m3-sparse`.
+
+    Raises:
+        MilcoError: the folder has no such layer, or one for states of another width.
+    """
+
+    sparse = True
+
+    def __init__(self, config: Config, system: str, model: Path):
+        self.config = config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        trust = config.trusts(system)
+        self.tokenizer = load(AutoTokenizer, model, trust)
+        self.encoder = load(AutoModel, model, trust).eval().to(self.device)
+        self.layer = _layer(model / SPARSE_LAYER, self.encoder.config.hidden_size).to(self.device)
+        self.width = max(self.encoder.config.vocab_size, len(self.tokenizer))
+        special = torch.zeros(self.width, dtype=torch.bool, device=self.device)
+        tokenizer = self.tokenizer  # <mask> is none of them, as FlagEmbedding has it
+        for token in (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id):
+            special[[] if token is None else token] = True
+        self.special = special
+
+    def limit(self, side: str) -> int:
+        """Tokens at which a text is cut."""
+        return length_of(self.config, side)
+
+    def encode(
+        self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
+    ) -> scipy.sparse.csr_array:
+        """Rows of texts: N×V_m."""
+        rows = in_text_order(self._batches(texts, self.limit(side), done, cut), self.width)
+        refuse_broken(rows, texts)
+        return rows
+
+    def longer(self, side: str, texts: list[str]) -> list[int]:
+        """Places of the texts that `encode` cuts."""
+        return ids_and_cut(self.tokenizer, texts, self.limit(side))[1]
+
+    def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:
+        """Write rows that `encode` gave."""
+        save_vectors(path, rows, ids)
+
+    def _batches(
+        self, texts: list[str], length: int, done: Callable[[int], object], cut: list[int] | None
+    ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
+        evaluate = self.config.evaluate
+        for places, batch in padded_batches(self.tokenizer, texts, length, evaluate.batch_size, cut):
+            yield places, self._rows(**{name: values.to(self.device) for name, values in batch.items()})
+            done(len(places))
+
+    @torch.no_grad()
+    def _rows(self, input_ids: Tensor, attention_mask: Tensor) -> scipy.sparse.csr_array:
+        """B×L ids and mask → B×V_m."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            weights = self.layer(states)[:, :, 0].float().relu()
+        weights = weights.masked_fill(self.special[input_ids] | (attention_mask == 0), 0.0)
+        shape = (len(input_ids), self.width)
+        highest = weights.new_zeros(shape).scatter_reduce_(1, input_ids, weights, "amax")
+        rows, columns = highest.nonzero(as_tuple=True)
+        return as_rows(rows, columns, highest[rows, columns], shape)
+
+
+def _layer(file: Path, width: int) -> torch.nn.Linear:
+    """The layer in a file that FlagEmbedding wrote. Nothing but tensors is read of it."""
+    layer = torch.nn.Linear(width, 1)
+    if not file.exists():
+        raise MilcoError(
+            f"{file}: no such file, and the sparse weights of BGE-M3 are in it; a model without them may be of format "
+            "sentence-transformers"
+        )
+    try:
+        layer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (UnpicklingError, RuntimeError, TypeError, EOFError) as error:
+        reason = str(error).strip().splitlines()
+        raise MilcoError(
+            f"{file}: not a layer from {width} numbers to 1, as this model wants it ({reason[-1].strip()}); download "
+            "it again"
+        ) from None
+    return layer.requires_grad_(False)
