@@ -238,10 +238,7 @@ def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_
     ("baselines", "message"),
     [
         (["nowhere"], "neither bm25, teacher, dense nor a source 'nowhere'"),
-        (
-            ["pairs"],
-            "source 'pairs' has format pairs, expected bge-m3-sparse or mteb-model or sentence-transformers or transformers",
-        ),
+        (["pairs"], "source 'pairs' has format pairs, expected bge-m3-sparse or mteb-model or sentence-transformers"),
         (["encoder", "encoder"], "'encoder' occurs twice"),
         (["align"], "'align' is the name of a stage's own model"),
     ],
