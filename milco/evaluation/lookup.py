@@ -1,6 +1,7 @@
 """The test collections of each system, and its vectors: merged from shards, and looked up by text. Nothing here needs
 torch."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from milco.files import finished_folder, write_json
 
 SIDES = ("queries", "documents")
 TEXTS = 16_384  # whose digests are taken at a time
+# Gives what has been freed back to the system; without it glibc keeps holes between the blocks of a large collection.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda padding: None)
 
 
 def text_id(text: str) -> str:
@@ -129,6 +132,7 @@ class Vectors:
             numbers, at = part.astype(np.int64).T
             files = np.searchsorted(starts, numbers, side="right") - 1
             for file in np.unique(files):
+                _trim(0)
                 rows, mine = load_vectors(self.paths[side][file])[0], np.flatnonzero(files == file)
                 while len(mine):
                     taken, mine = mine[:free], mine[free:]
