@@ -3,8 +3,8 @@ needs the demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4
-python benchmarks/scale.py --only BM25     cases with this word in their name, beside the other rows as they are; token
-                                           cache and teacher need `pairs`
+python benchmarks/scale.py --only BM25 mine     cases with one of these words in their names, beside the other rows as
+                                           they are; token cache and teacher need `pairs`
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from exact import PART, draw
 from experiment import Experiment
 from measure import MIB, RESULTS, save
 from start import DOCUMENTS, write_triples
@@ -31,10 +32,13 @@ from milco.data.shards import ROWS
 LANGUAGES = 13  # translations of an English text, as in mMARCO
 WHOLE = 594_000_000  # pairs of the paper's Stage 1
 WHOLE_TESTS = 161_000_000  # texts of its test collections
+WHOLE_STRINGS = 750_000_000  # of both sides of those pairs, each once
 WHOLE_TRIPLES = 1_390_000 * (1 + DOCUMENTS)  # texts of its distillation queries, with more negatives than ours
 FEW = 1300  # texts of the kind that a case is not about
 SAMPLE = 8  # the teacher, which takes longest, gets one of so many English texts
 SHARDS, QUERIES = 64, 100  # jobs that would share encoding, of which one is measured; queries that BM25 is asked
+TERMS, QUERY_TERMS = 25, 30  # of vectors
+BUDGETS = 4  # none and 10 terms, of documents and of queries
 MEMORY = "500MB"  # of DuckDB: so little that a million pairs go to disk, as hundreds of millions do
 
 
@@ -55,13 +59,41 @@ def write_pairs(path: Path, words: list[str], english: int) -> None:
                 writer.write_table(pa.table(list(sides), schema))
 
 
-def write_tests(folder: Path, words: list[str], documents: int) -> None:
-    """A test collection, with a query for every thousandth document."""
+def write_text(folder: Path, words: list[str], count: int) -> None:
+    """Texts in the form of rule `corpora`, one half of them English; no known items."""
+    folder.mkdir()
+    for side, (name, column) in enumerate({"english": "english", "parallel": "non_english"}.items()):
+        schema = pa.schema([(column, pa.string())])
+        with pq.ParquetWriter(folder / f"{name}.parquet", schema) as writer:
+            for texts in random_texts(words, side, count // 2):
+                writer.write_table(pa.table([texts], schema))
+    items = pa.schema([("title", pa.string()), ("description", pa.string())])
+    pq.write_table(items.empty_table(), folder / "items.parquet")
+
+
+def write_tests(folder: Path, words: list[str], documents: int, every: int = 1000) -> None:
+    """A test collection, with a query for one of so many documents."""
     found = enumerate(chain.from_iterable(random_texts(words, 1 + LANGUAGES, documents)))
     rows = ({"_id": str(number), "title": "", "text": text} for number, text in found)
-    queries = ({"_id": str(number), "text": f"query {number}"} for number in range(0, documents, 1000))
+    queries = ({"_id": str(number), "text": f"query {number}"} for number in range(0, documents, every))
     about = {"query_language": "de", "document_language": "en", "source": "tests"}
-    write_layout(folder, "test", rows, queries, {str(n): {str(n): 1} for n in range(0, documents, 1000)}, about)
+    write_layout(folder, "test", rows, queries, {str(n): {str(n): 1} for n in range(0, documents, every)}, about)
+
+
+def write_vectors(folder: Path, collection: Path) -> None:
+    """Random vectors of a collection, as rule `merge` has them."""
+    from milco.data.vectors import save_vectors
+    from milco.evaluation.lookup import StoredCollection, text_id
+
+    folder.mkdir()
+    stored = StoredCollection(collection)
+    for side, texts, terms in (
+        ("queries", iter(stored.queries.values()), QUERY_TERMS),
+        ("documents", stored.texts(), TERMS),
+    ):
+        for number, part in enumerate(iter(lambda texts=texts: list(islice(texts, PART)), [])):
+            rows = draw(np.random.default_rng([terms, number]), len(part), terms)
+            save_vectors(folder / f"{side}-{number:05}.safetensors", rows, list(map(text_id, part)))
 
 
 def build_corpora(output: Path) -> None:
@@ -83,6 +115,7 @@ def build_collections(output: Path) -> None:
 def inputs_of(output: Path) -> tuple[Config, dict[str, Path]]:
     """Settings and sources, which lie beside an output."""
     sources = {"pairs": output.with_name("source.parquet"), "tests": output.with_name("tests")}
+    sources |= {"triples": output.with_name("triples.parquet")}
     about = {
         "pairs": {"format": "pairs", "language": "de"},
         "tests": {"format": "beir", "language": "de", "document_language": "en"},
@@ -98,7 +131,8 @@ def inputs_of(output: Path) -> tuple[Config, dict[str, Path]]:
         "model": {"multilingual_encoder_checkpoint": "encoder", "lsr_encoder_checkpoint": "lsr"},
         "align": {"train_datasets": ["pairs"]},
         "distill": {"train_datasets": ["triples"]},
-        "evaluate": {"test_collections": ["tests"]},
+        # the fewest budgets that there can be: none, and one for each side
+        "evaluate": {"test_collections": ["tests"], "top_k": [10], "mass": [], "query_top_k": [10], "query_mass": []},
     }
     return parse(values), sources
 
@@ -138,12 +172,14 @@ def ask_bm25(tests: Path, encoder: Path, scratch: Path) -> None:
 
 
 def measure(
-    config: Config, folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int, workers: int, only: str
+    config: Config, folder: Path, encoder: Path, lsr: Path, words: list[str], texts: int, workers: int, only: list[str]
 ) -> list[dict]:
-    """A row for each case whose name contains `only`."""
-    from milco.data import tokens, triples  # here, since each worker imports this file first
+    """A row for each case whose name has one of the words in `only`, or for all."""
+    from milco.data import overlap, tokens, triples  # here, since each worker imports this file first
+    from milco.data.held_out import HeldOut
+    from milco.evaluation import budgets, index
     from milco.evaluation.encode import encode
-    from milco.training import teacher
+    from milco.training import mine, teacher
 
     english, output, rows = texts // LANGUAGES, folder / "out", []
     taught = english // SAMPLE
@@ -160,6 +196,19 @@ def measure(
     collections.mkdir()
     (collections / "tests").symlink_to(tested.with_name("tests"))
     write_triples(folder / "triples.parquet", words, texts // (1 + DOCUMENTS))
+    text, searched, mined = folder / "text", folder / "searched", folder / "mined"
+    write_text(text, words, texts)
+    HeldOut(["nothing"]).write(text)
+    write_tests(text / "collections" / "test" / "tests", words, FEW)
+    write_tests(searched / "collections" / "tests", words, texts, texts // QUERIES)
+    write_vectors(searched / "vectors", searched / "collections" / "tests")
+    few = text / "few"
+    for made in (mined, few, text / "out", searched / "pruned"):
+        made.mkdir()
+    write_triples(few / "triples.parquet", words, 10)
+    settings, _ = inputs_of(mined)
+    trained = settings.model_copy(update={"corpora": settings.corpora.model_copy(update={"decontaminate_for": "none"})})
+    vectors = searched / "collections", searched / "vectors"
     works = {
         "collections, {} documents": (texts, 1, WHOLE_TESTS, folder / "tests" / "collections",
             lambda: build_collections(folder / "tests" / "collections"),
@@ -186,9 +235,22 @@ def measure(
             texts, 1, WHOLE_TESTS, folder / "bm25",
             lambda: ask_bm25(collections / "tests", encoder, folder / "bm25"),
         ),
+        "overlap, {} strings": (texts, workers, WHOLE_STRINGS, text / "out",
+            lambda: overlap.write(trained, text, few / "triples.parquet", text, text / "out" / "met.json", workers),
+        ),
+        "triples of {} texts, checked": (texts, 1, WHOLE_TRIPLES, mined,
+            lambda: mine.mine(settings, text, None, {"triples": folder / "triples.parquet"}, mined / "triples.parquet"),
+        ),
+        f"index of {{}} documents, {QUERIES} queries": (texts, 1, WHOLE_TESTS, searched / "index",
+            lambda: index.build_all(settings, *vectors, searched / "index"),
+        ),
+        f"pruning to {BUDGETS} budgets, {QUERIES} queries in {{}} documents": (
+            texts, 1, WHOLE_TESTS, searched / "pruned",
+            lambda: budgets.sweep(settings, *vectors, searched / "pruned" / "pruned.parquet"),
+        ),
     }  # fmt: skip
     for name, (count, processes, whole, made, work) in works.items():
-        if only not in name:
+        if only and not any(word in name for word in only):
             continue
         seconds, peak = watched(work)
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
@@ -218,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="+", default=[])
     options = parser.parse_args()
     experiment = Experiment()
     encoder, lsr = experiment.at(experiment.encoder), experiment.at(experiment.lsr)
