@@ -65,6 +65,16 @@ def test_models_and_collections_are_enough_for_the_whole_report(finished, tmp_pa
     assert project.planned() == set()
 
 
+@pytest.mark.parametrize("main", ["splade", "bge"])
+def test_a_sparse_model_of_others_has_the_whole_report_too(finished, main, tmp_path):
+    asked = {**finished["evaluate"], "model": main, "baselines": ["bm25"]}
+    project = Project(tmp_path / "project", {**finished, "evaluate": asked})
+    project.snakemake()
+    results = project.folder / "results" / "finished"
+    assert list(pd.read_csv(results / "metrics.csv").system.unique()) == ["bm25", main]
+    assert f"<th>{main} minus</th>" in (results / "report.html").read_text()
+
+
 def test_a_target_of_a_training_is_refused_in_one_line(finished, tmp_path):
     project = Project(tmp_path / "project", finished)
     done = subprocess.run(project.command("--dry-run", "align"), capture_output=True, text=True)
