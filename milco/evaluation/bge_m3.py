@@ -44,11 +44,8 @@ class BgeM3Sparse:
         self.encoder = load(AutoModel, model, trust).eval().to(self.device)
         self.layer = _layer(model / SPARSE_LAYER, self.encoder.config.hidden_size).to(self.device)
         self.width = max(self.encoder.config.vocab_size, len(self.tokenizer))
-        special = torch.zeros(self.width, dtype=torch.bool, device=self.device)
-        tokenizer = self.tokenizer  # <mask> is none of them, as FlagEmbedding has it
-        for token in (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id):
-            special[[] if token is None else token] = True
-        self.special = special
+        special = [getattr(self.tokenizer, f"{kind}_token_id") for kind in ("cls", "eos", "pad", "unk")]
+        self.special = torch.tensor([token for token in special if token is not None], device=self.device)
 
     def limit(self, side: str) -> int:
         """Tokens at which a text is cut."""
@@ -84,7 +81,7 @@ class BgeM3Sparse:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             weights = self.layer(states)[:, :, 0].float().relu()
-        weights = weights.masked_fill(self.special[input_ids] | (attention_mask == 0), 0.0)
+        weights = weights.masked_fill(torch.isin(input_ids, self.special), 0.0)
         shape = (len(input_ids), self.width)
         highest = weights.new_zeros(shape).scatter_reduce_(1, input_ids, weights, "amax")
         rows, columns = highest.nonzero(as_tuple=True)
