@@ -56,9 +56,9 @@ def draw_pruning(pruning: pd.DataFrame, measure: str) -> str:
 
 def draw_training(told: pd.DataFrame, measure: str) -> str:
     """The measure of compared experiments against the minutes of their trainings; nothing, where fewer than two have
-    any."""
-    rows = told.dropna(subset=["minutes", measure]).sort_values("minutes")
-    if rows.minutes.nunique() < 2:
+    any. Of systems with the same trainings only the first is drawn."""
+    rows = told.dropna(subset=["minutes", measure]).drop_duplicates("minutes")
+    if len(rows) < 2:
         return ""
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
     axis.plot(rows.minutes, rows[measure], linestyle="", color=COLORS["distill"], marker="o")

@@ -233,6 +233,7 @@ def test_the_page_draws_what_minutes_of_training_buy(values, tmp_path, monkeypat
     minutes = table.minutes.dropna().round(6).to_dict()
     assert minutes == {"Stage 1": 1, "Stage 2": 3, "Stage 2, pivot view alone": 3, "longer": 11}
     assert "What training buys" in page and page.count("<svg") == 1 and ">longer</" in page
+    assert re.findall(r">(Stage 2[^<]*|longer)</text>", page) == ["Stage 2", "longer"]  # names in the drawing
     assert "minutes of training |" in summary and re.search(r"\| longer .*\| 11 \|", summary)
     for rows in ([], [{"step": 3, "dev_nDCG@10": 0.5}]):  # of fewer steps than logging_steps
         Path(longer.distill.path).with_name("metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
