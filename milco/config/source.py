@@ -147,8 +147,8 @@ class Source(Strict):
     )
     trust_remote_code: bool = Field(
         False,
-        description="For models: fetch the Python files of "
-        "this repository or folder and run them to load the model. Without it, a model that needs them is refused.",
+        description="For models: fetch the Python files of this repository or folder and run them to load the model. "
+        "Without it, a model that needs them is refused.",
     )
     examples: Whole | None = Field(
         None,

@@ -10,7 +10,6 @@ token occurs; special tokens have none. A score is the inner product of two rows
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 
 import scipy.sparse
 import torch
@@ -22,6 +21,7 @@ from milco.data.cuts import length_of
 from milco.data.hub import SPARSE_LAYER
 from milco.data.vectors import save_vectors
 from milco.errors import MilcoError
+from milco.modeling.authors_layout import read_tensors
 from milco.modeling.checkpoints import load
 from milco.modeling.rows import as_rows, in_text_order, padded_batches, refuse_broken
 from milco.modeling.texts import ids_and_cut
@@ -89,19 +89,17 @@ class BgeM3Sparse:
 
 
 def _layer(file: Path, width: int) -> torch.nn.Linear:
-    """The layer in a file that FlagEmbedding wrote. Nothing but tensors is read of it."""
-    layer = torch.nn.Linear(width, 1)
+    """The layer in a file that FlagEmbedding wrote."""
     if not file.exists():
         raise MilcoError(
             f"{file}: no such file, and the sparse weights of BGE-M3 are in it; a model without them may be of format "
             "sentence-transformers"
         )
-    try:
-        layer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (UnpicklingError, RuntimeError, TypeError, EOFError) as error:
-        reason = str(error).strip().splitlines()
-        raise MilcoError(
-            f"{file}: not a layer from {width} numbers to 1, as this model wants it ({reason[-1].strip()}); download "
-            "it again"
-        ) from None
+    layer, tensors = torch.nn.Linear(width, 1), read_tensors(str(file))
+    wanted, there = (
+        {name: [*tensor.shape] for name, tensor in found.items()} for found in (layer.state_dict(), tensors)
+    )
+    if there != wanted:
+        raise MilcoError(f"{file}: holds {there}, but this model wants {wanted}; take the file that belongs to it")
+    layer.load_state_dict(tensors)
     return layer.requires_grad_(False)

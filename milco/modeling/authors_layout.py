@@ -192,15 +192,26 @@ def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for file in _files(place, hub):
-        try:
-            if file.endswith(".safetensors"):
-                found |= load_file(file)
-            else:
-                mapped = is_zipfile(file)  # torch has written other files before 1.6
-                found |= torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, TypeError, ValueError) as error:
-            raise MilcoError(f"{file}: no file of tensors alone ({_first_line(error)}); download it again") from None
+        found |= read_tensors(file)
     return _renamed(found, place)
+
+
+def read_tensors(file: str) -> dict[str, Tensor]:
+    """Tensors by name, of a file of safetensors or of torch. No code in it is run.
+
+    Raises:
+        MilcoError: it holds something other than tensors.
+    """
+    try:
+        if file.endswith(".safetensors"):
+            return load_file(file)
+        mapped = is_zipfile(file)  # torch has written other files before 1.6
+        found = {**torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)}
+        if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+            raise TypeError(f"{others[0]} is no tensor")
+        return found
+    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, TypeError, ValueError) as error:
+        raise MilcoError(f"{file}: no file of tensors alone ({_first_line(error)}); download it again") from None
 
 
 def _files(place: str, hub: dict) -> list[str]:

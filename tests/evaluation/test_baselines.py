@@ -205,9 +205,14 @@ def test_the_sparse_weights_of_bge_m3_are_those_of_flag_embedding(bge_m3, values
     ("layer", "message"),
     [
         (None, "no such file, and the sparse weights of BGE-M3 are in it; a model without .* sentence-transformers"),
-        ({"weight": torch.zeros(1, 25), "bias": torch.zeros(1)}, r"not a layer from 24 numbers to 1.*\[1, 25\]"),
-        ({"weight": torch.zeros(1, 24)}, 'not a layer from 24 numbers to 1.*"bias"'),
-        (torch.nn.Linear(24, 1), "not a layer from 24 numbers to 1"),  # with code in it
+        (
+            {"weight": torch.zeros(1, 25), "bias": torch.zeros(1)},
+            r"holds .*\[1, 25\].*, but this model wants .*\[1, 24\]",
+        ),
+        ({"weight": torch.zeros(1, 24)}, r"holds {'weight': \[1, 24\]}, but this model wants"),
+        ([1.0], "no file of tensors alone"),
+        ({"weight": 1.0}, "no file of tensors alone .weight is no tensor"),
+        (torch.nn.Linear(24, 1), "no file of tensors alone"),  # with code in it
     ],
 )
 def test_a_layer_that_is_none_is_refused_in_one_line(layer, message, bge_m3, values, tests, tmp_path):
