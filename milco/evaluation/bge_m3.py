@@ -8,7 +8,7 @@ A row has a column for each token of the multilingual vocabulary. Its weight is 
 token occurs; special tokens have none. A score is the inner product of two rows, from one model for both sides.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import scipy.sparse
@@ -16,71 +16,41 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from milco.config import Config
-from milco.data.cuts import length_of
 from milco.data.hub import SPARSE_LAYER
-from milco.data.vectors import save_vectors
 from milco.errors import MilcoError
 from milco.modeling.authors_layout import read_tensors
 from milco.modeling.checkpoints import load
-from milco.modeling.rows import as_rows, in_text_order, padded_batches, refuse_broken
-from milco.modeling.texts import ids_and_cut
+from milco.modeling.rows import as_rows, padded_batches
 
 
 class BgeM3Sparse:
-    """What `encode.encoder_of` gives for format `bge-m3-sparse`.
+    """The model in a folder.
 
     Raises:
         MilcoError: the folder has no such layer, or one for states of another width.
     """
 
-    sparse = True
-
-    def __init__(self, config: Config, system: str, model: Path):
-        self.config = config
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        trust = config.trusts(system)
-        self.tokenizer = load(AutoTokenizer, model, trust)
-        self.encoder = load(AutoModel, model, trust).eval().to(self.device)
-        self.layer = _layer(model / SPARSE_LAYER, self.encoder.config.hidden_size).to(self.device)
+    def __init__(self, folder: Path, device: str, trust_remote_code: bool):
+        self.device = device
+        self.tokenizer = load(AutoTokenizer, folder, trust_remote_code)
+        self.encoder = load(AutoModel, folder, trust_remote_code).eval().to(device)
+        self.layer = _layer(folder / SPARSE_LAYER, self.encoder.config.hidden_size).to(device)
         self.width = max(self.encoder.config.vocab_size, len(self.tokenizer))
         special = [getattr(self.tokenizer, f"{kind}_token_id") for kind in ("cls", "eos", "pad", "unk")]
-        self.special = torch.tensor([token for token in special if token is not None], device=self.device)
+        self.special = torch.tensor([token for token in special if token is not None], device=device)
 
-    def limit(self, side: str) -> int:
-        """Tokens at which a text is cut."""
-        return length_of(self.config, side)
-
-    def encode(
-        self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
-    ) -> scipy.sparse.csr_array:
-        """Rows of texts: N×V_m."""
-        rows = in_text_order(self._batches(texts, self.limit(side), done, cut), self.width)
-        refuse_broken(rows, texts)
-        return rows
-
-    def longer(self, side: str, texts: list[str]) -> list[int]:
-        """Places of the texts that `encode` cuts."""
-        return ids_and_cut(self.tokenizer, texts, self.limit(side))[1]
-
-    def save(self, path: Path, rows: scipy.sparse.csr_array, ids: list[str]) -> None:
-        """Write rows that `encode` gave."""
-        save_vectors(path, rows, ids)
-
-    def _batches(
-        self, texts: list[str], length: int, done: Callable[[int], object], cut: list[int] | None
+    def iter_rows(
+        self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        evaluate = self.config.evaluate
-        for places, batch in padded_batches(self.tokenizer, texts, length, evaluate.batch_size, cut):
+        """Places of some texts and their rows, B×V_m; `cut` gets the places of those that are cut."""
+        for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size, cut):
             yield places, self._rows(**{name: values.to(self.device) for name, values in batch.items()})
-            done(len(places))
 
     @torch.no_grad()
     def _rows(self, input_ids: Tensor, attention_mask: Tensor) -> scipy.sparse.csr_array:
         """B×L ids and mask → B×V_m."""
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            weights = self.layer(states)[:, :, 0].float().relu()
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = self.layer(states)[:, :, 0].float().relu()
         weights = weights.masked_fill(torch.isin(input_ids, self.special), 0.0)
         shape = (len(input_ids), self.width)
         highest = weights.new_zeros(shape).scatter_reduce_(1, input_ids, weights, "amax")

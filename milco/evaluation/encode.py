@@ -41,6 +41,7 @@ from milco.data.cuts import CUT, Cuts, length_of
 from milco.data.vectors import save_dense, save_vectors
 from milco.environment import made_with
 from milco.errors import MilcoError
+from milco.evaluation.bge_m3 import BgeM3Sparse
 from milco.evaluation.lookup import SIDES, folders_of, text_id
 from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
@@ -111,7 +112,7 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
         return DenseEncoder(config, system, model)
     if system in config.finished_models():
         kind = config.sources[system].format
-        if kind != "transformers":
+        if kind in ("sentence-transformers", "mteb-model"):
             found = _model_of_others(kind)(config, system, model)
             if system == config.main and not found.sparse:
                 raise MilcoError(
@@ -120,7 +121,7 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
                 )
             return found
         settings = PretrainedConfig.get_config_dict(model)[0]
-        if not is_milco(settings):
+        if kind == "transformers" and not is_milco(settings):
             raise MilcoError(
                 f"sources.{system}: {model} holds a model of kind {settings.get('model_type')}, not a MILCO model; one "
                 "that sentence-transformers loads wants format: sentence-transformers"
@@ -134,10 +135,6 @@ def _model_of_others(kind: str) -> Any:
         from milco.evaluation.mteb_models import MtebModel
 
         return MtebModel
-    if kind == "bge-m3-sparse":
-        from milco.evaluation.bge_m3 import BgeM3Sparse
-
-        return BgeM3Sparse
     from milco.evaluation.sentence_models import SentenceModel
 
     return SentenceModel
@@ -168,7 +165,7 @@ def _telling(done: Callable[[int], object], batches: Iterable[tuple]) -> Iterato
 
 
 class SparseEncoder:
-    """MILCO models and the English teacher."""
+    """MILCO models, the English teacher, and the sparse weights of BGE-M3."""
 
     def __init__(self, config: Config, system: str, model: Path):
         self.config = config
@@ -178,6 +175,10 @@ class SparseEncoder:
             teacher = Teacher(model, self.device, trust)
             self.iter_rows, self.tokenizer = teacher.iter_rows, teacher.tokenizer
             self.width = self.pivot_columns = teacher.head.decoder.out_features
+        elif system in config.sources and config.sources[system].format == "bge-m3-sparse":
+            bge = BgeM3Sparse(model, self.device, trust)
+            self.iter_rows, self.tokenizer, self.width = bge.iter_rows, bge.tokenizer, bge.width
+            self.pivot_columns = bge.width
         else:
             milco = MilcoModel.from_pretrained(model, trust_remote_code=trust, encoder=config.encoder_apart)
             milco = milco.to(self.device)
