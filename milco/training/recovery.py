@@ -169,17 +169,14 @@ def _link(source: str, target: str) -> None:
 
 
 def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
-    """Let a run begin anew if its inputs hold something else than when it began, or if its finished model was made by
-    other code or packages than today's. What it made before moves to `outdated-1`, `outdated-2`, …
-    """
+    """Let a run begin anew if its inputs hold something else than when it began. What it made before moves to
+    `outdated-1`, `outdated-2`, …"""
     path = folder / "inputs.json"
     now = {str(place): sample_of(place) for place in inputs}
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
     changed = [place for place, content in now.items() if content not in before.values()]  # wherever it lies
     if changed:
         _move_aside(folder, MADE, f"{', '.join(changed)} changed")
-    elif made_elsewise(folder):
-        _move_aside(folder, [".trained"], "made by other code or packages")
     if before != now or not path.exists():
         write_json(path, now)
 
@@ -205,15 +202,17 @@ def _move_aside(folder: Path, names: list[str], why: str) -> None:
         print(f"{folder}: {why}; training starts anew, what was made before lies in {aside.name}", flush=True)
 
 
-def made_elsewise(folder: Path) -> list[str]:
-    """What differs between the packages and code that last wrote to a run folder and those of today."""
+def note_changes(stage: str, made: str, folder: Path) -> None:
+    """Say what differs between the packages and code that last wrote to a run folder and those of today."""
     path = folder / "environment.json"
     if not path.exists():
-        return []
+        return
     before, now = json.loads(path.read_text(encoding="utf-8")), environment()
     versions = {**{name: before["packages"].get(name) for name in now["packages"]}, "code": before.get("code")}
     today = {**now["packages"], "code": now["code"]}
-    return [f"{name} {versions[name]} → {today[name]}" for name in today if versions[name] != today[name]]
+    for name in today:
+        if versions[name] != today[name]:
+            print(f"{stage}: note that {made} was made with another version: {name} {versions[name]} → {today[name]}")
 
 
 def outlive_signals(worker: int) -> None:

@@ -36,7 +36,7 @@ from milco.training.recovery import (
     forget_old_checkpoints,
     hand_out,
     last_checkpoint,
-    made_elsewise,
+    note_changes,
     outlive_signals,
     put_outdated_aside,
     seal,
@@ -202,7 +202,8 @@ def train(
     first = int(os.environ.get("RANK", 0)) == 0
     if start == "finished":
         if first:
-            print(f"{stage}: trained already, with these settings and this code; to train anew delete {folder}")
+            print(f"{stage}: trained already with these settings; --forcerun {stage} trains anew")
+            note_changes(stage, "the model", folder)
             hand_out(folder, output)
         return
     if first and start == "new":
@@ -269,8 +270,7 @@ def train(
     if first:
         if last:
             print(f"{stage}: resumed from {last.name}")
-            for change in made_elsewise(folder):
-                print(f"{stage}: note that {last.name} was made with another version: {change}")
+            note_changes(stage, last.name, folder)
         config.save(folder / "config.yaml")
         record(folder, recorded(folder) if last else ())
         shutil.rmtree(draft_of(folder), ignore_errors=True)

@@ -205,11 +205,14 @@ def test_a_lost_output_is_handed_out_again_without_training(undisturbed):
     assert not (undisturbed.folder / "checkpoints").exists()
 
 
-def test_other_code_trains_anew(undisturbed):
-    path = undisturbed.folder / "environment.json"
+def test_a_model_of_other_code_is_handed_out_with_a_note(undisturbed):
+    weights, path = undisturbed.weights, undisturbed.folder / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "code": "of yesterday"}), encoding="utf-8")
+    shutil.rmtree(undisturbed.folder / "model")
     assert undisturbed.finish() == 0
-    assert "trained already" not in undisturbed.log and "resumed" not in undisturbed.log
+    assert "trained already" in undisturbed.log
+    assert "note that the model was made with another version: code of yesterday → " in undisturbed.log
+    assert same(undisturbed.weights, weights)
 
 
 def test_a_touched_input_is_the_same_input(prepared, training):
