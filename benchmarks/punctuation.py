@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from experiment import ROOT
-from recipes import named_experiments, values
+from recipes import options, values
 from scipy.sparse import diags_array
 
 from milco.data import home_assistant
@@ -35,7 +35,7 @@ def development(experiment: Experiment) -> Iterator[Collection]:
 
 
 def main() -> None:
-    experiment = next(found for found in named_experiments() if found.config.model.echo_wordless_pieces)
+    experiment = next(found for found in options().experiments if found.config.model.echo_wordless_pieces)
     model = MilcoModel.from_pretrained(ROOT / experiment.trainings["distill"].path).eval()
     words = np.ones(model.width, np.float32)
     words[model.config.pivot_vocab_size + np.array(wordless_pieces(model.tokenizer))] = 0

@@ -3,6 +3,8 @@
 Trains nothing: it measures Stage 1 and Stage 2 of an experiment and of its variants, as far as they are there.
     snakemake --profile profiles/local --configfile config/demo.yaml config/demo-recipes.yaml -- trainings
     python benchmarks/recipes.py config/demo.yaml config/demo-recipes.yaml
+    python benchmarks/recipes.py config/demo.yaml config/demo-finetune.yaml config/demo-finetune-recipes.yaml
+        --collections ko-en    (by default all languages)
 """
 
 import argparse
@@ -27,12 +29,12 @@ from milco.experiments import Experiment
 from milco.modeling.model import MilcoModel
 
 
-def measured(model: Path, collections: Path) -> tuple[pd.Series, float, float]:
-    """The measure by collection and query, and the mean active terms of queries and documents."""
+def measured(model: Path, collections: list[Path]) -> tuple[pd.Series, float, float]:
+    """The measure by collection and query, and the mean active terms of queries and of the last documents."""
     sparse, found, terms = MilcoModel.from_pretrained(model).eval(), [], []
     texts, documents = None, None
     with torch.autocast("cpu", torch.bfloat16):
-        for folder in sorted(collections.glob("*-en")):
+        for folder in collections:
             collection = read_collection(folder, "dev")
             if (these := list(collection.documents.values())) != texts:
                 texts, documents = these, sparse.encode_document(these)
@@ -49,13 +51,16 @@ def values(collection: Collection, queries: csr_array, documents: csr_array) -> 
     return found.assign(collection=collection.name).set_index(["collection", "query"]).value
 
 
-def named_experiments() -> list[Experiment]:
-    """The experiment and its variants of the configurations that the command line names."""
+def options() -> argparse.Namespace:
+    """What the command line says: the experiment and its variants of the configurations, and names of collections."""
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("configuration", type=Path, nargs="+")
-    return list(map(Experiment, parse_all(reduce(merge, map(read_yaml, parser.parse_args().configuration)))))
+    parser.add_argument("--collections", default="*-en")
+    said = parser.parse_args()
+    said.experiments = list(map(Experiment, parse_all(reduce(merge, map(read_yaml, said.configuration)))))
+    return said
 
 
 def models(experiments: list[Experiment]) -> Iterator[tuple[str, Path]]:
@@ -70,8 +75,10 @@ def models(experiments: list[Experiment]) -> Iterator[tuple[str, Path]]:
 
 
 def main() -> None:
-    experiments = named_experiments()
-    collections = ROOT / experiments[0].development(experiments[0].distill).path / "collections" / "dev"
+    said = options()
+    experiments = said.experiments
+    made = ROOT / experiments[0].development(experiments[0].distill).path / "collections" / "dev"
+    collections = sorted(made.glob(said.collections))
     rows, bases = [], {}
     for name, path in models(experiments):
         found, queries, documents = measured(path, collections)
@@ -79,10 +86,11 @@ def main() -> None:
         base = bases.setdefault(name.rpartition(", ")[2], across)  # the first of its stage
         gap = paired_difference(across, base)
         difference = ["–", "–"] if base is across else [f"{gap['difference']:+.3f}", interval(gap["low"], gap["high"])]
-        english = found.drop(across.index).mean()
+        inside = found.drop(across.index)
+        english = f"{inside.mean():.3f}" if len(inside) else "–"
         worst = across.groupby("collection").mean().min()
         terms = f"{queries:.0f}", f"{documents:.0f}"
-        rows.append([name, f"{across.mean():.3f}", *difference, f"{worst:.3f}", f"{english:.3f}", *terms])
+        rows.append([name, f"{across.mean():.3f}", *difference, f"{worst:.3f}", english, *terms])
     title = f"{MAIN}, development"
     head = ["training", title, "difference", "95 %", "worst language", "en-en", "terms per query", "per document"]
     print(markdown_table([head, *rows]))

@@ -138,6 +138,6 @@ def test_parallel_text_becomes_an_experiment_of_sentences(tmp_path, monkeypatch)
 def test_a_recipe_is_measured_on_the_development_queries(model_folder, tmp_path):
     for name, texts in {"de-en": {"q": "die Katze"}, "en-en": {"q": "the cat"}}.items():
         sentences.write(tmp_path / name, [("the cat", texts["q"]), ("a house", "maison")], "dev")
-    values, queries, documents = recipes.measured(model_folder, tmp_path)
+    values, queries, documents = recipes.measured(model_folder, sorted(tmp_path.glob("*-en")))
     assert values.index.names == ["collection", "query"] and len(values) == 4 and values.between(0, 1).all()
     assert queries > 0 and documents > 0

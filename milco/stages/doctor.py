@@ -38,7 +38,11 @@ def facts(gpus_per_node: int) -> dict:
         "threads": torch.get_num_threads(),
         "memory": f"{psutil.virtual_memory().available / 2**30:.0f} GiB free",
         "disk": f"{psutil.disk_usage('.').free / 2**30:,.0f} GiB free",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "torch": torch.__version__,  # says for which CUDA it is built, as its package often does not
+        },
         "complaints": complaints_of_process(gpus_per_node),
     }
 

@@ -161,15 +161,15 @@ def test_stage_2_without_a_connector_is_trained_and_measured_in_the_words_of_its
     prepared, values, encoder_checkpoint, teacher_checkpoint, tmp_path
 ):
     bare = {**values["model"], "connector": False, "echo": False}
-    learning = {"pretrained_alignment_checkpoint": "none", "num_train_epochs": 6, "lambda_d": 1e-3}
+    learning = {"pretrained_alignment_checkpoint": "none", "num_train_epochs": 12, "lambda_d": 1e-3}
     config = parse({**values, "model": bare, "distill": {**values["distill"], **learning}})
     data, triples = prepared
     distill.run(config, data, triples, encoder_checkpoint, teacher_checkpoint, data, tmp_path / "model")
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_distillation"] for row in rows if "loss_distillation" in row]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     model = MilcoModel.from_pretrained(tmp_path / "model")
-    (looks,) = [row["examples"] for row in rows if row["step"] == 30 and "examples" in row]
+    looks = [row["examples"] for row in rows if "examples" in row][-1]
     assert model.connector is None and looks["xx"]["pivot"].keys() <= model.tokenizer.get_vocab().keys()
 
     test = data / "collections" / "test"
