@@ -7,8 +7,9 @@ from typing import Any
 from milco.errors import MilcoError
 
 # Types of transformers with a table of learned positions; in the second kind it begins behind the padding id.
-FROM_THE_START = {"albert", "bert", "distilbert", "electra"}
-BEHIND_THE_PAD = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+FROM_THE_START = {"albert", "bert", "convbert", "distilbert", "electra", "ernie", "mobilebert", "rembert"}
+BEHIND_THE_PAD = {"camembert", "data2vec-text", "esm", "longformer", "luke", "mpnet", "roberta", "xlm-roberta"}
+BEHIND_THE_PAD |= {"xlm-roberta-xl", "xmod"}
 MODELS = ("milco-lsr", "milco")  # ours and the authors'; the encoder's configuration lies in theirs, or beside it
 
 
@@ -19,9 +20,9 @@ def is_milco(settings: dict[str, Any]) -> bool:
 
 def positions(checkpoint: Path) -> int | None:
     """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table of positions."""
-    said = _settings(checkpoint)
+    said = settings_of(checkpoint)
     if is_milco(said):
-        said = said.get("encoder") or _settings(checkpoint / "encoder")
+        said = said.get("encoder") or settings_of(checkpoint / "encoder")
     kind, rows = said.get("model_type"), said.get("max_position_embeddings")
     if rows is None or kind not in FROM_THE_START | BEHIND_THE_PAD:
         return None
@@ -44,6 +45,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _settings(checkpoint: Path) -> dict[str, Any]:
+def settings_of(checkpoint: Path) -> dict[str, Any]:
+    """What the config.json of a checkpoint says; nothing, if it has none."""
     path = checkpoint / "config.json"
     return read_config(path) if path.is_file() else {}

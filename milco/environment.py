@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from milco.errors import MilcoError
 from milco.files import write_json
 
 PACKAGES = [
@@ -23,6 +24,7 @@ PACKAGES = [
     "pandas", "pyarrow", "snakemake", "bm25s", "pyseismic-lsr", "ir-measures",
 ]  # fmt: skip
 EARLIER = "earlier"  # environments in which parts were made before
+RECORD = "environment.json"
 
 
 def record(made: Path, parts: Iterable[dict[str, Any]] = ()) -> None:
@@ -47,7 +49,7 @@ def recorded(made: Path) -> list[dict[str, Any]]:
 
 
 def _place(made: Path) -> Path:
-    return made / "environment.json" if made.is_dir() else made.with_suffix(".environment.json")
+    return made / RECORD if made.is_dir() else made.with_suffix(f".{RECORD}")
 
 
 def _write(made: Path, environments: list[dict[str, Any]]) -> None:
@@ -76,17 +78,31 @@ def has_gpu() -> bool:
 
 @cache  # several experiments ask
 def gpu_without_bf16() -> str | None:
-    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells; None: it knows none, or
-    a choice of GPUs is left to the programs."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return None
+    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells of all GPUs, or of those
+    in CUDA_VISIBLE_DEVICES; None: it knows none."""
     query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        query.append(f"--id={visible}")
+    elif visible == "":
+        return None
     try:
         said = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     gpus = re.findall(r"^(\d+)\.\d+, (.+)$", said, re.MULTILINE)
     return next((name for capability, name in gpus if int(capability) < 8), None)
+
+
+def refuse_without_bf16(key: str, remedy: str = "false") -> None:
+    """For a program that computes in bfloat16, as `key` of the configuration says: whether its GPU, if any, can do so.
+
+    Raises:
+        MilcoError: it cannot.
+    """
+    import torch  # takes seconds
+
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise MilcoError(f"{key}: {torch.cuda.get_device_name()} has no bfloat16; set {key} to {remedy}")
 
 
 def made_with() -> dict:

@@ -14,8 +14,9 @@ from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaMode
 from milco.checkpoint_config import positions
 from milco.config import parse
 from milco.errors import MilcoError
+from milco.evaluation.encode import encoder_of
 from milco.experiments import Experiment
-from milco.training import trainer
+from milco.training import teacher, trainer
 
 SHAPE = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
@@ -100,6 +101,11 @@ def test_bfloat16_on_a_device_without_it_is_named(values, monkeypatch, tmp_path)
     with pytest.raises(MilcoError, match=r"^align\.bf16: Tesla T4 has no bfloat16; set align\.bf16 to false$"):
         trainer.train(config, config.align, "align", None, range(8), None, None, None, [tmp_path], output)
     assert not Path(output.parent).exists()
+    evaluate = {**values["evaluate"], "bf16": True}
+    with pytest.raises(MilcoError, match=r"^evaluate\.bf16: Tesla T4 has no bfloat16; set evaluate\.bf16 to false$"):
+        encoder_of(parse({**values, "evaluate": evaluate}), "dense", tmp_path)
+    with pytest.raises(MilcoError, match=r"^align\.teacher_precision: Tesla T4 .* to float32$"):
+        teacher.write_targets(tmp_path, tmp_path, 8, 8, tmp_path / "targets", precision="bf16")
 
 
 def test_positions_of_a_config_as_others_write_it(tmp_path):

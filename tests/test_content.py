@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milco import content
-from milco.content import content_of, sample_of
+from milco.content import content_of, sample_of, trace_of
 
 
 @pytest.fixture
@@ -22,12 +22,20 @@ def folder(tmp_path, monkeypatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("digest", [content_of, sample_of])
+@pytest.mark.parametrize("digest", [content_of, sample_of, trace_of])
 def test_an_edit_in_place_is_a_change_and_a_touch_a_copy_or_a_stray_file_is_none(folder, digest):
     before = digest(folder)
     os.utime(folder)
     os.utime(folder / "corpus.jsonl")
-    for stray in (".nfs000", "README.md", ".git/HEAD", "qrels/.DS_Store"):
+    for stray in (
+        ".nfs000",
+        "README.md",
+        ".git/HEAD",
+        "qrels/.DS_Store",
+        "corpus.jsonl~",
+        "Thumbs.db",
+        "environment.json",
+    ):
         (folder / stray).parent.mkdir(exist_ok=True)
         (folder / stray).write_text("stray")
     assert digest(folder) == before
@@ -63,7 +71,6 @@ def test_a_large_file_of_the_user_is_read_once_and_again_when_it_is_written(fold
 
 
 def test_of_a_large_file_of_our_own_size_ends_and_places_between_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(content, "LARGE", 1000)
     monkeypatch.setattr(content, "PIECE", 10)
     path = tmp_path / "tokens.arrow"
     path.write_bytes(bytes(10_000))

@@ -65,13 +65,21 @@ def test_a_program_without_torch_does_not_load_it_to_write_that_down():
         (None, None),
     ],
 )
-def test_a_gpu_without_bfloat16_is_named_by_what_its_driver_says(tmp_path, monkeypatch, said, found):
+@pytest.mark.parametrize("visible", [None, "0"])
+def test_a_gpu_without_bfloat16_is_named_by_what_its_driver_says(tmp_path, monkeypatch, said, found, visible):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if said is not None:
         program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\nprintf '%s' {shlex.quote(said)}\n")
+        program.write_text(
+            f'#!/bin/sh\ntest "$3" = "{f"--id={visible}" if visible else ""}" && printf "%s" {shlex.quote(said)}\n'
+        )
         program.chmod(0o755)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     gpu_without_bf16.cache_clear()
     assert gpu_without_bf16() == found
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    gpu_without_bf16.cache_clear()
+    assert gpu_without_bf16() is None
     gpu_without_bf16.cache_clear()

@@ -31,15 +31,15 @@ import numpy as np
 import scipy.sparse
 import torch
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import AutoModel, AutoTokenizer
 
-from milco.checkpoint_config import is_milco
+from milco.checkpoint_config import is_milco, settings_of
 from milco.config import Config
 from milco.content import sample_of
 from milco.data.beir import iter_documents, read_about, read_queries
 from milco.data.cuts import CUT, Cuts, length_of
 from milco.data.vectors import save_dense, save_vectors
-from milco.environment import made_with
+from milco.environment import made_with, refuse_without_bf16
 from milco.errors import MilcoError
 from milco.evaluation.bge_m3 import BgeM3Sparse
 from milco.evaluation.lookup import SIDES, folders_of, text_id
@@ -106,12 +106,18 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
     """What encodes for a system.
 
     Raises:
-        MilcoError: its source holds another kind of model than its format says.
+        MilcoError: its source holds another kind of model than its format says, or the GPU has no bfloat16.
     """
+    if config.evaluate.bf16:
+        refuse_without_bf16("evaluate.bf16")
     if system == "dense":
         return DenseEncoder(config, system, model)
     if system in config.finished_models():
         kind = config.sources[system].format
+        settings = settings_of(model)
+        theirs = "multilingual_encoder_checkpoint" in settings  # sentence-transformers reads ours, but not the authors'
+        if is_milco(settings) and (kind == "bge-m3-sparse" or (kind != "transformers" and theirs)):
+            raise MilcoError(f"sources.{system}: {model} holds a MILCO model; set format: transformers")
         if kind in ("sentence-transformers", "mteb-model"):
             found = _model_of_others(kind)(config, system, model)
             if system == config.main and not found.sparse:
@@ -120,7 +126,6 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
                     "name it in evaluate.baselines, and a sparse one here"
                 )
             return found
-        settings = PretrainedConfig.get_config_dict(model)[0]
         if kind == "transformers" and not is_milco(settings):
             raise MilcoError(
                 f"sources.{system}: {model} holds a model of kind {settings.get('model_type')}, not a MILCO model; one "

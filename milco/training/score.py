@@ -10,7 +10,9 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from milco.checkpoint_config import is_milco, settings_of
 from milco.config import Config
+from milco.environment import refuse_without_bf16
 from milco.errors import MilcoError
 from milco.evaluation.encode import WINDOW
 from milco.modeling.checkpoints import load
@@ -24,6 +26,10 @@ class CrossEncoder:
     def __init__(self, config: Config, checkpoint: Path):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.bf16, self.batch_size = config.evaluate.bf16, config.evaluate.batch_size
+        if self.bf16:
+            refuse_without_bf16("evaluate.bf16")
+        if is_milco(settings_of(checkpoint)):
+            raise MilcoError(f"distill.scorer: {checkpoint} holds a MILCO model; name a cross-encoder")
         trust = config.trusts(config.distill.scorer)
         self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         limit = config.model.query_max_length + config.model.passage_max_length

@@ -26,7 +26,7 @@ from torch import distributed
 from milco.content import sample_of
 from milco.data.shards import Convert, Shards, write_shards
 from milco.data.tokens import IDS
-from milco.environment import made_with
+from milco.environment import made_with, refuse_without_bf16
 from milco.files import finished_folder, write_json
 from milco.modeling.pivot_head import PivotHead
 from milco.modeling.rows import in_text_order
@@ -57,6 +57,8 @@ def write_targets(
     rank, processes = (int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     texts = corpora / "english.parquet"
+    if precision == "bf16":
+        refuse_without_bf16("align.teacher_precision", "float32")
     make = partial(_encoder, checkpoint, device, trust, tokens, max_length, batch_size, precision)
 
     def first() -> AbstractContextManager[Path]:

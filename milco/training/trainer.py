@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from milco.config import Config, Training
-from milco.environment import record, recorded
+from milco.environment import record, recorded, refuse_without_bf16
 from milco.errors import MilcoError
 from milco.modeling.embedding import add_gradients_in_place
 from milco.modeling.model import MilcoModel, Views
@@ -184,8 +184,8 @@ def train(
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     config.check_processes(stage, processes)
-    if settings.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise MilcoError(f"{stage}.bf16: {torch.cuda.get_device_name()} has no bfloat16; set {stage}.bf16 to false")
+    if settings.bf16:
+        refuse_without_bf16(f"{stage}.bf16")
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
     locks = []

@@ -30,6 +30,7 @@ from milco.evaluation.lookup import Vectors
 from milco.experiments import Experiment
 from milco.modeling.model import MilcoModel
 from milco.tools.export import export
+from milco.training.score import CrossEncoder
 
 pytestmark = pytest.mark.slow
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -224,6 +225,15 @@ def test_a_layer_that_is_none_is_refused_in_one_line(layer, message, bge_m3, val
     with pytest.raises(MilcoError, match=rf"model/sparse_linear\.pt: {message}") as caught:
         encode(settings, "other", folder, tests, tmp_path / "vectors")
     assert "\n" not in str(caught.value)
+
+
+def test_a_milco_model_in_another_format_is_refused_in_one_line(values, tests, model_folder, tmp_path):
+    theirs = LAYOUT / "released"
+    for folder, kind in ((theirs, "sentence-transformers"), (theirs, "bge-m3-sparse"), (model_folder, "bge-m3-sparse")):
+        with pytest.raises(MilcoError, match=r"^sources\.other: .* holds a MILCO model; set format: transformers$"):
+            encode(measured(values, "other", folder, kind), "other", folder, tests, tmp_path / "vectors")
+    with pytest.raises(MilcoError, match=r"^distill\.scorer: .* holds a MILCO model; name a cross-encoder$"):
+        CrossEncoder(measured(values, "other", theirs, "transformers"), theirs)
 
 
 def test_a_source_of_another_kind_is_refused_in_one_line(values, tests, encoder_checkpoint, dense, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -88,6 +89,22 @@ def test_every_run_folder_explains_itself(finished):
 
 def test_a_second_run_does_nothing(finished):
     assert finished.planned("all") == set()
+
+
+def test_a_copy_with_new_times_does_nothing_and_other_content_is_noticed(tmp_path, values, finished):
+    project = Project(tmp_path, values)
+    subprocess.run(["cp", "-a", f"{finished.folder}/.", tmp_path], check=True)
+    made = [path for name in ("artifacts", "results") for path in (tmp_path / name).rglob("*")]
+    random.Random(0).shuffle(made)
+    for number, path in enumerate(made):
+        os.utime(path, (2e9 + number, 2e9 + number))
+    assert project.planned("all") == set()
+    record = json.loads(project.one("artifacts/corpora/*/environment.json").read_text(encoding="utf-8"))
+    project.one("artifacts/corpora/*/environment.json").write_text(json.dumps({**record, "cores": 99}))
+    assert project.planned("all") == set()
+    with project.one("artifacts/triples/*.parquet").open("ab") as file:
+        file.write(b"longer")
+    assert {"pack", "distill", "report"} <= project.planned("all")
 
 
 def test_a_forced_stage_trains_again(tmp_path, values, finished):

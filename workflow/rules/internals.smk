@@ -13,6 +13,9 @@
 #               or renamed ones are no reason to run a rule again, and neither is another number of jobs that share a
 #               node. Rests on sourcecache_entry (Snakemake records where such an input comes from, not its path) and
 #               on PersistenceBase._input (what Snakemake records of the inputs).
+#   content     Snakemake judges inputs by time, and only small files by content as well. A copy or a restored backup of
+#               a project has new times, so here every input counts by content. Rests on _IOFile.is_checksum_eligible and
+#               checksum, which Snakemake records when a job has finished, and compares if an input is newer.
 #   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
 #               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
 #   start       Snakemake ignores `onstart:` of a workflow that is somebody's module. Rests on Workflow._onstart.
@@ -21,9 +24,11 @@
 
 import argparse
 import os
+from functools import cache
 
+from milco.content import trace_of
 from snakemake.cli import parse_args
-from snakemake.io import sourcecache_entry
+from snakemake.io import _IOFile, sourcecache_entry
 from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resource, Resources
 
@@ -96,6 +101,25 @@ workflow.__class__ = NamedTargets
 
 inputs_of = PersistenceBase._input
 PersistenceBase._input = lambda self, job: sorted({*inputs_of(self, job)})  # all unnoticed ones have one name
+
+
+async def eligible(self, threshold):
+    return await self.exists_local()
+
+
+async def checksum(self, threshold=None, force=False, algorithm=None):
+    """A file that other jobs read as well is read once, unless it was written since."""
+    path = Path(self)
+    stamp = path / ".snakemake_timestamp" if path.is_dir() else path
+    return f"milco:{trace(path, stamp.stat().st_mtime_ns)}" if stamp.exists() else None
+
+
+@cache
+def trace(path, written):
+    return trace_of(path)
+
+
+_IOFile.is_checksum_eligible, _IOFile.checksum = eligible, checksum
 
 
 def untracked(path):
