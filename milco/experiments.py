@@ -8,7 +8,7 @@ the configuration have no part in it.
 import hashlib
 import json
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,14 +83,20 @@ class Experiment:
         self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
 
     def check_precision(self) -> None:
-        """Whether the GPUs of this machine have the precision of the trainings.
+        """Whether the GPUs of this machine have the precision of trainings, teacher and encoding.
 
         Raises:
             MilcoError: bfloat16 is wanted, and one of them has none.
         """
-        wanted = [stage for stage in self.stages if getattr(self.config, stage).bf16]
+        config = self.config
+        wanted = {f"{stage}.bf16": "false" for stage in self.stages if getattr(config, stage).bf16}
+        if self.stages and config.reads_targets() and config.align.teacher_precision == "bf16":
+            wanted["align.teacher_precision"] = "float32"
+        if config.evaluate.bf16:
+            wanted["evaluate.bf16"] = "false"
         if wanted and (gpu := gpu_without_bf16()):
-            raise MilcoError(f"{wanted[0]}.bf16: {gpu} has no bfloat16; set it to false")
+            key, remedy = next(iter(wanted.items()))
+            raise MilcoError(f"{key}: {gpu} has no bfloat16; set it to {remedy}")
 
     def check_lengths(self) -> None:
         """Whether each checkpoint has positions for the lengths at which texts are cut, as far as it is there already.
@@ -267,7 +273,7 @@ class Experiment:
     def corpora(self) -> Node:
         """Parallel text and known items."""
         config, names = self.config, self.config.training_sources()
-        known_items = any(config.sources[name].format == "home-assistant" for name in names)
+        known_items = self._known_items(names)
         taken = [sorted(config.taken_out(split)) for split in ("test", "dev")]
         trained = {*config.parallel_datasets(), *config.distill.train_datasets}
         return _node(
@@ -277,20 +283,19 @@ class Experiment:
             [config.languages, config.seed],
             self._split if known_items else None,
             [config.parallel_datasets(), *taken, config.corpora.decontaminate if any(taken) else None],
-            *self._only_asked,
+            *(self._only_asked if known_items else []),
         )
 
     @cached_property
     def collections(self) -> Node:
         """Test collections."""
-        config, tests = self.config, self.config.evaluate.test_collections
-        known_items = any(config.sources[name].format == "home-assistant" for name in tests)
+        tests = self.config.evaluate.test_collections
         return _node(
             "collections",
             "artifacts/collections/{}",
             {name: self._source(name, but={"measures"}) for name in tests},
             self._encoder if self._cuts else None,
-            self._asked_items if known_items else None,
+            self._asked_items if self._known_items(tests) else None,
             tests,
         )
 
@@ -491,6 +496,10 @@ class Experiment:
         said = self.config.distill.miner
         return self.align.key if said == "align" else self._made_of(said)
 
+    def _known_items(self, names: Iterable[str]) -> bool:
+        """Whether some of these sources have known items, which the languages of evaluation decide."""
+        return any(self.config.sources[name].format == "home-assistant" for name in names)
+
     @property
     def _split(self) -> list:
         """How known items are split, and which of them have usable titles."""
@@ -508,7 +517,7 @@ class Experiment:
         names = self.config.evaluate.development_collections
         decided = [self._source(name, but={"measures"}) for name in names]
         cut = self._encoder if self._cuts else None
-        return [names, decided, cut, self._asked_items]
+        return [names, decided, cut, self._asked_items if self._known_items(names) else None]
 
     def _seen(self, settings: Training) -> list:
         """What decides the looks of a training, if they decide its weights."""

@@ -92,6 +92,10 @@ REFUSALS = {
     "negative seed": ({"seed": -1}, "seed: "),
     "no seed of a training": ({"seeds": []}, "seeds: List should have at least 1 item"),
     "a seed of a training twice": ({"seeds": [3, 1, 3]}, "seeds: 3 occurs twice, and would train the same model"),
+    "braces in a path": (
+        {"sources/own": {"uri": "file:my {files}.tsv", "format": "pairs", "language": "de"}},
+        "sources.own.uri: file:my {files}.tsv: Snakemake reads braces in a path as a wildcard; rename it or use a link",
+    ),
     "group without a negative": ({"distill/train_group_size": 1}, "distill.train_group_size: "),
     "not a choice": ({"align/alignment_loss": "kl"}, "align.alignment_loss: "),
     "not a rate": ({"align/learning_rate": float("nan")}, "align.learning_rate: "),
@@ -308,6 +312,15 @@ def test_refusal_shows_what_was_found():
 
 def test_unknown_source_is_answered_with_those_that_exist():
     assert "splade-tiny, e5-small" in refusal({"align/train_datasets": ["nowhere"]})
+
+
+def test_a_group_larger_than_what_is_mined_is_refused_unless_all_triples_are_the_user_s(values):
+    large = {**values, "distill": {**values["distill"], "train_group_size": 30}}
+    assert config.parse(large).distill.train_group_size == 30
+    with pytest.raises(MilcoError, match=r"distill.train_group_size: 30 documents need 29 negatives, but "):
+        config.parse(
+            {**large, "distill": {**large["distill"], "train_datasets": ["triples", "mine"], "miner": "align"}}
+        )
 
 
 def test_a_language_may_be_asked_that_is_not_trained_on():

@@ -1,6 +1,7 @@
 """Experiments, their variants and what they share."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from miniature import ROOT
 from test_config import DEMO, USER_FILES, demo
 
+from milco import experiments
 from milco.config import parse, parse_all, read_yaml
 from milco.config.reading import merge
 from milco.errors import MilcoError
@@ -211,6 +213,37 @@ CHANGES = {
 def test_change_runs_exactly_the_stages_again_that_it_decides(case):
     changes, stages = CHANGES[case]
     assert stages_that_change(changes) == stages
+
+
+def test_negatives_of_a_contrast_that_has_no_weight_change_no_model():
+    without = {"align/contrastive_weight": 0.0}
+    assert keys({**without, "align/contrastive_texts": 9}) == keys(without)
+
+
+def test_languages_of_evaluation_train_nothing_anew_where_no_known_items_are_asked(values):
+    for keep in ("last", "best"):
+        training = {stage: {**values[stage], "keep": keep} for stage in ("align", "distill")}
+        before, after = (
+            Experiment(parse({**values, **training, "eval_languages": languages}))
+            for languages in (["xx"], ["xx", "yy"])
+        )
+        assert before.nodes == after.nodes
+
+
+def test_each_use_of_bfloat16_on_a_gpu_without_it_is_named(values, monkeypatch):
+    monkeypatch.setattr(experiments, "gpu_without_bf16", lambda: "Tesla T4")
+    Experiment(parse(values)).check_precision()
+    for section, change, said in (
+        ("align", {"bf16": True}, "align.bf16: Tesla T4 has no bfloat16; set it to false"),
+        (
+            "align",
+            {"teacher_precision": "bf16"},
+            "align.teacher_precision: Tesla T4 has no bfloat16; set it to float32",
+        ),
+        ("evaluate", {"bf16": True}, "evaluate.bf16: Tesla T4 has no bfloat16; set it to false"),
+    ):
+        with pytest.raises(MilcoError, match=f"^{re.escape(said)}$"):
+            Experiment(parse({**values, section: {**values[section], **change}})).check_precision()
 
 
 def test_development_collections_are_encoded_where_a_budget_is_chosen_on_them():

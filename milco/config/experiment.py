@@ -159,7 +159,7 @@ class Config(Strict):
             "miner": ("teacher", "align", "distill"),
             "scorer": ("teacher",),
         }
-        wanted += [
+        named = [  # first: a start stands for the encoder as well
             (f"distill.{key}", getattr(self.distill, key), {"transformers"})
             for key, words in stage_2.items()
             if getattr(self.distill, key) not in words
@@ -172,7 +172,7 @@ class Config(Strict):
         wanted += [
             (f"sources.{n}.tokenizer", s.tokenizer, {"tokenizer"}) for n, s in self.sources.items() if s.tokenizer
         ]
-        for key, name, formats in wanted:
+        for key, name, formats in [*named, *wanted]:
             if name not in self.sources:
                 words = f"neither {', '.join(BASELINES)} nor a source" if key == "evaluate.baselines" else "no source"
                 raise ValueError(f"{key}: {words} {name!r} (there are: {', '.join(self.sources)})")
@@ -243,7 +243,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _groups_can_be_filled(self):
         wanted, mined = self.distill.train_group_size - 1, self.distill.hard_negatives + self.distill.random_negatives
-        if mined < wanted:
+        if mined < wanted and {*self.distill.train_datasets} - {*self._in_format("triples")}:
             raise ValueError(
                 f"distill.train_group_size: {wanted + 1} documents need {wanted} negatives, but hard_negatives and "
                 f"random_negatives make {mined}"

@@ -188,14 +188,22 @@ class Align(Training):
         "rounds to TF32; bf16: mixed precision in bfloat16.",
     )
 
+    def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
+        """As in `Training`; the number of negatives is none of them where nothing is contrasted."""
+        unused = (
+            {}
+            if self.contrastive_weight
+            else {"contrastive_texts": type(self).model_fields["contrastive_texts"].default}
+        )
+        return super().result(but) | unused
+
     @model_validator(mode="after")
     def _has_a_formula(self):
-        if self.alignment_loss == "mass" and self.target == "raw":
-            raise ValueError(
-                "target: raw, but alignment_loss: mass has no logarithm of a negative logit; set one of them"
-            )
-        if self.alignment_loss == "mass" and self.pairs_per_mean > 1:
-            raise ValueError("pairs_per_mean: alignment_loss: mass weighs each text by itself; leave it out")
+        loss = f"alignment_loss: {self.alignment_loss}"
+        if self.alignment_loss != "active" and self.target == "raw":
+            raise ValueError(f"target: raw, but {loss} has no logarithm of a negative logit; set one of them")
+        if self.alignment_loss != "active" and self.pairs_per_mean > 1:
+            raise ValueError(f"pairs_per_mean: {loss} weighs each text by itself; leave it out")
         if self.global_batch_size % self.pairs_per_mean:
             raise ValueError(
                 f"pairs_per_mean: {self.pairs_per_mean} does not divide global_batch_size, {self.global_batch_size}"

@@ -167,6 +167,8 @@ class Source(Strict):
             raise ValueError(f"{uri} names a host; write file:PATH, or file:///PATH for a path from the root")
         if re.fullmatch(r"file:\s*", uri):  # else it would be the working directory
             raise ValueError("no path behind file:")
+        if uri.startswith("file:") and {*"{}"} & {*os.path.expandvars(uri)}:
+            raise ValueError(f"{uri}: Snakemake reads braces in a path as a wildcard; rename it or use a link")
         return uri
 
     @model_validator(mode="after")

@@ -179,7 +179,7 @@ def mine(
     """Write distillation triples with mined negatives."""
     from milco.training.mine import mine
 
-    mine(_settings(config, output), corpora, teacher, _named(source), output, miner, scorer)
+    mine(_load(config, output), corpora, teacher, _named(source), output, miner, scorer)
     record(output)
 
 
@@ -188,7 +188,7 @@ def pack(config: ConfigFile, triples: Input, tokenizer: Input, output: Output, w
     """Write the triples as token ids."""
     from milco.data.triples import pack
 
-    pack(_settings(config, output), triples, tokenizer, workers, output)
+    pack(_load(config, output), triples, tokenizer, workers, output)
     record(output)
 
 
@@ -206,7 +206,7 @@ def align(
     """Stage 1: sparse alignment. Start it with torchrun."""
     from milco.training.align import run as train
 
-    train(_settings(config, output), corpora, tokens, targets, encoder, lsr, development, output)
+    train(_load(config, output), corpora, tokens, targets, encoder, lsr, development, output)
 
 
 @app.command()
@@ -216,7 +216,7 @@ def distill(
     """Stage 2: distillation. Start it with torchrun."""
     from milco.training.distill import run as train
 
-    train(_settings(config, output), corpora, triples, start, lsr, development, output)
+    train(_load(config, output), corpora, triples, start, lsr, development, output)
 
 
 @app.command()
@@ -234,7 +234,7 @@ def encode(
     number, shards = shard
     split = "dev" if system == "development" else "test"
     texts = corpora / "collections" / split
-    encode(_settings(config, output), system, model, texts, output, number, shards, split)
+    encode(_load(config, output), system, model, texts, output, number, shards, split)
     record(output)
 
 
