@@ -120,6 +120,9 @@ class Shards:
 
     def __init__(self, folder: Path, name: str):
         self.paths = sorted(folder.glob(f"{name}-*.arrow"))
+        for number, path in enumerate(self.paths):
+            if path.name != (expected := f"{name}-{number:05}.arrow"):
+                raise MilcoError(f"{folder / expected} is missing; delete {folder} and start again")
         self._files: dict[int, list[pa.RecordBatch]] = {}
         self._rows = 0
         if self.paths:

@@ -62,6 +62,13 @@ def load_ids(path: Path) -> list[str]:
     return path.with_suffix(".ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
 
+def terms_and_rows(path: Path) -> tuple[int, int]:
+    """How many weights and rows a file of sparse vectors has."""
+    with safe_open(path, "np") as file:
+        terms, edges = (file.get_slice(name).get_shape()[0] for name in ("values", "indptr"))
+    return terms, edges - 1
+
+
 def pivot_columns(path: Path) -> int | None:
     """How many columns belong to the pivot view; those of the source view follow them. None: dense vectors."""
     with safe_open(path, "np") as file:

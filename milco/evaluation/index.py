@@ -7,6 +7,7 @@ Run by rule `index`, with `--shard` by `index_shard` where several jobs share th
         [--found FOLDER --found FOLDER …] --output FOLDER
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,16 +21,19 @@ import seismic
 from tqdm import tqdm
 
 from milco.config import Config
+from milco.content import sample_of
 from milco.evaluation.evaluate import DEPTH, mean_ndcg, run_of
 from milco.evaluation.lookup import Places, StoredCollection, Vectors, collections_of, link_or_copy
 from milco.evaluation.search import Ranking, rank_blocks
 from milco.evaluation.sharding import ALL, Found, Shard, put_together
+from milco.experiments import Experiment
 from milco.files import finished_folder
 
 QUERY_CUT = 64
+BUILT = ("parts", "bytes", "build_seconds")  # what is said of an index
 TIMED, PASSES = 80, 5  # queries that are timed, and how often
 HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to this depth, 0 of deeper ones; docs/index.md says what they find
-DOCUMENTS = 1_000_000  # of one part of an index
+DOCUMENTS, POSTINGS = 1_000_000, 100_000_000  # of one part of an index, at most; Seismic takes 170 bytes for a posting
 
 
 class Index:
@@ -109,7 +113,8 @@ class Index:
 
 def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
     """Documents in the parts of an index, as many each as one machine can index: their places, ascending, and rows."""
-    for found, rows in vectors.blocks("documents", places, DOCUMENTS, shard):
+    size = max(1, min(DOCUMENTS, int(POSTINGS / max(1, vectors.mean_terms("documents")))))
+    for found, rows in vectors.blocks("documents", places, size, shard):
         order = np.argsort(found)
         yield found[order], rows[order]
 
@@ -147,7 +152,7 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path, fo
                     "collection": collection.name,
                     "documents": len(collection.places),
                     "index": names.setdefault(collection.places.fingerprint, collection.name),
-                    **{name: answer.sums[name] for name in ("parts", "bytes", "build_seconds")},
+                    **{name: answer.sums[name] for name in BUILT},
                     **median(np.array(answer.sums["times"])),
                     "recall": recall(rankings, exact),
                     "nDCG@10": mean_ndcg(collection.qrels, run_of(collection, rankings, judged, DEPTH)),
@@ -158,8 +163,10 @@ def build_all(config: Config, collections: Path, vectors: Path, output: Path, fo
 
 
 def build_shard(config: Config, collections: Path, vectors: Path, shard: Shard, output: Path) -> None:
-    """Build and search the indexes of a shard of the documents of every test collection, for `build_all`."""
-    with finished_folder(output) as folder:
+    """Build and search the indexes of a shard of the documents of every test collection, for `build_all`. Collections
+    that an earlier identical run finished are reused."""
+    made_by = [Experiment(config).index.key, shard, sample_of(collections), sample_of(vectors)]
+    with finished_folder(output, made_by) as folder:
         for collection, answer in _build(config, collections, vectors, folder, shard):
             answer.save(folder / collection.name)
 
@@ -168,13 +175,17 @@ def _build(
     config: Config, collections: Path, vectors: Path, folder: Path, shard: Shard = ALL
 ) -> Iterator[tuple[StoredCollection, Found]]:
     """Each collection with what its index, built in `folder`, and exact search find. As sums: the parts of the index,
-    its bytes, seconds of building, and times of a query."""
+    its bytes, seconds of building, and times of a query. A collection that has its answer in `folder` is left out."""
     stored = Vectors(vectors)
     made: dict[str, tuple[list[Path], dict]] = {}
     for collection in tqdm(collections_of(config.main, collections), desc="index"):
-        texts = collection.places.fingerprint
+        texts, path = collection.places.fingerprint, folder / collection.name
+        if path.with_name(f"{path.name}.parquet").exists():
+            said = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+            made.setdefault(texts, (_part_paths(path, said["parts"]), {name: said[name] for name in BUILT}))
+            continue
         if texts not in made:
-            made[texts] = _write_parts(parts(stored, collection.places, shard), folder / collection.name)
+            made[texts] = _write_parts(parts(stored, collection.places, shard), path)
         paths, sums = made[texts]
         queries, depth = stored.of("queries", collection.queries.values()), collection.texts_to_find(DEPTH)
         answers: list[list[Ranking]] = [[[]] * queries.shape[0]]  # a shard may have no documents
@@ -206,15 +217,18 @@ def _put_together(
 
 def _write_parts(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path: Path) -> tuple[list[Path], dict]:
     """Build and save an index: its parts, how many they are, their size and the time that building took."""
-    paths: list[Path] = []
-    size, seconds = 0, 0.0
+    number, size, seconds = 0, 0, 0.0
     for places, rows in documents:
         started = time.perf_counter()
         index = Index.build(rows, places)
         seconds += time.perf_counter() - started
-        paths.append(path.with_name(f"{path.name}-{len(paths):03}"))
-        size += index.save(paths[-1])
-    return paths, {"parts": len(paths), "bytes": size, "build_seconds": seconds}
+        number += 1
+        size += index.save(_part_paths(path, number)[-1])
+    return _part_paths(path, number), dict(zip(BUILT, (number, size, seconds), strict=True))
+
+
+def _part_paths(path: Path, parts: int) -> list[Path]:
+    return [path.with_name(f"{path.name}-{number:03}") for number in range(parts)]
 
 
 def median(times: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ import scipy.sparse
 from milco.data.beir import depth_of_search, iter_documents, read_about, read_queries
 from milco.data.cuts import CUT, Cuts
 from milco.data.sorting import DIGEST_EDGES, PARTS, Sorted, numbered
-from milco.data.vectors import load_ids, load_vectors, pivot_columns
+from milco.data.vectors import load_ids, load_vectors, pivot_columns, terms_and_rows
 from milco.errors import MilcoError
 from milco.evaluation.search import Block, Ranking
 from milco.evaluation.sharding import ALL, Shard
@@ -143,6 +143,11 @@ class Vectors:
                         free = size
         if waiting:
             yield _together(waiting)
+
+    def mean_terms(self, side: str) -> float:
+        """Mean terms of a row, by what the heads of the files say."""
+        shapes = [terms_and_rows(path) for path in self.paths[side]]
+        return sum(terms for terms, _ in shapes) / max(1, sum(rows for _, rows in shapes))
 
     def _named(self, side: str) -> tuple[np.ndarray, Sorted]:
         """Where the rows of each file start among all rows, and where the last file ends; and the rows, sorted by the

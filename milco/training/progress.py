@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from milco.config import Training
 from milco.config.sections import LOOK
+from milco.files import finished_file
 from milco.training.gather import from_everyone
 
 EXAMPLES = {"align": "pair", "distill": "query"}  # what the bar counts
@@ -98,4 +99,5 @@ class Progress(TrainerCallback):
         path = self.run / "metrics.jsonl"
         rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        with finished_file(path) as draft:  # a full disk leaves the rows that are there
+            draft.write_text("".join(kept), encoding="utf-8")

@@ -149,6 +149,16 @@ def test_a_table_of_more_files_than_a_process_may_open_is_read(monkeypatch, tmp_
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_file_that_is_missing_in_the_middle_is_named(monkeypatch, tmp_path):
+    for name in ("ROWS", "FILE_ROWS"):
+        monkeypatch.setattr(milco.data.shards, name, 1)
+    pq.write_table(pa.table({"number": range(4)}), tmp_path / "numbers.parquet")
+    write_shards({"numbers": tmp_path / "numbers.parquet"}, tmp_path, lambda *worker: lambda batch: batch, 1)
+    (tmp_path / "numbers-00002.arrow").unlink()
+    with pytest.raises(MilcoError, match=r"numbers-00002\.arrow is missing; delete .* and start again$"):
+        Shards(tmp_path, "numbers")
+
+
 def test_what_goes_wrong_in_a_worker_is_told_and_ends_all(monkeypatch, corpora, tmp_path):
     monkeypatch.setattr(milco.data.shards, "ROWS", 1)
     with pytest.raises(KeyError, match="no_such_column"):

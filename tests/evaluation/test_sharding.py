@@ -10,6 +10,7 @@ from milco.config import parse
 from milco.data.beir import read_collection, write_collection
 from milco.evaluation import budgets, evaluate, index
 from milco.evaluation.encode import encode
+from milco.evaluation.lookup import StoredCollection, Vectors
 from milco.evaluation.sharding import Shard
 
 WHOLE = "whole"
@@ -85,6 +86,42 @@ def test_a_shard_that_was_cut_off_keeps_the_collections_it_has(
     assert not (tmp_path / "part").exists()
     evaluate.search_shard(*arguments)
     assert len(searched) == 1 + len([*tests.iterdir()]) == 1 + len([*(tmp_path / "part").glob("*.parquet")])
+
+
+@pytest.mark.parametrize("cut", [2, 3])  # in the second collection, which shares the index of the first, and the third
+def test_an_index_that_was_cut_off_keeps_the_collections_it_has(settings, made, tmp_path, monkeypatch, cut):
+    tests, searched, built, steps = made / "tests", [], [], (index.rank_blocks, index.Index.build)
+
+    def search(*arguments, **options):
+        searched.append(1)
+        if len(searched) == cut:
+            raise KeyboardInterrupt
+        return steps[0](*arguments, **options)
+
+    monkeypatch.setattr(index, "rank_blocks", search)
+    monkeypatch.setattr(index.Index, "build", lambda *arguments: built.append(1) or steps[1](*arguments))
+    arguments = [settings, tests, made / "distill", Shard(0, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        index.build_shard(*arguments, tmp_path / "part")
+    index.build_shard(*arguments, tmp_path / "part")
+    assert len(searched) == 3 + 1 and len(built) == 2 + (cut == 3)
+    monkeypatch.undo()
+    index.build_shard(*arguments, tmp_path / "whole")
+    for name in ("part", "whole"):
+        index.build_all(settings, tests, made / "distill", tmp_path / f"index of {name}", [tmp_path / name])
+    found, whole = (pd.read_parquet(tmp_path / f"index of {name}" / "seismic.parquet") for name in ("part", "whole"))
+    assert without_times(found) == without_times(whole)
+
+
+def test_a_part_of_an_index_has_no_more_postings_than_one_machine_can_index(settings, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "POSTINGS", 100)
+    index.build_all(settings, made / "tests", made / "distill", tmp_path / "index")
+    table = pd.read_parquet(tmp_path / "index" / "seismic.parquet")
+    vectors = Vectors(made / "distill")
+    rows = vectors.of("documents", StoredCollection(made / "tests" / "mine-a").texts())
+    assert vectors.mean_terms("documents") == pytest.approx(rows.nnz / rows.shape[0])
+    assert (table.parts == -(-table.documents // int(100 / vectors.mean_terms("documents")))).all()
+    assert table.parts.min() > 1 and (table.recall > 0.5).all()
 
 
 @pytest.mark.parametrize("shards", [1, 3, 100])
