@@ -50,7 +50,9 @@ UNUSED = ("en_lsr.", "m_model.pooler.")  # the teacher of their Stage 1, and a l
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 BERT_UNCASED = Path(__file__).with_name("bert_uncased.txt")  # vocabulary of Google's BERT, Apache-2.0; a term a line
 BERT_TERMS = 30522
-FIRST_BEHIND_PAD = ("camembert", "roberta", "xlm-roberta")  # encoders that count positions from the pad's id
+ROBERTA_HEAD = ("mlm_head.dense.", "mlm_head.layer_norm.", "mlm_head.decoder.")
+ROBERTA_EPS = 1e-5  # of the layer norm in such a head
+PADDING = 128  # a vocabulary may be padded to a multiple of this, and so have fewer terms than columns
 
 
 def is_theirs(settings: dict[str, Any]) -> bool:
@@ -70,15 +72,22 @@ def read_settings(
         hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
 
     Raises:
-        MilcoError: the shape of the encoder, or its tokenizer, cannot be found.
+        MilcoError: a field is missing; the shape of the encoder, or its tokenizer, cannot be found, or they do not
+            belong together.
     """
+    for name in ("en_vocab_size", "en_hidden_size", "m_vocab_size", "m_hidden_size", "lsr_encoder_checkpoint"):
+        if name not in settings:
+            raise MilcoError(f"{place}/config.json: {name} is missing; download it again")
     shape = _encoder_shape(settings, place, encoder, hub)
-    tokenizer = _source_tokenizer(settings, place, encoder, AutoConfig.for_model(**shape), hub)
-    positions = shape.get("max_position_embeddings", tokenizer.model_max_length)
-    if shape["model_type"] in FIRST_BEHIND_PAD:
-        positions -= shape.get("pad_token_id", 1) + 1
-    longest = min(tokenizer.model_max_length, positions)
-    echo = settings.get("echo", True)
+    full = AutoConfig.for_model(**shape)
+    tokenizer = _source_tokenizer(settings, place, encoder, full, hub)
+    if len(tokenizer) > full.vocab_size:
+        raise MilcoError(
+            f"{place}: its tokenizer has {len(tokenizer):,} tokens, but its encoder {full.vocab_size:,}; put the "
+            "encoder's own tokenizer beside the weights"
+        )
+    longest = min(tokenizer.model_max_length, shape.get("max_position_embeddings", tokenizer.model_max_length))
+    echo = settings.get("echo", False)
     fields = {
         "encoder": shape,
         "pivot_vocab_size": settings["en_vocab_size"],
@@ -95,7 +104,7 @@ def read_settings(
 def shape_within(settings: dict[str, Any]) -> dict[str, Any] | None:
     """The encoder's configuration, if their config.json holds it."""
     parts = [part for part in settings.values() if isinstance(part, dict) and part.get("model_type")]
-    return next((part for part in parts if part.get("vocab_size") == settings["m_vocab_size"]), None)
+    return next((part for part in parts if part.get("vocab_size") == settings.get("m_vocab_size")), None)
 
 
 def _encoder_shape(settings: dict[str, Any], place: str, encoder: str | Path | None, hub: dict) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def _source_tokenizer(
         how = hub if tried == place else {**hub, "revision": None}
         try:  # with the encoder's configuration: AutoTokenizer does not know theirs
             found = load(AutoTokenizer, tried, False, config=shape, **how)
-        except (OSError, ValueError, MilcoError) as error:
+        except Exception as error:  # of a broken tokenizer.json the library raises no other kind
             causes.append(f"{tried}: {_first_line(error)}")
             continue
         found.pad_token = found.pad_token or found.eos_token
@@ -165,7 +174,7 @@ def english_tokenizer(
     for folder in (Path(place) / "pivot_tokenizer", teacher, named):
         if folder and Path(folder).is_dir():
             found = load(AutoTokenizer, folder, False)
-            if len(found) == terms:
+            if 0 <= terms - len(found) < PADDING:
                 return found
     if terms == BERT_TERMS and BERT_UNCASED.exists():
         words = BERT_UNCASED.read_text(encoding="utf-8").split("\n")[:-1]
@@ -173,7 +182,7 @@ def english_tokenizer(
     try:
         found = AutoTokenizer.from_pretrained(str(teacher or named), **{**hub, "revision": None})
         cause = f"it has {len(found):,} terms"
-        if len(found) == terms:
+        if 0 <= terms - len(found) < PADDING:
             return found
     except (OSError, ValueError) as error:
         cause = _first_line(error)
@@ -184,8 +193,8 @@ def english_tokenizer(
     )
 
 
-def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
-    """Tensors of a model by our names.
+def read_weights(place: str, hub: dict) -> tuple[dict[str, Tensor], bool]:
+    """Tensors of a model by our names, and whether its head is of the RoBERTa family.
 
     Raises:
         MilcoError: a file is missing or holds something other than tensors, or a tensor has no place in our model.
@@ -193,7 +202,7 @@ def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for file in _files(place, hub):
         found |= read_tensors(file)
-    return _renamed(found, place)
+    return _renamed(found, place), any(name.startswith(ROBERTA_HEAD) for name in found)
 
 
 def read_tensors(file: str) -> dict[str, Tensor]:
@@ -217,13 +226,19 @@ def read_tensors(file: str) -> dict[str, Tensor]:
 def _files(place: str, hub: dict) -> list[str]:
     for name in WEIGHTS:
         found = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if found is not None and name.endswith(".json"):
+            try:
+                return get_checkpoint_shard_files(place, found, **hub)[0]
+            except (ValueError, KeyError) as error:
+                raise MilcoError(f"{found}: broken ({_first_line(error)}); download it again") from None
         if found is not None:
-            return get_checkpoint_shard_files(place, found, **hub)[0] if name.endswith(".json") else [found]
+            return [found]
     raise MilcoError(f"{place}: no weights in it, neither {WEIGHTS[0]} nor {WEIGHTS[2]}")
 
 
 def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
     ours: dict[str, Tensor] = {}
+    places: dict[str, str] = {}
     for name, tensor in theirs.items():
         if name.startswith(UNUSED):
             continue
@@ -233,8 +248,11 @@ def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
         target = our_name(tied or name)
         if target is None:
             raise MilcoError(f"{place}: {name} has no place in a MILCO model; it is not in the authors' layout")
+        if places.setdefault(target, name) != name and not torch.equal(theirs[places[target]], tensor):
+            raise MilcoError(f"{place}: {name} and {places[target]} have one place in a model, and differ here")
         # Their code drops source weights below 0: with a negative scale none is left, as here with 0.
-        ours[target] = tensor.reshape(1).clamp(min=0) if target == "echo_scale" else tensor
+        single = target == "echo_scale" and tensor.numel() == 1
+        ours[target] = tensor.reshape(1).clamp(min=0) if single else tensor
     return ours
 
 
@@ -246,9 +264,11 @@ def our_name(theirs: str) -> str | None:
     return None
 
 
-def their_name(ours: str) -> str:
-    """Their name of one of our tensors, for a head of the BERT family."""
+def their_name(ours: str, roberta: bool = False) -> str:
+    """Their name of one of our tensors, for a head of the BERT or of the RoBERTa family."""
     for theirs, begin in PLACES.items():
+        if theirs.startswith("mlm_head.") and (theirs in ROBERTA_HEAD) != roberta:
+            continue
         if ours == begin or (begin.endswith(".") and ours.startswith(begin)):
             return theirs + ours.removeprefix(begin)
     return ours

@@ -29,7 +29,7 @@ from transformers import (
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils.hub import cached_file
 
-from .authors_layout import english_tokenizer, is_theirs, read_settings, read_weights, their_name
+from .authors_layout import ROBERTA_EPS, english_tokenizer, is_theirs, read_settings, read_weights, their_name
 from .checkpoints import load
 from .errors import MilcoError
 from .milco_config import MilcoConfig
@@ -198,9 +198,12 @@ class MilcoModel(PreTrainedModel):
         settings["dtype"] = dtype
         if theirs:
             fields, tokenizer = read_settings(stored, place, encoder, hub)
+            weights, roberta = read_weights(place, hub)
+            if roberta:
+                fields["pivot_layer_norm_eps"] = ROBERTA_EPS
             settings = {name: value for name, value in settings.items() if name not in hub}
             config, settings = MilcoConfig.from_dict(fields, return_unused_kwargs=True, **settings)
-            settings |= {"config": config, "state_dict": read_weights(place, hub)}
+            settings |= {"config": config, "state_dict": weights}
         model, info = super().from_pretrained(
             None if theirs else place,
             *arguments,
@@ -214,7 +217,11 @@ class MilcoModel(PreTrainedModel):
         if theirs:
             model.tokenizer = tokenizer
             model._find_english = partial(english_tokenizer, stored, place, teacher, hub)
-        _refuse_incomplete(model, info, fields if theirs else stored, their_name if theirs else str)
+            for name in ("query_max_length", "passage_max_length"):
+                length = getattr(model.config, name)
+                setattr(model.config, name, min(length, model.positions or length))
+        said = (fields, partial(their_name, roberta=roberta)) if theirs else (stored, str)
+        _refuse_incomplete(model, info, *said)
         return (model, info) if output_loading_info else model
 
     @cached_property
@@ -420,7 +427,8 @@ class MilcoModel(PreTrainedModel):
     def column_name(self, column: int) -> str:
         """Name of one column of a representation, such as `e_password` or `m_▁Passwort`."""
         if column < self.config.pivot_vocab_size:
-            return f"e_{self.pivot_tokenizer.convert_ids_to_tokens(column)}"
+            term = self.pivot_tokenizer.convert_ids_to_tokens(column) if column < len(self.pivot_tokenizer) else None
+            return f"e_{term}" if term is not None else f"unk_{column}"  # of a padded vocabulary
         return f"m_{self.tokenizer.convert_ids_to_tokens(column - self.config.pivot_vocab_size)}"
 
 

@@ -158,7 +158,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
             **source_view(config),
         )
         # The authors' Stage 1 has no source view.
-        if theirs and model.echo and not stored.get("echo", True) and not config.model.echo_special_tokens:
+        if theirs and model.echo and not stored.get("echo", False) and not config.model.echo_special_tokens:
             model.config.special_token_ids = special_and_wordless(model.tokenizer)
         freeze(model, config)
     _ = model.pivot_tokenizer  # it is saved with the weights; if it is missing, that is said before the training

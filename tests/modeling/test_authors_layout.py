@@ -190,13 +190,100 @@ def cast(tensors, kind):
 def test_a_head_may_have_the_names_of_the_roberta_family(folder):
     wanted = rows(MilcoModel.from_pretrained(folder))
     change(folder, as_roberta)
-    assert torch.equal(rows(MilcoModel.from_pretrained(folder)), wanted)
+    model = MilcoModel.from_pretrained(folder)
+    assert model.pivot_head.norm.eps == 1e-5
+    model.pivot_head.norm.eps = 1e-12
+    assert torch.equal(rows(model), wanted)
 
 
 def as_roberta(tensors):
     for name in [name for name in tensors if name.startswith("mlm_head.")]:
         short = name.replace("predictions.", "").replace("transform.", "").replace("LayerNorm", "layer_norm")
         tensors[short] = tensors.pop(name)
+
+
+def test_a_roberta_head_has_its_own_names_in_errors(folder):
+    change(folder, as_roberta)
+    change(folder, lambda tensors: tensors.pop("mlm_head.layer_norm.weight"))
+    with pytest.raises(MilcoError, match=r": mlm_head\.layer_norm\.weight is missing"):
+        MilcoModel.from_pretrained(folder)
+
+
+def test_a_first_stage_may_leave_out_that_it_has_no_lexecho(tmp_path):
+    model = shutil.copytree(LAYOUT / "stage1", tmp_path / "stage1")
+    settings = json.loads((model / "config.json").read_text())
+    settings.pop("echo", None)
+    (model / "config.json").write_text(json.dumps(settings))
+    found = MilcoModel.from_pretrained(model, **PARTS)
+    assert found.echo is None
+    check(found.decode(found.encode_document(TEXTS)), [text["vector"] for text in RECORDED["stage1"]])
+
+
+def test_a_text_is_cut_where_the_encoder_has_no_more_positions(folder):
+    say_tokenizer = folder / "tokenizer_config.json"
+    say_tokenizer.write_text(json.dumps(json.loads(say_tokenizer.read_text()) | {"model_max_length": 8192}))
+    model = MilcoModel.from_pretrained(folder)
+    assert model.config.passage_max_length == model.config.query_max_length == model.positions < 8192
+    assert model.encode_document(["door " * 9000]).nnz
+    assert MilcoModel.from_pretrained(folder, query_max_length=7).config.query_max_length == 7
+
+
+def test_a_padded_vocabulary_has_columns_without_a_term(folder):
+    before = rows(MilcoModel.from_pretrained(folder))
+
+    def pad(tensors):
+        for name in ("weight", "bias"):
+            old = tensors[f"mlm_head.predictions.decoder.{name}"]
+            tensors[f"mlm_head.predictions.decoder.{name}"] = torch.cat([old, torch.zeros(8, *old.shape[1:])])
+        tensors["mlm_head.predictions.decoder.bias"][165] = 9.0
+        tensors["mlm_head.predictions.bias"] = tensors["mlm_head.predictions.decoder.bias"]
+
+    change(folder, pad)
+    say(folder, en_vocab_size=168)
+    model = MilcoModel.from_pretrained(folder)
+    found = rows(model)
+    assert torch.equal(torch.cat([found[:, :160], found[:, 168:]], dim=1), before)
+    assert "unk_165" in model.encode_text(TEXTS, return_dict=True)[0] and 165 not in model.get_vocab()
+
+
+@pytest.mark.parametrize("field", ["en_vocab_size", "en_hidden_size", "m_hidden_size", "lsr_encoder_checkpoint"])
+def test_a_field_that_is_missing_is_named(folder, field):
+    settings = json.loads((folder / "config.json").read_text())
+    del settings[field]
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(MilcoError, match=rf"config\.json: {field} is missing; download it again$"):
+        MilcoModel.from_pretrained(folder)
+
+
+def test_a_broken_tokenizer_or_list_of_shards_is_one_line(folder):
+    whole = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text("{")
+    say(folder, multilingual_encoder_checkpoint=str(folder / "none"))
+    shutil.copytree(PARTS["encoder"], folder / "encoder", ignore=shutil.ignore_patterns("tok*"))
+    with pytest.raises(MilcoError, match="no tokenizer of its encoder") as error:
+        MilcoModel.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    (folder / "tokenizer.json").write_text(whole)
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00001.bin")
+    (folder / "pytorch_model.bin.index.json").write_text("{")
+    with pytest.raises(MilcoError, match=r"pytorch_model\.bin\.index\.json: broken \(.*; download it again$"):
+        MilcoModel.from_pretrained(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=BertModel.config_class())
+    tokenizer.add_tokens([f"new{n}" for n in range(200)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(MilcoError, match=r"its tokenizer has \d+ tokens, but its encoder 102; put the encoder's own"):
+        MilcoModel.from_pretrained(folder)
+
+
+def twice(tensors):
+    tensors["mlm_head.dense.weight"] = tensors["mlm_head.predictions.transform.dense.weight"] + 1
+
+
+def two_scales(tensors):
+    tensors["scale"] = torch.ones(2)
 
 
 def surplus(tensors):
@@ -228,6 +315,8 @@ def untied(tensors):
         (surplus, "m_model.encoder.layer.2.output.dense.bias has no place"),
         (foreign, "classifier.weight has no place"),
         (narrow, "projector.weight is 24×31, but its place is 24×32"),
+        (twice, "mlm_head.dense.weight and mlm_head.predictions.transform.dense.weight have one place in a model"),
+        (two_scales, "scale is 2, but its place is 1"),
         (untied, "mlm_head.predictions.bias and mlm_head.predictions.decoder.bias are one vector"),
     ],
 )
