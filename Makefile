@@ -24,7 +24,7 @@ SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
 # Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
-.PHONY: demo install test test-fast test-lowest test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
+.PHONY: demo install install-for-tests test test-fast test-lowest test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
 
 demo: $(VENV)/installed
 	@$(LOCK) true || { echo "make: another run of this folder is still going on (.demo.lock); wait for it or end it"; exit 1; }
@@ -49,6 +49,8 @@ dag: $(VENV)/installed
 	$(SNAKEMAKE) --rulegraph dot all | "$(VENV)/bin/python" -m milco.stages dag --output dag.svg
 
 install: $(VENV)/installed
+
+install-for-tests: $(VENV)/installed-for-tests
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
