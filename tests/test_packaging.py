@@ -60,6 +60,12 @@ def test_environment_has_the_project_s_python():
     assert f"{python}.0" in SpecifierSet(project()["requires-python"])
 
 
+def test_citation_and_change_log_have_the_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited["version"] == changes[0] == project()["version"]
+
+
 def test_environment_is_named_and_takes_packages_from_one_channel():
     assert (environment()["name"], environment()["channels"]) == ("milco", ["conda-forge"])
 
@@ -84,7 +90,7 @@ def test_requirements_pin_every_package_of_the_project_within_its_bounds():
 
 
 def test_the_lowest_versions_are_the_bounds_of_the_project():
-    """All except that of torch, whose oldest builds bring gigabytes of CUDA."""
+    """All except that of torch, whose older builds bring gigabytes of CUDA."""
     lowest = {name: next(iter(pin)).version for name, pin in pins("tests/lowest.txt").items()}
     wanted = bounds(project()["dependencies"])
     other = {name for name, bound in wanted.items() if not bound.contains(lowest[name])}
