@@ -1,6 +1,6 @@
-"""Digests of what files hold: an edit changes them; a touch, a copy, a restored backup or a stray file does not.
+"""Digests of file contents. An edit changes them; a touch, a copy, a restored backup or a stray hidden file does not.
 
-Hidden files (`.nfs…`, `.git`) and Markdown (a model's README) are no content: no program reads them.
+Hidden files (`.nfs…`, `.git`) and Markdown files are ignored: no program reads them.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ def content_of(path: Path) -> str | None:
 def sample_of(path: Path) -> str | None:
     """The same for files that our programs wrote: of a large one, only its size and 64 pieces of 64 KiB count.
 
-    Nobody edits a token cache of 100 GB in place, and a program that makes it anew changes it in many places; reading
-    all of it is not worth the minutes that all GPUs of a training would wait.
+    Sampling is enough: a 100 GB token cache is not edited by hand, and a program that rewrites it changes it in many
+    places. Reading all of it would keep all GPUs waiting for minutes.
     """
     return _combined(path, _digest_of_pieces)
 
@@ -43,7 +43,7 @@ def _combined(path: Path, digest) -> str | None:
 
 
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Files of a folder that are content, also in folders that it links to, but for those that it lies in."""
+    """Content files of a folder, including linked folders, except links to its own parents."""
     place = folder.resolve()
     for path in folder.iterdir() if place not in above else ():
         if path.name.startswith("."):
