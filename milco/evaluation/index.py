@@ -35,7 +35,7 @@ DOCUMENTS = 1_000_000  # of one part of an index
 class Index:
     """A Seismic index over the columns that its documents use.
 
-    Seismic keeps lists for every column up to the largest, so the few thousand columns in use are numbered anew.
+    Seismic keeps lists for every column up to the largest, so the few thousand columns in use get new numbers.
 
     Args:
         seismic_index: documents named by their row.
@@ -67,9 +67,9 @@ class Index:
         """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread.
 
         Args:
-            query_cut: heaviest terms of a query that are looked up.
-            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more. By default,
-                the deeper the search, the smaller it is.
+            query_cut: number of heaviest query terms that are looked up.
+            heap_factor: below 1, blocks whose estimated score is slightly too low are visited as well; smaller values
+                find more. By default, the deeper the search, the smaller it is.
         """
         if heap_factor is None:
             heap_factor = next((factor for depth, factor in HEAP_FACTORS.items() if k <= depth), 0.0)
@@ -108,7 +108,7 @@ class Index:
 
 
 def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
-    """Documents in the parts of an index, as many each as one machine can index: their places, ascending, and rows."""
+    """Yield the parts of an index, at most `DOCUMENTS` documents each: their positions, ascending, and rows."""
     for found, rows in vectors.blocks("documents", places, DOCUMENTS, shard):
         order = np.argsort(found)
         yield found[order], rows[order]
@@ -167,8 +167,8 @@ def build_shard(config: Config, collections: Path, vectors: Path, shard: Shard, 
 def _build(
     config: Config, collections: Path, vectors: Path, folder: Path, shard: Shard = ALL
 ) -> Iterator[tuple[StoredCollection, Found]]:
-    """Each collection with what its index, built in `folder`, and exact search find. As sums: the parts of the index,
-    its bytes, seconds of building, and times of a query."""
+    """For each collection the results of its index (built in `folder`) and of exact search. The sums hold the number of
+    index parts, bytes, build seconds and query times."""
     stored = Vectors(vectors)
     made: dict[str, tuple[list[Path], dict]] = {}
     for collection in tqdm(collections_of(config.main, collections), desc="index"):
@@ -218,7 +218,7 @@ def _write_parts(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]],
 
 
 def median(times: np.ndarray) -> dict[str, float]:
-    """The median of what some passes took, and how much longer the slowest took than the fastest."""
+    """Median of the pass times, and the slowest minus the fastest pass."""
     return {"milliseconds": float(np.median(times)), "milliseconds_spread": float(np.ptp(times))}
 
 
