@@ -1,9 +1,9 @@
-"""The layout in which MILCO's authors publish their models, read without running code of theirs.
+"""Read models in the layout of MILCO's authors, without running their code.
 
     config.json            model_type `milco`, sizes, the addresses of encoder and teacher; not the encoder's own shape
     pytorch_model.bin      or model.safetensors, each also in shards
     tokenizer.json …       the encoder's tokenizer
-    encoder/config.json    the encoder's shape, where somebody has put it there; else it comes from the encoder itself
+    encoder/config.json    the encoder's configuration, if present; else it is read from the encoder's own checkpoint
     pivot_tokenizer/       the English tokenizer, likewise; the vocabulary of BERT uncased is in this package
 
 `MilcoModel.from_pretrained` loads one from a folder or an address on the Hub, of Stage 1 (with the frozen teacher
@@ -54,7 +54,7 @@ FIRST_BEHIND_PAD = ("camembert", "roberta", "xlm-roberta")  # encoders that coun
 
 
 def is_theirs(settings: dict[str, Any]) -> bool:
-    """Whether a config.json is of this layout."""
+    """Whether a config.json has this layout."""
     return settings.get("model_type") == "milco" and "multilingual_encoder_checkpoint" in settings
 
 
@@ -67,7 +67,7 @@ def read_settings(
         settings: their config.json.
         place: folder or address of the model.
         encoder: folder or address of the encoder, where its shape and tokenizer are not in `place`.
-        hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
+        hub: options of Hub requests: revision, token, cache_dir, local_files_only.
 
     Raises:
         MilcoError: the shape of the encoder, or its tokenizer, cannot be found.
@@ -188,7 +188,8 @@ def read_weights(place: str, hub: dict) -> dict[str, Tensor]:
     """Tensors of a model by our names.
 
     Raises:
-        MilcoError: a file is missing or holds something other than tensors, or a tensor has no place in our model.
+        MilcoError: a file is missing or contains something other than tensors, or a tensor has no counterpart in our
+            model.
     """
     found: dict[str, Tensor] = {}
     for file in _files(place, hub):
@@ -239,7 +240,7 @@ def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
 
 
 def our_name(theirs: str) -> str | None:
-    """Our name of one of their tensors; None: it has no place."""
+    """Our name of one of their tensors; None if it has no counterpart."""
     for begin, ours in PLACES.items():
         if theirs == begin or (begin.endswith(".") and theirs.startswith(begin)):
             return ours + theirs.removeprefix(begin)
