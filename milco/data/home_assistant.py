@@ -140,7 +140,7 @@ def _usable(english: str, other: str | None, language: str) -> str | None:
 
 
 def collections(table: pd.DataFrame, split: str, languages: list[str], settings: Corpora) -> Iterator[Collection]:
-    """Collections `{query language}-{document language}`: a title looks for the descriptions of its item.
+    """Collections `{query language}-{document language}`: a title is a query for the descriptions of its item.
 
     Per language X: X-en (queries in X, English documents) and, in the test split, X-X; and en-en, the queries of all
     languages in English, which measures the ceiling. A query is one English title; the descriptions of all items of

@@ -123,7 +123,7 @@ def collections(config: ConfigFile, output: Output, source: Named, encoder: Cutt
 
 @app.command()
 def development(config: ConfigFile, output: Output, source: NamedOrNone = None, encoder: Cutter = None) -> None:
-    """Write the development collections that a training looks at."""
+    """Write the development collections that a training evaluates."""
     from milco.data.corpora import build_collections
 
     build_collections(_load(config, output), _named(source or []), "dev", output, encoder)
