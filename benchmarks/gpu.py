@@ -1,8 +1,8 @@
-"""All that this project says about GPUs, measured on one: correctness, speed, whole trainings. `make gpu` runs it.
+"""Check and measure one GPU: correctness, speed, whole trainings. `make gpu` runs it.
 
 python benchmarks/gpu.py                       every part, in about ten minutes
 python benchmarks/gpu.py head --minutes 3      one of them
-python benchmarks/gpu.py --tiny                every part at sizes that say nothing, on any machine
+python benchmarks/gpu.py --tiny                every part at tiny sizes, on any machine; only tests that it runs
 
 Nothing is fetched: weights are random, text is made on the spot, and part `whole` trains the demo from a bundle that
 `make gpu-bundle` writes on another machine. Rows are written to results/gpu-PART.json as they are found, so that it may

@@ -1,4 +1,4 @@
-"""Whether a GPU computes what the processor does: rows with the largest difference found and the one allowed."""
+"""Compare GPU results with CPU results: rows with the largest difference found and the largest allowed."""
 
 import copy
 import os

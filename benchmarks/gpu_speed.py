@@ -1,4 +1,4 @@
-"""How quick a GPU is, and how much fits into it: rows with both ways side by side, as on the processor (measure.py)."""
+"""Measure speed and memory of a GPU: rows with plain and optimised implementation side by side (measure.py)."""
 
 import importlib.util
 import tempfile

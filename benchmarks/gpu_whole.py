@@ -1,4 +1,4 @@
-"""The demo's trainings on a GPU that reaches no registry, from a bundle of what they read.
+"""The demo's trainings on a GPU machine without network, from a bundle of their inputs.
 
 python benchmarks/gpu_whole.py        writes the bundle, where `make demo` has run: `make gpu-bundle`
 """
@@ -141,7 +141,7 @@ def main() -> None:
 
     experiment = Experiment()
     places = {name: getattr(experiment, name).path for name in ("corpora", "tokens", "targets", "packed")}
-    places["development"] = experiment.development(experiment.align).path  # Stage 2 looks at the same
+    places["development"] = experiment.development(experiment.align).path  # Stage 2 evaluates the same
     places |= {"encoder": experiment.encoder, "lsr": experiment.lsr}
     results = {}
     for stage in STAGES:

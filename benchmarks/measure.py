@@ -1,7 +1,7 @@
-"""What all benchmarks share: two ways of one piece of work, side by side in one run, and a row for each case.
+"""Shared by all benchmarks: run two implementations side by side, and write a row for each case.
 
 Times are taken in turns, so that a busy neighbour slows both; the speedup is the median of the ratios of neighbouring
-pairs, the spread their smallest and largest. Memory is what a process of its own needs beyond what it held before.
+pairs, the spread their smallest and largest. Memory is the additional peak of a separate process.
 """
 
 import json

@@ -1,6 +1,6 @@
 """How many of the encoder's slots are pads in Stage 1: random batches against the planned ones.
 
-Plain are batches of random pairs, each side padded to the longest text of its batch. Pads are counted, nothing is
+*Plain* means batches of random pairs, each side padded to the longest text of its batch. Pads are counted, nothing is
 timed. By default it reads the demo's pairs; run `make demo` first.
 
 python benchmarks/padding.py

@@ -1,5 +1,5 @@
-"""What Stage 2 gains by pieces without a word, punctuation above all, in its source view: development queries across
-and within languages, with all pieces and without these. It trains nothing:
+"""Measure what tokens without a word (mostly punctuation) add to Stage 2's source view, on development queries across
+and within languages. It trains nothing:
 
 snakemake --profile profiles/local --configfile config/demo.yaml config/demo-recipes.yaml -- trainings
 python benchmarks/punctuation.py config/demo.yaml config/demo-recipes.yaml

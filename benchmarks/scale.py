@@ -1,5 +1,5 @@
-"""The rules on synthetic text: their memory and speed as the corpus grows, and what the full experiment would need. It
-needs the demo's checkpoints: run `make demo` first. Not part of `make bench`.
+"""Memory and speed of the rules on synthetic text of growing size, extrapolated to the full experiment. It needs the
+demo's checkpoints: run `make demo` first. Not part of `make bench`.
 
 python benchmarks/scale.py                 1 and 4 million pairs, 13 languages for each English text, and test texts
 python benchmarks/scale.py --texts 100000 400000 --workers 4

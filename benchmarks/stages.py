@@ -1,12 +1,12 @@
 """Both stages as a whole, on the demo's model, text and precision: the plain recipe against this project's.
 
 A step is a forward and a backward pass and the optimizer, at a rate of 0, so that the losses of both can be compared.
-In Stage 2 both take the same steps. Stage 1 has the paper's loss, which knows no contrast and reads both sides, instead
-of the demo's. There each recipe divides the same 3,200 pairs (a pool of `Steps`) into steps in its own way, and takes
-some of them; the plain recipe takes fewer, and its time is scaled up. Much depends on which steps are taken, so they
-are drawn at random, several times, with the number of the draw as seed. The speedup is the median of the draws, the
-spread their smallest and largest. Both losses are over the examples of the plain recipe's steps; they must agree. Run
-by `make bench`, after `make demo`.
+In Stage 2 both take the same steps. Stage 1 uses the paper's loss (no InfoNCE, both sides encoded) instead of the
+demo's. There each recipe divides the same 3,200 pairs (a pool of `Steps`) into steps in its own way, and takes some of
+them; the plain recipe takes fewer, and its time is scaled up. The result depends on the chosen steps, so they are drawn
+at random several times, with the draw's number as seed. The speedup is the median of the draws, the spread their
+smallest and largest. Both losses are over the examples of the plain recipe's steps; they must agree. Run by
+`make bench`, after `make demo`.
 
 python benchmarks/stages.py
 """

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md and docs/scale.md from the rows of benchmarks/results; the prose is the pages' own.
+"""The tables of docs/performance.md and docs/scale.md from the rows of benchmarks/results; the prose stays as it is.
 
 python benchmarks/table.py
 """

@@ -1,4 +1,4 @@
-"""What the config.json of a checkpoint says by itself, before any job and without the packages that load weights."""
+"""Read a checkpoint's config.json without torch or transformers, before any job runs."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def is_milco(settings: dict[str, Any]) -> bool:
 
 
 def positions(checkpoint: Path) -> int | None:
-    """Tokens that a checkpoint has positions for; None: it is not there, or its type has no table of positions."""
+    """Number of positions of a checkpoint; None if the checkpoint is missing or its type has no table of positions."""
     said = settings_of(checkpoint)
     if is_milco(said):
         said = said.get("encoder") or settings_of(checkpoint / "encoder")

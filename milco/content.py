@@ -1,7 +1,7 @@
-"""Digests of what files hold: an edit changes them; a touch, a copy, a restored backup or a stray file does not.
+"""Digests of file contents. An edit changes them; a touch, a copy, a restored backup or a stray hidden file does not.
 
-Files that no program reads are no content: hidden ones (`.nfs…`, `.git`), Markdown (a model's README), what editors
-and desktops leave behind, and our own record of where a result was made.
+Files that no program reads are ignored: hidden ones (`.nfs…`, `.git`), Markdown, what editors and desktops leave
+behind, and our own record of where a result was made.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ def content_of(path: Path) -> str | None:
 def sample_of(path: Path) -> str | None:
     """The same for files that our programs wrote: of a large one, only its size and 64 pieces of 64 KiB count.
 
-    Nobody edits a token cache of 100 GB in place, and a program that makes it anew changes it in many places; reading
-    all of it is not worth the minutes that all GPUs of a training would wait.
+    Sampling is enough: a 100 GB token cache is not edited by hand, and a program that rewrites it changes it in many
+    places. Reading all of it would keep all GPUs waiting for minutes.
     """
     return _combined(path, partial(_digest_of_pieces, pieces=PIECES, piece=PIECE))
 
@@ -54,7 +54,7 @@ def _combined(path: Path, digest) -> str | None:
 
 
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Files of a folder that are content, also in folders that it links to, but for those that it lies in."""
+    """Content files of a folder, including linked folders, except links to its own parents."""
     place = folder.resolve()
     for path in folder.iterdir() if place not in above else ():
         if any(fnmatchcase(path.name, pattern) for pattern in UNREAD):

@@ -1,6 +1,6 @@
 """Where a result was made: packages, commit, machine.
 
-Each stage writes it down beside its result: `environment.json` in a folder, `NAME.environment.json` beside a file.
+Each stage records it with its result: as `environment.json` in a folder, or `NAME.environment.json` beside a file.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ RECORD = "environment.json"
 
 
 def record(made: Path, parts: Iterable[dict[str, Any]] = ()) -> None:
-    """Write down where `made` is made: here; `parts` are the environments where parts of it were made before."""
+    """Record this environment for the result `made`. `parts`: environments in which parts of it were made earlier."""
     _write(made, [environment(), *parts])
 
 
 def record_as_parts(made: Path, parts: Iterable[Path]) -> None:
-    """Write down that `made` only puts its parts together: it was made where they were."""
+    """Record for `made`, which only merges parts, the environments of the parts."""
     found = [environment for part in parts for environment in recorded(part)]
     if found:
         _write(made, found)
 
 
 def recorded(made: Path) -> list[dict[str, Any]]:
-    """Environments in which `made` was made, the last one first; none, if nobody wrote them down."""
+    """Recorded environments of `made`, latest first; empty if none was recorded."""
     path = _place(made)
     if not path.exists():
         return []
@@ -72,14 +72,14 @@ def environment() -> dict[str, Any]:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU, told without torch, whose import takes seconds."""
+    """Whether this machine has a GPU. Does not import torch, which takes seconds."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
 @cache  # several experiments ask
 def gpu_without_bf16() -> str | None:
-    """Name of a GPU of this machine that cannot compute in bfloat16, as NVIDIA's driver tells of all GPUs, or of those
-    in CUDA_VISIBLE_DEVICES; None: it knows none."""
+    """Name of a GPU of this machine that cannot compute in bfloat16, according to NVIDIA's driver. None if there is
+    none. If CUDA_VISIBLE_DEVICES is set, only the GPUs that it names count."""
     query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         query.append(f"--id={visible}")

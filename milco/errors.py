@@ -1,4 +1,4 @@
-"""The one error that a user of the programs is meant to read, and how launch.sh comes to repeat it."""
+"""The error that users read, and the file through which launch.sh repeats it."""
 
 import os
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ def about_source(name: str, path: Path) -> Iterator[None]:
 
 
 def leave_last_words(message: str) -> None:
-    """Have launch.sh repeat a message at the end of its log, below all that torchrun prints.
+    """Store a message that launch.sh prints at the end of its log, below torchrun's output.
 
-    Last words that are no error say that the program stopped early and wants to be started again.
+    A message that is not an error means that the program stopped early and must be restarted.
     """
     if "MILCO_LAST_WORDS" in os.environ:
         with open(os.environ["MILCO_LAST_WORDS"], "a", encoding="utf-8") as file:

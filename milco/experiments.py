@@ -1,8 +1,8 @@
-"""What an experiment is made of: its nodes, what decides each of them, and where each lies.
+"""The nodes of an experiment: what determines each node, and its path.
 
-A node lies under a key, a hash of all settings that decide it and of what the user's own files hold, so that
-experiments share what they have in common and a changed setting or file never meets an old checkpoint. Layout keys of
-the configuration have no part in it.
+A node's path contains its key: a hash of all settings that determine it and of the content of the user's files.
+Experiments therefore share common nodes, and a changed setting or file never reuses an old checkpoint. Layout keys are
+not part of the key.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ SYSTEM_NAMES = {
 
 
 def system_names(config: Config) -> dict[str, str]:
-    """System → what a reader calls it, in the reader's order."""
+    """System → display name, in the order of the report."""
     mixes = {system: f"Stage 2, source view × {weight:g}" for system, weight in config.mixes().items() if weight}
     named = {name: name for name in config.finished_models()}
     fixed = {name: SYSTEM_NAMES[name] for name in BASELINES}
@@ -51,7 +51,7 @@ class Node(NamedTuple):
     """What one job makes.
 
     rule: the rule that makes it.
-    key: hash of everything that decides it.
+    key: hash of everything that determines it.
     path: its file or folder; of a training, the model.
     name: source or system, where a rule makes one for each.
     """
@@ -83,7 +83,7 @@ class Experiment:
         self._lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
 
     def check_precision(self) -> None:
-        """Whether the GPUs of this machine have the precision of trainings, teacher and encoding.
+        """Check that the GPUs of this machine support the precision of trainings, teacher and encoding.
 
         Raises:
             MilcoError: bfloat16 is wanted, and one of them has none.
@@ -99,7 +99,7 @@ class Experiment:
             raise MilcoError(f"{key}: {gpu} has no bfloat16; set it to {remedy}")
 
     def check_lengths(self) -> None:
-        """Whether each checkpoint has positions for the lengths at which texts are cut, as far as it is there already.
+        """Check that each checkpoint that is already here has positions for the lengths at which texts are cut.
 
         Raises:
             MilcoError: one of them has fewer positions.
@@ -168,7 +168,7 @@ class Experiment:
 
     @property
     def measured(self) -> list[Node]:
-        """Its runs and all that they depend on: what is made for a further seed."""
+        """The runs and all nodes that they depend on; these are made for each further seed."""
         systems = [system for system in self.config.systems() if system in self.vectors]
         encoded = dict.fromkeys(self.vectors[system] for system in systems)
         before = [
@@ -190,7 +190,7 @@ class Experiment:
         ]
 
     def check_key(self, output: Path) -> None:
-        """Whether an output that the workflow named by its key is that of these settings.
+        """Check that an output's key, chosen by the workflow, matches these settings.
 
         Raises:
             MilcoError: they were changed since.
@@ -300,8 +300,8 @@ class Experiment:
         )
 
     def development(self, training: Node) -> Node:
-        """Development collections of a training. They decide no weights, unless `keep` or `patience` is set. Each
-        training has its own, so that other collections for one training leave the other alone."""
+        """Development collections of a training. They do not affect the weights unless `keep: best` or `patience` is
+        set. Each training has its own node, so a change for one does not affect the other."""
         path = f"artifacts/development/{training.rule}-{{}}"
         return _node("development", path, training.key, *self._development, name=training.rule)
 
@@ -520,7 +520,7 @@ class Experiment:
         return [names, decided, cut, self._asked_items if self._known_items(names) else None]
 
     def _seen(self, settings: Training) -> list:
-        """What decides the looks of a training, if they decide its weights."""
+        """What determines the development evaluations of a training, if these affect its weights."""
         if not settings.looks_decide:
             return []
         evaluate = self.config.evaluate
@@ -528,7 +528,7 @@ class Experiment:
 
     @property
     def _only_asked(self) -> list[list[str]]:
-        """Languages of known items that are read, and not trained on."""
+        """Languages of known items that are evaluated but not trained on."""
         rest = self.config.languages_of_items()[len(self.config.languages) :]
         return [rest] if rest else []
 

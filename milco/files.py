@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and that only one process writes at a time."""
+"""Atomic files and folders: they appear complete or not at all, and one process writes at a time."""
 
 import fcntl
 import json
@@ -23,8 +23,8 @@ def finished_folder(path: Path, made_by: Any = None) -> Iterator[Path]:
     What a failed or killed run left behind is removed, so that a rerun never mistakes it for a result.
 
     Args:
-        made_by: what decides the folder, for a block that reuses what it finds there: what a run with the same value
-            left behind stays, and so does what such a run finished while this one waited.
+        made_by: identifies the content, for a block that reuses what it finds. What a run with the same value left
+            behind is kept; so is what such a run finished while this one waited.
     """
     path = path.resolve()
     draft, asked = draft_of(path), json.dumps(made_by, sort_keys=True)
@@ -98,7 +98,7 @@ def text_lines(path: Path | None) -> Iterator[TextIO]:
 
 
 def put(draft: Path, path: Path) -> None:
-    """Put a finished draft in the place of the file `path`, or write it to the stream of this name."""
+    """Move a finished draft to `path`, or write it to `path` if that is a stream."""
     if is_stream(path):
         pour(draft, path)
     else:
@@ -106,8 +106,8 @@ def put(draft: Path, path: Path) -> None:
 
 
 def lock(file: IO, seconds: float = 0) -> bool:
-    """Lock an open file until it is closed or the process ends in any way. False: another process held it for so many
-    seconds. If the file system has no locks, a message says so, and the work goes on."""
+    """Lock an open file until it is closed or the process ends. False: another process still held the lock after
+    `seconds`. If the file system has no locks, print a warning and continue."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -134,7 +134,7 @@ def wait_for_lock(file: IO, place: Path, does: str) -> None:
     Snakemake was killed.
 
     Args:
-        place, does: where the earlier run is at work, and what it does, for the message.
+        place, does: for the message: where the earlier run works and what it does.
     """
     if not lock(file):
         print(f"{place}: another process still {does} here; waiting for it to end", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Language tags in one form, and which letters a text in a language has.
+"""Normal form of language tags, and the scripts of languages.
 
 Tags are those of BCP 47 with what else is in use (ISO 639-3, old and underscored codes), scripts are Unicode's. Which
 scripts a language is written in is what CLDR and the IANA registry say, as langcodes has it.
@@ -34,7 +34,7 @@ def normal(tag: str) -> str:
 
 @lru_cache(maxsize=4096)
 def letters(tag: str) -> regex.Pattern[str]:
-    """One letter of the scripts that the language is certainly written in; any letter, where that is not certain."""
+    """Pattern for one letter of the language's scripts; for any letter if its scripts are not certain."""
     script = _only_script(tag)
     names = UNICODE_SCRIPTS.get(script, [script]) if script else []
     scripts = "".join(rf"\p{{Script_Extensions={name}}}" for name in names)
@@ -45,7 +45,7 @@ def letters(tag: str) -> regex.Pattern[str]:
 
 
 def _only_script(tag: str) -> str | None:
-    """The script that the tag names, or the one that nearly all who write the language use; None if there is none."""
+    """The script in the tag, or the one that nearly all writers of the language use; None if there is none."""
     try:
         language = Language.get(tag)
     except LanguageTagError:

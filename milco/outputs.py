@@ -1,9 +1,8 @@
-"""What an output's name stands for, and whether it may be written: a program asks before it starts to work.
+"""Check an output path before the work starts: what kind of target it is, and whether it may be written.
 
-A name may be more than a place for a file. A link stays, and what it leads to is written. A device, a pipe and an open
-descriptor (`-` and /dev/stdout, which are `sys.stdout`, or /dev/fd/63) are streams: they are written to, from a draft
-that lies elsewhere. And what is there already may be somebody's own: it is replaced only if it is what milco makes
-under such a name.
+A path is not always a plain file. A link is kept and its target is written. Devices, pipes and open descriptors (`-`
+and /dev/stdout, which are `sys.stdout`, or /dev/fd/63) are streams: the draft is made elsewhere and then copied to
+them. An existing file or folder is replaced only if it has the form of milco's own output.
 """
 
 import os
@@ -33,7 +32,7 @@ def _is_open(path: Path) -> bool:
 
 
 def pour(draft: Path, path: Path) -> None:
-    """Write what a file has to a stream."""
+    """Copy a file's content to a stream."""
     with draft.open("rb") as source, _open(path) as sink:
         shutil.copyfileobj(source, sink)
         sink.flush()
@@ -80,17 +79,17 @@ def check_output(
 
 
 def draft_of(path: Path) -> Path:
-    """Where an output lies until it is finished."""
+    """Temporary path of an output until it is complete."""
     return path.with_name(f".{path.name}.part")
 
 
 def lock_of(path: Path) -> Path:
-    """The file that is there, and locked, while an output is written; a killed run leaves it."""
+    """Path of the lock file of an output; a killed run leaves the file behind."""
     return path.with_name(f".{path.name}.lock")
 
 
 def old_of(path: Path) -> Path:
-    """Where an older folder of that name lies while the new one is put in its place."""
+    """Temporary path of the older folder while the new one takes its name."""
     return path.with_name(f".{path.name}.old")
 
 
@@ -109,7 +108,7 @@ def begins(pattern: bytes) -> Callable[[Path], bool]:
 
 
 def consists(mark: str, *patterns: str) -> Callable[[Path], bool]:
-    """Whether a folder has a file `mark`, and nothing but it and files of some patterns, for `check_output`."""
+    """Whether a folder has the file `mark` and otherwise only files that match the patterns, for `check_output`."""
 
     def ours(folder: Path) -> bool:
         names = {path.name for path in folder.iterdir()}

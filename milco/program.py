@@ -1,4 +1,4 @@
-"""How every program of ours begins and ends."""
+"""Common start and end of all command-line programs."""
 
 import ctypes
 import errno
@@ -25,7 +25,7 @@ USERS = {errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACC
 
 
 def run(app: typer.Typer, hub: bool = False) -> None:
-    """Run a program; an error that the user must know ends it in one line, without a traceback.
+    """Run a program. An error that the user can mend ends it with one line instead of a traceback.
 
     Args:
         hub: whether its commands may ask the Hugging Face Hub for a model that is not on this machine.
@@ -62,7 +62,7 @@ def run(app: typer.Typer, hub: bool = False) -> None:
 def _end_with_torchrun() -> None:
     """Have the kernel ask this process to stop when torchrun is killed.
 
-    Otherwise it would wait for torchrun's store as long as a training may wait, and keep its folder from the next one.
+    Otherwise it would wait for torchrun's store until the training's timeout and keep its run folder locked.
     """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -74,7 +74,7 @@ def _end(message: str) -> NoReturn:
 
 
 def out_of_memory(program: str, error: RuntimeError) -> str:
-    """What to do where a GPU's memory was too small."""
+    """Advice after a GPU ran out of memory."""
     remedy = "lower --batch-size"
     if program in ("align", "distill"):
         remedy = (

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check: style, types, then the tests; with `fast` those that train nothing and start no other program; with
-# `lowest` those and the workflow's, without the checkers, whose older versions think otherwise.
+# All checks: style, types, tests. `fast`: only tests that train nothing and start no program. `lowest`: those and the
+# workflow tests, without the style checkers, whose older versions have other rules.
 # `make test`, `make test-fast` and `make test-lowest` call it with the virtual environment on the path.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""The command for the day on which a GPU is at hand, on a processor."""
+"""`make gpu`, run on a CPU."""
 
 import importlib.util
 import json

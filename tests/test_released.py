@@ -1,4 +1,4 @@
-"""docs/released.md, word by word, with a tiny model of the authors' layout in the place of the one on the Hub."""
+"""Every command of docs/released.md, with a tiny model in the authors' layout instead of the one on the Hub."""
 
 import json
 import os

@@ -1,11 +1,11 @@
 """The one place for settings: names, types, defaults, bounds and help of every key of a configuration.
 
-A YAML file holds values only. The workflow reads it when it is parsed, so that a wrong key stops a run before any
-job starts, and every program reads the same resolved file.
+A YAML file holds values only. The workflow validates it when it is parsed, so a wrong key stops the run before any job
+starts. Every program reads the same resolved file.
 
     source.py       where text and weights come from
     sections.py     the settings of each stage
-    experiment.py   all sections together, and which settings contradict each other
+    experiment.py   all sections together, and the checks between them
     reading.py      from YAML to settings, and the message for every mistake
     documentation.py  writes config/README.md and config/schema.json
 """

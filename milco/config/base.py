@@ -1,4 +1,4 @@
-"""What all sections of a configuration are made of."""
+"""Base class and field types of all configuration sections."""
 
 from collections.abc import Set
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(_number), BeforeValidator(_n
 Whole = Annotated[int, Field(ge=0), BeforeValidator(_number), BeforeValidator(_no_switch)]
 Rate = Annotated[float, Field(gt=0), BeforeValidator(_no_switch)]
 Language = Annotated[str, Field(min_length=1), AfterValidator(normal), BeforeValidator(norwegian)]
-Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that decide how a result is computed, not what it is
+Layout: dict[str, JsonValue] = {"layout": True}  # marks keys that affect how a result is computed, not the result
 
 
 class Strict(BaseModel):
@@ -43,6 +43,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """Values of the keys that decide a result: all but layout keys and those in `but`."""
+        """Values of the keys that affect the result: all except layout keys and those in `but`."""
         layout = {name for name, info in type(self).model_fields.items() if info.json_schema_extra == Layout}
         return self.model_dump(exclude=layout | but)

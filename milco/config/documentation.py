@@ -1,4 +1,4 @@
-"""Write config/schema.json and config/README.md from the settings, so that no key is explained twice.
+"""Generate config/schema.json and config/README.md from the settings, so each key is documented in one place.
 
 Run from the repository root after every change of milco/config/:  python -m milco.config.documentation
 """

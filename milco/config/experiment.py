@@ -1,4 +1,4 @@
-"""One experiment: all its sections, and whether they go together."""
+"""One experiment: all its sections, and the checks between them."""
 
 import re
 from datetime import date
@@ -326,13 +326,13 @@ class Config(Strict):
 
     @property
     def start(self) -> str | None:
-        """The source of the model that Stage 2 goes on from; None: this experiment's Stage 1, or the encoder."""
+        """Source of the finished model that Stage 2 starts from; None: this experiment's Stage 1, or the encoder."""
         said = self.distill.pretrained_alignment_checkpoint
         return None if said in OWN_STARTS else said
 
     def aligns(self) -> bool:
-        """Whether the text of a Stage 1 is read: always, unless Stage 2 goes on from a finished model and no Stage 1
-        mines for it."""
+        """Whether Stage 1's text is read. It is not if Stage 2 starts from a finished model and no Stage 1 mines
+        negatives."""
         return not self.start or self.distill.miner == "align"
 
     def parallel_datasets(self) -> list[str]:
@@ -354,12 +354,12 @@ class Config(Strict):
         return "model.passage_max_length", self.model.passage_max_length
 
     def tuned_languages(self) -> set[str]:
-        """Languages of the queries that are trained on, as far as the configuration says them."""
+        """Languages of the training queries, as far as the configuration names them."""
         named = {self.sources[name].language for name in self.distill.train_datasets}
         return {language for language in {*self.languages, *named} if language and language != SEVERAL}
 
     def languages_of_items(self) -> list[str]:
-        """Languages of the known items that are read: those that are trained on, and those that are only asked."""
+        """Languages of the known items: those of the training and those of `eval_languages`."""
         return list(dict.fromkeys([*self.languages, *self.eval_languages]))
 
     def used_datasets(self) -> list[str]:
@@ -373,13 +373,13 @@ class Config(Strict):
         return list(dict.fromkeys(names))
 
     def taken_out(self, split: str) -> list[str]:
-        """Collections of a split (`dev` or `test`) whose strings are taken out of the training text."""
+        """Sources of a split (`dev` or `test`) whose strings are removed from the training text."""
         evaluate, said = self.evaluate, self.corpora.decontaminate_for
         names = evaluate.test_collections if split == "test" else evaluate.development_collections
         return names if said == "all" else [name for name in names if name in said]
 
     def training_sources(self) -> list[str]:
-        """Sources of text that decide what is trained on, each once."""
+        """Sources that affect the training text, each once."""
         trained = [*self.parallel_datasets(), *self.distill.train_datasets]
         return list(dict.fromkeys([*trained, *self.taken_out("test"), *self.taken_out("dev")]))
 
@@ -393,7 +393,7 @@ class Config(Strict):
         return [name for name in names if self.sources[name].measured_with(evaluate.compared_measure)]
 
     def chooses_budgets(self) -> bool:
-        """Whether the exported model shall have the smallest budgets that cost next to nothing."""
+        """Whether a budget of the exported model is `auto`."""
         return not self.evaluate.model and "auto" in (self.export.prune_documents, self.export.prune_queries)
 
     def _in_format(self, wanted: str) -> list[str]:
@@ -413,7 +413,7 @@ class Config(Strict):
 
     @property
     def training_seed(self) -> int:
-        """The seed of all that a training draws; the data are drawn with `seed`."""
+        """Seed of the training's random choices; the data use `seed`."""
         return self.seeds[0] if self.seeds else self.seed
 
     def other_seeds(self) -> "list[Config]":
@@ -424,7 +424,7 @@ class Config(Strict):
         ]
 
     def check_processes(self, stage: str, processes: int) -> None:
-        """Whether so many processes can share the global batch of a stage.
+        """Check that this number of processes can share a stage's global batch.
 
         Raises:
             MilcoError: they cannot.
@@ -446,7 +446,7 @@ class Config(Strict):
         """Whether Python files of a checkpoint may be run.
 
         Args:
-            checkpoint: a source, or a system; a model of our stages is trusted like the one that it started from.
+            checkpoint: a source or a system. A model of our stages is trusted if its start model is.
         """
         encoder, start = self.model.multilingual_encoder_checkpoint, self.distill.pretrained_alignment_checkpoint
         start = encoder if start in OWN_STARTS else start
@@ -455,7 +455,7 @@ class Config(Strict):
         return self.sources[systems.get(checkpoint, checkpoint)].trust_remote_code
 
     def systems(self) -> list[str]:
-        """Systems that are measured, in the order in which a reader wants them."""
+        """Measured systems, in the order of the report's tables."""
         if self.evaluate.model:
             return [*self.evaluate.baselines, self.main]
         aligned = ["align"] if self.distill.pretrained_alignment_checkpoint == "align" else []
@@ -463,13 +463,13 @@ class Config(Strict):
 
     @property
     def encoder_apart(self) -> Path | None:
-        """The user's own folder with the encoder of finished models in the authors' layout; None if none is named."""
+        """The user's folder with the encoder of finished models in the authors' layout; None if none is named."""
         named = self.model.multilingual_encoder_checkpoint
         return None if named in (self.evaluate.model, self.start) else self.sources[named].local_path
 
     @property
     def main(self) -> str:
-        """The system that all this is about: Stage 2, or a finished model."""
+        """The main system of the report: Stage 2, or `evaluate.model`."""
         return self.evaluate.model or "distill"
 
     def finished_models(self) -> list[str]:
@@ -478,7 +478,7 @@ class Config(Strict):
         return [*named, self.evaluate.model] if self.evaluate.model else named
 
     def mixes(self) -> dict[str, float]:
-        """Systems that are Stage 2 with another weight of the source view; 0: the pivot view alone."""
+        """Systems that rescale Stage 2's source view → its weight; 0 is the pivot view alone."""
         weighted = {f"distill-source-{weight:g}": weight for weight in self.evaluate.source_weights}
         return {"distill-pivot": 0.0, **weighted} if self.model.echo and not self.evaluate.model else {}
 

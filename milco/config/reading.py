@@ -1,4 +1,4 @@
-"""From YAML to settings, and from a mistake to one line that names the key."""
+"""Read settings from YAML; report each mistake in one line that names the key."""
 
 import difflib
 import re
@@ -70,7 +70,7 @@ def _explain(origin: str, problem: Any) -> str:
 
 
 def _meant(wrong: tuple[str | int, ...]) -> str:
-    """Which key an unknown one was meant to be: one of the same name in another section, or of nearly the same name."""
+    """Suggestion for an unknown key: the same name in another section, or a similar name."""
     sections: dict[str, type[Strict]] = {"": Config}
     for name, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
@@ -89,10 +89,10 @@ def load(path: Path) -> Config:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file in which no key is there twice and no number is read otherwise than it looks.
+    """Content of a YAML file without duplicate keys and without numbers that YAML reads differently than written.
 
     Raises:
-        MilcoError: there is such a key or number, or it is no YAML.
+        MilcoError: the file has such a key or number, or is not valid YAML.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
@@ -109,7 +109,7 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Misleading(yaml.MarkedYAMLError):
-    """What YAML allows, and nobody means."""
+    """Valid YAML that is certainly a mistake."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -139,11 +139,12 @@ class Training(Strict):
 
     @property
     def looks_decide(self) -> bool:
-        """Whether evaluations on the development collections decide the weights."""
+        """Whether development evaluations affect the final weights (`keep: best` or `patience`)."""
         return self.keep == "best" or self.patience is not None
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
-        """Values of the keys that decide a result; `eval_steps` is one of them where the looks decide the weights."""
+        """Values of the keys that affect the result; also `eval_steps`, if development evaluations affect the
+        weights."""
         if not self.looks_decide:
             return super().result(but | {"keep", "patience"})
         return {**super().result(but), "eval_steps": self.eval_steps}

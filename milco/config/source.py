@@ -1,4 +1,4 @@
-"""Where text and weights come from, and which of the keys of a source go together."""
+"""Sources of text and weights, and the checks between a source's keys."""
 
 import os
 import re
@@ -230,7 +230,7 @@ class Source(Strict):
         return self
 
     def measured_with(self, measure: str) -> bool:
-        """Whether a measure is among those of this collection, under whichever of its names."""
+        """Whether this collection is measured with `measure`, under any of its names."""
         return a_measure(measure) in map(a_measure, self.measures)
 
     @property

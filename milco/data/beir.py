@@ -4,10 +4,10 @@ Those that the project writes have a collection.json beside these files:
 
     query_language, document_language
     source          name of the source in the configuration
-    chunked         whether documents are chunks, named DOCUMENT#0, DOCUMENT#1, …; judgements name documents
+    chunked         whether documents are chunks, with ids DOCUMENT#0, DOCUMENT#1, …; judgements name whole documents
     task, …         for a task of mteb where it comes from, see milco/data/mteb_tasks.py
 
-Those of the user's own may have their three files compressed, or in any form that milco/data/reading.py reads.
+The user's collections may have compressed files, or any form that milco/data/reading.py reads.
 """
 
 import json
@@ -32,10 +32,10 @@ MISSING = 0.5  # share of the judged queries or documents of a collection that m
 
 
 class Documents(Mapping[str, str]):
-    """Texts by id that are read or made anew in each iteration: for collections that are larger than memory.
+    """Id → text, read or computed again in each iteration: for collections that are larger than memory.
 
     Args:
-        begin: starts an iteration over (id, text).
+        begin: returns a new iterator over (id, text).
     """
 
     def __init__(self, begin: Callable[[], Iterator[tuple[str, str]]]):
@@ -62,8 +62,8 @@ class Documents(Mapping[str, str]):
 
 @dataclass
 class Collection:
-    """A test collection: texts by id, judged documents by query id with their grade, what collection.json
-    says about it, and what a reader of the report should know of its files."""
+    """A test collection: texts by id, grades by query and document id, the content of collection.json, and warnings for
+    the report."""
 
     name: str
     documents: Mapping[str, str] = field(default_factory=dict)
@@ -79,12 +79,12 @@ class Collection:
         return list(self.documents)
 
     def texts_to_find(self, depth: int) -> int:
-        """How many texts a search must find so that `depth` documents are among them in any case."""
+        """Number of texts that a search must return so that they cover `depth` documents in any case."""
         return depth_of_search(depth, self.about, self.judged_ids())
 
 
 def depth_of_search(depth: int, about: dict[str, Any], judged_ids: Iterable[str]) -> int:
-    """`Collection.texts_to_find`, if the chunks of a document follow each other, as they do in a file."""
+    """`Collection.texts_to_find` for documents whose chunks are adjacent, as in a file."""
     if about.get("chunked"):
         depth = sum(nlargest(depth, (sum(1 for _ in chunks) for _, chunks in groupby(judged_ids))))
     return depth + bool(about.get("ignore_identical_ids"))
@@ -102,7 +102,7 @@ def read_collection(
     its queries and no judgements.
 
     Titles are put before the text of their document. Queries without a relevant document are left out, as in BEIR.
-    Judged documents that are not there count as relevant and not found.
+    Judged documents that are missing count as relevant and not found.
 
     Args:
         broken: how many rows of its texts may be broken; none by default.
@@ -138,7 +138,7 @@ def stream_collection(
 
     Args:
         broken: share of the rows of its texts that may be broken.
-        ignore_identical_ids: if it is false, queries with the id of a document cause a warning.
+        ignore_identical_ids: if false, a warning is given for queries whose id is also a document id.
     """
     about, corpus, left_out = read_about(folder), _file(folder, "corpus.jsonl"), Broken(broken)
     asked, qrels = _read_queries(folder, split, left_out)
@@ -265,7 +265,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def check_id(where: str, identifier: str) -> None:
-    """Whether judgements, runs and measures can hold an id: nearly any, also with white space, and in any script.
+    """Check that judgements, runs and measures can hold an id: no control characters; white space is allowed.
 
     Raises:
         MilcoError: they cannot.
@@ -290,7 +290,7 @@ def write_collection(collection: Collection, folder: Path, split: str, same: Pat
     """Write a collection in BEIR layout; the folder must not exist yet.
 
     Args:
-        same: folder of a collection over the same documents, whose file is linked and not written again.
+        same: folder of a collection with the same documents; its corpus file is linked instead of copied.
     """
     documents = ({"_id": name, "title": "", "text": text} for name, text in collection.documents.items())
     queries = ({"_id": name, "text": text} for name, text in collection.queries.items())

@@ -46,7 +46,7 @@ def convert_e5(binary: Path, tokenizer: Path, output: Path) -> None:
         tokenizer: the folder of the model's tokenizer.json.
 
     Raises:
-        MilcoError: there is no such file, or it is of another format, lacks a tensor or is cut off.
+        MilcoError: the file is missing, has another format, lacks a tensor, or is truncated.
     """
     source = binary
     binary = next(binary.glob("*.bin"), binary) if binary.is_dir() else binary

@@ -1,4 +1,4 @@
-"""Text of all three kinds, from sources to files: parallel text, training items, test collections.
+"""Build all text from the sources: parallel text, training items, test collections.
 
 What it writes into its output folder:
 
@@ -7,14 +7,15 @@ What it writes into its output folder:
                           texts with few of them first
     items.parquet         item, language, title, description: known items to distil on
     held_out.parquet      digest: of every string that must not be trained on, see milco/data/held_out.py
-    statistics.json       how many pairs each dataset gave, why others were dropped, warnings where one reason took most
-                          of a language, and (size, how many) of the families: pairs that share an English text. If a
-                          language has no pair, only this file is kept: OUTPUT.statistics.json, beside the folder
+    statistics.json       for each dataset the kept pairs, the dropped pairs by reason, and warnings if one reason
+                          dropped most of a language; also (size, count) of the families: pairs that share an English
+                          text. If a language has no pair, only this file is kept: OUTPUT.statistics.json, beside the
+                          folder
 
-Collections lie apart, so that one more of them changes no training text:
+Collections are written to another folder, so a new collection does not change the training text:
 
     collections/{dev,test}/{name}/   corpus.jsonl, queries.jsonl, qrels/{dev,test}.tsv (BEIR layout), collection.json
-    warnings.json                    what is odd about some of them
+    warnings.json                    warnings about collections
 
 Run by the rules `corpora`, `collections` (test) and `development`:
     python -m milco.stages corpora --config FILE --source NAME=PATH … --output FOLDER
@@ -56,7 +57,7 @@ MANY_LANGUAGES = 1000  # unwanted ones that are counted by name; a column with m
 def parallel_pairs(
     candidates: Iterable[Pair], languages: set[str], forbidden: HeldOut, counts: Counter, cleaning: str
 ) -> Iterator[Pair]:
-    """Clean (English, other, language) candidates into training pairs, and count what becomes of them.
+    """Turn (English, other, language) candidates into clean training pairs, and count kept and dropped ones.
 
     Args:
         languages: languages to keep.
@@ -93,7 +94,7 @@ def counted(numbers: Mapping[str, int]) -> str:
 
 
 def warnings_of(name: str, counts: Counter, read: Counter) -> list[str]:
-    """A sentence for each reason that takes more than half of a dataset, or of one of its languages.
+    """One warning for each reason that drops more than half of a dataset, or of one of its languages.
 
     Args:
         counts: what `parallel_pairs` counted.
@@ -118,7 +119,7 @@ def warnings_of(name: str, counts: Counter, read: Counter) -> list[str]:
 
 
 def _without_a_pair(language: str, counts: dict[str, Counter]) -> str:
-    """A language without a pair in any dataset, and why its candidates were dropped, by dataset."""
+    """Text of an error: a language without a pair in any dataset, and the reasons for its dropped candidates."""
     lost = []
     for name, found in counts.items():
         mine = {  # zh-CN is not zh, but whoever wants one will want to know of the other
@@ -169,7 +170,7 @@ def build_collections(
 
 
 def _items(config: Config, sources: dict[str, Path]) -> pd.DataFrame:
-    """Known items of some sources, of training and held out."""
+    """Known items of the given sources, both training and held-out ones."""
     return pd.concat(
         [
             home_assistant.items(path, config.languages_of_items(), config.corpora, config.seed)
@@ -293,7 +294,8 @@ def _own_collection(name: str, source: Source, folder: Path, split: str) -> Coll
 
 
 def in_lower_case(collections: Iterable[Collection], queries: bool, documents: bool) -> Iterator[Collection]:
-    """Collections whose queries, documents or both are in lower case. Collections that share documents still do."""
+    """Convert the queries, documents or both of collections to lower case. Collections with shared documents still
+    share them."""
     before, lower = None, Documents(lambda: iter(()))
     for collection in collections:
         if queries:
@@ -308,7 +310,7 @@ def in_lower_case(collections: Iterable[Collection], queries: bool, documents: b
 
 
 def _each(documents: Mapping[str, str], make: Callable[[str, str], Iterable[tuple[str, str]]]) -> Documents:
-    """What `make` makes of each document, made anew in every iteration."""
+    """Apply `make` to each document; every iteration computes it again."""
     return Documents(lambda: (made for name, text in documents.items() for made in make(name, text)))
 
 
@@ -318,7 +320,7 @@ def in_chunks(
     """Collections whose documents are chunks of `size` tokens, special tokens included; no text is lost. `trust`: the
     code of the encoder's tokenizer may be run.
 
-    A chunk may begin inside a word, whose first token then differs: now and then a chunk has one token more.
+    A chunk may begin inside a word. Its first token can then change, so a chunk may have one token more than `size`.
     """
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Texts that are longer than a model reads: how many of each language lose their end."""
+"""Count the texts, by language, that exceed a model's length limit and are cut."""
 
 import unicodedata
 from collections import Counter
@@ -17,7 +17,7 @@ class Cuts:
         self.texts, self.cut = Counter(texts or {}), Counter(cut or {})
 
     def count(self, languages: list[str], cut: Iterable[int]) -> None:
-        """Add texts, given by their languages; those at the places `cut` are cut."""
+        """Count texts, given their languages; `cut` has the positions of those that are cut."""
         self.texts.update(languages)
         self.cut.update(languages[place] for place in cut)
 
@@ -29,7 +29,7 @@ class Cuts:
         return {"texts": dict(self.texts), "cut": dict(self.cut)}
 
     def sentence(self, what: str, length: int) -> str:
-        """One line on them, the languages that lose the largest share first; nothing if no text is cut."""
+        """A one-line summary, languages with the largest share of cut texts first; empty if no text is cut."""
         if not self.cut.total():
             return ""
         shares = sorted(self.cut, key=lambda language: (-self.cut[language] / self.texts[language], language))

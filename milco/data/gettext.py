@@ -1,7 +1,7 @@
 """Reader of gettext catalogues: the messages of a program, which are English, and their translations.
 
-A catalogue is a .po or a .mo file. Its language is what its place says (de/LC_MESSAGES/app.po, app/de.po, app.de.po),
-or else its header.
+A catalogue is a .po or .mo file. Its language is taken from its path (de/LC_MESSAGES/app.po, app/de.po, app.de.po),
+else from its header.
 """
 
 import re
@@ -28,8 +28,8 @@ ACCELERATORS = re.compile(r"\s*\([_&]\w\)|[_&](?=\w)")
 def pairs(source: Path, languages: Iterable[str], language: str | None = None) -> Iterator[tuple[str, str, str]]:
     """Candidates (English, other, language) from the catalogues of a wheel, an archive, a folder, or one file.
 
-    Messages without a translation, and translations marked as fuzzy or obsolete, are none. Of a message with plural
-    forms, the singular goes with the first form and the plural with the last. Of app.po and app.mo, the first is read.
+    Untranslated, fuzzy and obsolete messages are skipped. A message with plural forms gives two pairs: singular with
+    the first form, plural with the last. If app.po and app.mo both exist, app.po is read.
 
     Args:
         languages: those to read; mul: all.
@@ -124,7 +124,7 @@ def _messages(catalogue: polib.POFile | polib.MOFile) -> Iterator[tuple[str, str
 
 
 def _plain(english: str, other: str) -> tuple[str, str]:
-    """Both sides without the marks of accelerators; only a mark before a word tells one from an underscore."""
+    """Both sides without accelerator marks. An underscore counts as a mark only before a word."""
     if ACCELERATOR.search(english):
         return ACCELERATORS.sub("", english), ACCELERATORS.sub("", other)
     return english, other

@@ -1,6 +1,6 @@
-"""Text that must not be trained on, since a test or development collection asks it or answers with it.
+"""Strings that must not be trained on, because they are queries or documents of test or development collections.
 
-Only a digest of 16 bytes is kept of a string. Strings have the same digest if they differ only in case, white space,
+Each string is stored as a 16-byte digest. Strings have the same digest if they differ only in case, white space,
 composition, invisible characters, and what cleaning removes from an interface string. So it does not matter how a
 corpus was cleaned.
 """
@@ -39,7 +39,7 @@ def digest(text: str) -> bytes:
 
 
 def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) -> Iterator[str]:
-    """Queries and documents of a collection in BEIR layout: of a document its title, its text, and both.
+    """Queries and documents of a collection in BEIR layout. A document yields its title, its text, and both joined.
 
     Args:
         documents: `all`, those with a grade above 0 (`relevant`), or none (`queries`).
@@ -59,7 +59,7 @@ def strings_of(folder: Path, split: str, documents: str, broken: float = 0.0) ->
 
 
 class HeldOut:
-    """Strings that must not be trained on, however they are written: `text in held_out`.
+    """Set of strings that must not be trained on, in any spelling that `digest` treats as equal: `text in held_out`.
 
     Their digests are sorted on disk, and lie in a file for temporary data that is mapped into memory.
     """
@@ -101,7 +101,7 @@ def _halves(digests: Iterator[bytes]) -> Iterator[np.ndarray]:
 
 
 def _mapped(portions: Iterable[np.ndarray]) -> np.ndarray:
-    """Portions of digests as one array, which the system may take out of memory."""
+    """Portions of digests as one memory-mapped array, which the system may take out of memory."""
     with tempfile.TemporaryFile() as file:
         for portion in portions:
             portion.tofile(file)

@@ -1,8 +1,8 @@
-"""Reader of the embedded default: the interface texts of Home Assistant, key-aligned over many languages.
+"""Reader of the demo's text: the interface strings of Home Assistant, aligned by key across languages.
 
 Core: one JSON file per integration and language. A setting, step, action or repair has a title and a description;
 such a pair is a known item: the title in one language is a query for the description in another.
-Frontend: one JSON file per fragment and language, parallel text alone.
+Frontend: one JSON file per fragment and language; used only as parallel text.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def _texts(source: Path, pattern: re.Pattern, languages: tuple[str, ...]) -> dic
 
 
 def split_of(integration: str, held_out: float, development: float, seed: int) -> str:
-    """`train`, `dev` or `test`: it does not depend on the other integrations."""
+    """Split of an integration: `train`, `dev` or `test`. It does not depend on other integrations."""
     digest = hashlib.sha256(f"{seed}/{integration}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share >= held_out:
@@ -140,12 +140,12 @@ def _usable(english: str, other: str | None, language: str) -> str | None:
 
 
 def collections(table: pd.DataFrame, split: str, languages: list[str], settings: Corpora) -> Iterator[Collection]:
-    """Collections `{query language}-{document language}`: a title looks for the descriptions of its item.
+    """Collections `{query language}-{document language}`: a title is a query for the descriptions of its item.
 
-    Per language X: X-en (queries in X, English documents) and, in the test split, X-X; and en-en, the queries of
-    all languages in English, which measures the ceiling. A query is one English title; the descriptions of all items
-    of that title are relevant. Titles with more than `settings.max_relevant` English descriptions say too little and
-    are left out everywhere, so that X-X and X-en ask the same. X-X holds the described items only, without distractors.
+    Per language X: X-en (queries in X, English documents) and, in the test split, X-X; and en-en, the queries of all
+    languages in English, which measures the ceiling. A query is one English title; the descriptions of all items of
+    that title are relevant. Titles with more than `settings.max_relevant` English descriptions are too generic and are
+    left out everywhere, so X-X and X-en have the same queries. X-X holds the described items only, without distractors.
     """
     table = table[table.split == split]
     english = table[table.language == "en"]
@@ -171,7 +171,7 @@ def collections(table: pd.DataFrame, split: str, languages: list[str], settings:
 def _queries(
     local: pd.DataFrame, english: pd.DataFrame, items_by_title: pd.Series, settings: Corpora
 ) -> dict[str, str]:
-    """English title → its commonest translation; titles that share a translation are ambiguous and left out."""
+    """English title → its most frequent translation. Titles that share a translation are ambiguous and left out."""
     titles = english.set_index("item").title
     pairs = local.dropna(subset="title")
     pairs = pairs.assign(english=pairs.item.map(titles)).dropna(subset="english")

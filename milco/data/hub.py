@@ -1,12 +1,12 @@
-"""Repositories of the Hugging Face Hub: at one commit, checked, and resumed where a download broke off.
+"""Download repositories of the Hugging Face Hub: pinned to a commit, verified, and resumable.
 
 The commit that a repository had at its first download is written to hub.lock.json in the working directory, and later
-downloads take the same one: keep that file with the configuration. To follow a repository that has moved on, delete
-its line there. An address with a whole commit id (hf:OWNER/NAME@40 HEX DIGITS) needs no lock.
+downloads take the same one: keep that file with the configuration. To take a newer commit, delete the repository's line
+in that file. An address with a whole commit id (hf:OWNER/NAME@40 HEX DIGITS) needs no lock.
 
 For a model, the files that loading needs are downloaded (in the layout of MILCO's authors also its encoder's
 config.json); for a table, those of the wanted subsets and split, a folder for each subset. `revision.json` beside them
-says what they are.
+records repository and commit.
 """
 
 import hashlib
@@ -75,12 +75,12 @@ class Repository:
 
 
 def fetch_repository(name: str, source: Source, output: Path) -> None:
-    """Download what a source wants of its repository into the folder `output`, which appears when all is there.
+    """Download the files that a source needs into the folder `output`, which appears when it is complete.
 
     Raises:
-        MilcoError: the hub does not give it, or it is not what the source says.
+        MilcoError: the download fails, or the repository does not match the source's settings.
     """
-    huggingface_hub.logging.set_verbosity_error()  # what it warns about is tried again, or ends in our own error
+    huggingface_hub.logging.set_verbosity_error()  # its warnings are about requests that we retry or report ourselves
     try:
         repository = _look_up(name, source)
         with finished_folder(output, made_by=repository.name) as folder:
@@ -146,7 +146,7 @@ def _pins() -> dict[str, str]:
 
 
 def _pin(key: str, revision: str) -> str:
-    """Write the commit of a repository down, unless one is there already, and return the one that is there then."""
+    """Store a repository's commit unless one is stored already; return the stored commit."""
     with LOCK.with_name(".hub.lock").open("w") as guard:  # several downloads run at once
         if not lock(guard, LOCKED_FOR):
             raise MilcoError(
@@ -159,7 +159,7 @@ def _pin(key: str, revision: str) -> str:
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask the hub, and again if it is busy."""
+    """Send a request to the Hub; retry if the Hub is busy."""
     for pause in PAUSES:
         try:
             return ask()
@@ -311,7 +311,7 @@ def _add_encoder(name: str, repository: Repository, folder: Path) -> Repository 
 def _download(name: str, repository: Repository, path: str, target: Path) -> None:
     """Download one file to `target`; it has that name only when its content is what the hub says.
 
-    The part that has arrived lies beside it, named after the content; the next try goes on there. (The hub's own client
+    The part that has arrived lies beside it, named after the content; the next try resumes there. (The hub's own client
     throws it away when it ends.)
     """
     file = repository.files[path]
@@ -342,7 +342,7 @@ def _download(name: str, repository: Repository, path: str, target: Path) -> Non
 
 
 def _is(path: Path, file: Any) -> bool:
-    """Whether a file has the content that the hub says; small files have git's checksum, large ones sha256."""
+    """Whether a file matches the Hub's checksum: git's for small files, SHA-256 for large ones."""
     if path.stat().st_size != file.size:
         return False
     if file.lfs:

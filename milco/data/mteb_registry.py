@@ -1,4 +1,4 @@
-"""Models that mteb knows by name: which of them can be measured here, and what is downloaded for them.
+"""Look up models in mteb's registry: whether they can be measured here, and which repository to download.
 
     mteb:OWNER/NAME    a model at the revision that mteb names
 
@@ -15,7 +15,7 @@ ONE_VECTOR = {"dense", "sparse"}  # kinds of models that give a text one vector,
 
 
 def find(name: str, source: Source) -> Any:
-    """What mteb knows of a model (its ModelMeta).
+    """mteb's metadata of a model (ModelMeta).
 
     Raises:
         MilcoError: mteb knows no such model, or it is of a kind that cannot be measured here.

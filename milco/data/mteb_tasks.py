@@ -5,10 +5,10 @@
 Rule `fetch` writes them once, in the folder NAME-SUBSET, or NAME for a task without subsets. They are searched and
 measured like any other collection. Each collection.json names both languages, task, subset, split, the dataset and its
 revision, the measure that mteb's leaderboard shows, and whether a query must not find the document of its own id. Texts
-are what mteb gives to a model: title and text of a document, a query and its instruction.
+are those that mteb gives to a model: a document's title and text, a query with its instruction.
 
-One figure may differ from mteb's: queries without any relevant document are left out here, as in BEIR, and count as 0
-there.
+Measures can differ from mteb's for queries without a relevant document: milco leaves them out, as BEIR does; mteb
+counts them as 0.
 """
 
 import difflib
@@ -98,7 +98,7 @@ def _check(problem: str, wanted: list[str], known: list[str]) -> None:
 
 
 def _languages(name: str, source: Source, subset: str, named: list[str]) -> dict[str, Any]:
-    """The languages of a subset: what the source says, else what mteb names (codes of ISO 639-3 with scripts).
+    """Languages of a subset: from the source's settings, else from mteb (ISO 639-3 codes with scripts).
 
     For a cross-lingual subset mteb names two; that of the queries is not the first in every task.
     """

@@ -1,4 +1,4 @@
-"""How many queries of each test collection occur in the training text: a JSON file, collection → queries, met.
+"""Count the queries of each test collection that occur in the training text. Output: JSON, collection → queries, met.
 
 Rules `corpora` and `mine` have taken the queries of some collections out of text and triples
 (`corpora.decontaminate_for`). If there are no other collections, no training text is read.
@@ -64,7 +64,7 @@ def _start(asked: set[bytes]) -> None:
 
 
 def _look(part: tuple[Path, int, list[str]]) -> set[bytes]:
-    """Digests of the queries that occur in a part of a file."""
+    """Digests of the queries found in a part of a file."""
     return {digest for text in _strings(*part) if (digest := held_out.digest(text)) in _asked}
 
 

@@ -1,7 +1,7 @@
-"""Parallel text of any size in the order of training, at constant memory: DuckDB sorts it on disk.
+"""Sort parallel text of any size into training order in constant memory; DuckDB sorts on disk.
 
-A pair is (English, other text, its language). Two pairs of one corpus are the same if their comparable forms are equal;
-pairs of different corpora, if they are equal to the letter. The first one stays.
+A pair is (English, other text, its language). Within a corpus, pairs with equal comparable forms are duplicates; across
+corpora, only identical pairs are. The first one is kept.
 """
 
 import hashlib
@@ -156,8 +156,8 @@ def _stage(
 def _write_part(pairs: Iterable[Pair], counts: Counter, first: int, seed: int, path: Path) -> None:
     """Write pairs with their numbers and forms.
 
-    A form is a digest with the seed as its key: the pairs with the lowest forms are a random sample, whatever their
-    order.
+    A form is a digest keyed by the seed. The pairs with the smallest forms are therefore a random sample that does not
+    depend on their order.
     """
     pairs, key, written = iter(pairs), str(seed).encode(), 0
     with pq.ParquetWriter(path, STAGED, write_statistics=False) as writer:
@@ -194,5 +194,5 @@ def _families(database: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 
 
 def _count(database: duckdb.DuckDBPyConnection, statement: str) -> int:
-    """Run a statement that makes rows → how many it made."""
+    """Run a statement that inserts rows; return their number."""
     return database.execute(statement).fetchall()[0][0]

@@ -1,9 +1,9 @@
-"""The one way into files of text: pairs, triples, collections, judgements, runs, and what `milco` commands read.
+"""The only reader of text files: pairs, triples, collections, judgements, runs, and inputs of `milco` commands.
 
-Whatever such a file holds, it may be compressed (.gz, .bz2, .xz, .zst: its first bytes say so), begin with a byte order
-mark and have blank lines. A table (TSV, CSV, JSONL, Parquet) is read as rows with their numbers, those of lines or of
-rows of Parquet, from 1. A broken row is counted and left out; more of them than `Broken` allows are an error that names
-the first ones. docs/files.md says what users are told of all this.
+Any such file may be compressed (.gz, .bz2, .xz, .zst; detected by the first bytes), start with a byte order mark, and
+contain blank lines. A table (TSV, CSV, JSONL, Parquet) is read as rows with their numbers, those of lines or of rows of
+Parquet, from 1. A broken row is counted and left out; more of them than `Broken` allows are an error that names the
+first ones. docs/files.md documents this for users.
 """
 
 import bz2
@@ -49,7 +49,7 @@ csv.field_size_limit(2**31 - 1)
 
 
 class BrokenRow(Exception):
-    """A row is not what it should be; the message says why."""
+    """A row is invalid; the message says why."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Broken:
 
     Attributes:
         share: share of all rows that may be broken.
-        said: what is wrong with the first ones, and where.
+        said: messages about the first ones, with file and line.
     """
 
     share: float = 0.0
@@ -86,8 +86,8 @@ class Broken:
 
 
 def whole(items: Iterable[Item], broken: Broken) -> Iterator[Item]:
-    """The items that are whole; their readers report the others to `broken`. If none may be broken, items after the
-    first broken one are read but not given, so that the error can count.
+    """Yield the valid items; their readers report the others to `broken`. If none may be broken, items after the first
+    broken one are read but not yielded, so that the error can count all.
 
     Raises:
         MilcoError: too many are broken.
@@ -102,7 +102,7 @@ def whole(items: Iterable[Item], broken: Broken) -> Iterator[Item]:
 def each(
     path: Path, rows: Iterable[tuple[int, Any]], convert: Callable[[int, Any], Item], broken: Broken
 ) -> Iterator[Item]:
-    """What `convert` makes of numbers and rows; rows for which it raises BrokenRow are counted and left out."""
+    """Apply `convert` to numbers and rows; rows for which it raises BrokenRow are counted and skipped."""
     for number, row in rows:
         try:
             found = convert(number, row)
@@ -134,7 +134,7 @@ def _hidden(path: Path) -> bool:
 
 
 def one_of(folder: Path, name: str) -> Path:
-    """The file `name` of a folder, else the only readable file with its stem, or a folder of that name with such files.
+    """The file `name` of a folder; else the only readable file or folder with its stem.
 
     Raises:
         MilcoError: there are several.
@@ -149,7 +149,7 @@ def one_of(folder: Path, name: str) -> Path:
 
 
 def place(path: Path) -> Path:
-    """Where a file lies that a user names; `-` is the standard input."""
+    """Path of a file given by the user; `-` is the standard input."""
     return STDIN if str(path) == "-" else path
 
 
@@ -222,7 +222,7 @@ def rows(path: Path, form: str, broken: Broken, columns: Columns, wanted: Iterab
         wanted: columns to read of Parquet; all by default. A dot reaches into a column.
 
     Raises:
-        MilcoError: it is no such table at all.
+        MilcoError: the file is not a table of this form.
     """
     match form:
         case "jsonl":
@@ -339,7 +339,7 @@ def tmx_units(path: Path) -> Iterator[dict[str, str]]:
     """Units of a TMX: language → segment, without what its inline marks hold.
 
     Raises:
-        MilcoError: it is no whole TMX.
+        MilcoError: the file is not a complete TMX.
     """
     try:
         with open_file(path) as file:
@@ -371,7 +371,7 @@ def identifier(value: Any) -> str:
     """The id that a row has. Whole numbers are ids, too.
 
     Raises:
-        BrokenRow: it has none, or one with a control character, such as a tab or a line end; other white space is fine.
+        BrokenRow: the row has no id, or its id has a control character (tab, line end); other white space is allowed.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BrokenRow(f"the id {value!r:.80} is no text and no whole number")
@@ -470,7 +470,7 @@ def _records(
 
 
 def readable(forms: Container[str] = FORMS.values()) -> str:
-    """Which kinds of files can be read, for an error about one that cannot."""
+    """List of readable file types, for error messages."""
     ends = (end for end, form in FORMS.items() if form in forms)
     return f"readable: {', '.join(ends)}, also with {', '.join(COMPRESSED)} at the end"
 

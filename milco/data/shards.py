@@ -1,9 +1,9 @@
 """Tables of any size with lists in their rows: written by several workers at constant memory, read through memory maps.
-A file that exists is complete: a run that was cut off loses only the file that it was writing.
+An existing file is complete: an interrupted run loses only the file that it was writing.
 
 A table NAME is a series of files NAME-00000.arrow, NAME-00001.arrow, … of `FILE_ROWS` rows each, in record batches of
-`ROWS` rows; only the last file and the last batch may be shorter. So a division finds a row, and opening a table reads
-only where the batches of two files lie.
+`ROWS` rows; only the last file and the last batch may be shorter. A row is therefore found by division, and opening a
+table reads only the batch offsets of two files.
 """
 
 import multiprocessing
@@ -40,8 +40,8 @@ def write_shards(
 
     Args:
         sources: by the name of the table.
-        make: called once in each worker: (its number, number of workers) → a function that turns a batch of rows of any
-            of the files into a batch of as many rows.
+        make: called once per worker with (its number, number of workers); returns a function that turns a batch of rows
+            of any of the files into a batch of the same length.
         workers: processes, at most as many as the largest file has batches; a single one works in this process.
         rank, processes: number of this caller, and how many callers there are; each writes its share of the files.
 
@@ -66,7 +66,7 @@ def write_shards(
 
 @contextmanager
 def _conversion(make: Make, workers: int) -> Iterator[Callable[[Batches], Iterator[pa.RecordBatch]]]:
-    """A function that converts batches in order; its workers live as long as the context."""
+    """Context with a function that converts batches in order; its workers end with the context."""
     if workers <= 1:
         yield partial(map, make(0, 1))
         return
@@ -134,7 +134,7 @@ class Shards:
         return self._rows
 
     def __getstate__(self) -> dict:
-        """Leave out the maps, which would be pickled as copies of all rows: another process opens the files itself."""
+        """Drop the memory maps before pickling, which would copy all rows; the other process opens the files itself."""
         return {**self.__dict__, "_files": {}}
 
     def numbers(self, column: str, rows: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Pairs of whole numbers, sorted and joined on disk: memory holds a few of them, however many there are.
+"""Sort and join pairs of integers on disk, in constant memory.
 
-DuckDB does the same, but it takes memory up to a limit, and fails if the limit is low.
+DuckDB could do this, but it uses all memory up to its limit and fails if the limit is low.
 """
 
 import tempfile
@@ -16,11 +16,11 @@ DIGEST_EDGES = np.arange(1, PARTS, dtype=np.uint64) * np.uint64(2**64 // PARTS) 
 
 
 class Sorted:
-    """Pairs of a key and a value by key, in a file for temporary data, 16 bytes each.
+    """(key, value) pairs sorted by key in a temporary file, 16 bytes each.
 
     Args:
         portions: arrays of n×2, uint64, of any lengths.
-        edges: ascending keys; each begins another part. One part is in memory at a time.
+        edges: ascending keys at which a new part begins. One part is in memory at a time.
     """
 
     def __init__(self, portions: Iterable[np.ndarray], edges: np.ndarray):
@@ -49,7 +49,7 @@ class Sorted:
             yield _read(self.file, start, max(start, end))
 
     def joined(self, others: "Sorted") -> Iterator[np.ndarray]:
-        """(value here, value there) of all pairs with the same key; `others` have the same edges."""
+        """Join: (own value, other value) for equal keys; `others` must have the same edges."""
         for here, there in zip(self.parts(), others.parts(), strict=True):
             keys, wanted = np.ascontiguousarray(here[:, 0]), np.ascontiguousarray(there[:, 0])
             first = np.searchsorted(keys, wanted)
@@ -60,7 +60,7 @@ class Sorted:
 
 
 class Digests:
-    """Digests of 8 bytes, signed, that come one at a time and wait in a file for temporary data."""
+    """Signed 8-byte digests, added one at a time and stored in a temporary file."""
 
     def __init__(self):
         self.file, self.waiting = tempfile.TemporaryFile(), array("q")  # noqa: SIM115 (it lives as long as this)
@@ -71,7 +71,7 @@ class Digests:
             self._write()
 
     def repeated(self) -> bool:
-        """Whether two of them are equal."""
+        """Whether any digest occurs twice."""
         self._write()
         self.file.seek(0)
         portions = takewhile(len, (np.fromfile(self.file, np.uint64, RUN) for _ in count()))

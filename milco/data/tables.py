@@ -1,4 +1,4 @@
-"""Users' tables of pairs and triples, read some rows at a time, with a clear message for anything that is wrong."""
+"""Read users' tables of pairs and triples in batches, with a clear message for each error."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +67,7 @@ def read_batches(
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is one of those that `read_batches` takes of a folder, by its name alone."""
+    """Whether `read_batches` would read a file of this name in a folder."""
     return reading.form_of(path) in TABLES
 
 
@@ -161,7 +161,7 @@ def _header(first: list[str], dataset: Source, name: str) -> tuple[list[str], bo
     our names.
 
     Raises:
-        BrokenRow: it looks like a header, but it may be a pair.
+        BrokenRow: the line looks like a header but may be a pair.
     """
     if dataset.columns:
         return first, True
@@ -187,7 +187,7 @@ def _sides(header: list[str]) -> tuple[str, str]:
 
 
 def _names_a_side(field: str) -> bool:
-    """Whether a field is what people call a side of parallel text, in a word or several: English, sentence_de, tgt."""
+    """Whether a field is a common column name of parallel text, such as English, sentence_de or tgt."""
     field = field.strip()
     return REGIONAL.fullmatch(field) is not None or all(map(_is_name, DIVIDERS.split(field)))
 
@@ -231,7 +231,7 @@ def _own_code(language: str | None, tag: str) -> str:
 
 
 def _line_by_line(english: Path, other: Path, language: str, broken: Broken) -> Rows:
-    """Raises MilcoError if one file has more lines than the other: nobody knows where a line is missing."""
+    """Pair the lines of two files. Raises MilcoError if one has more lines: the place of the missing one is unknown."""
 
     def row(number: int, lines: tuple[bytes | None, bytes | None]) -> tuple[int, Row]:
         left, right = lines

@@ -1,4 +1,4 @@
-"""Which pairs count as translations, and how they are cleaned: rules for interface strings, milder ones for prose."""
+"""Cleaning and filtering of parallel text: strict rules for interface strings, milder rules for prose."""
 
 import re
 import unicodedata
@@ -34,7 +34,7 @@ def tidy(text: str) -> str:
 
 
 def comparable(text: str) -> str:
-    """Form under which two strings count as the same: case and white space do not matter."""
+    """Form for comparison: equal for strings that differ only in case and white space."""
     return " ".join(text.casefold().split())
 
 
@@ -44,7 +44,7 @@ def written_in(text: str, language: str) -> bool:
 
 
 def program_text(text: str) -> str | None:
-    """Why a raw string is written for programs, in one word, or None if people read it as it is."""
+    """Reason, in one word, why a raw string is written for programs (a reference, a plural form); None if it is not."""
     if REFERENCE.search(text):
         return "reference"
     return "plural" if PLURAL.search(text) else None
@@ -76,7 +76,7 @@ def foreign(text: str, language: str) -> bool:
 
 
 def rejection(english: str, other: str, language: str) -> str | None:
-    """Why a pair of raw interface strings is no training pair, in one word, or None if it is one."""
+    """Reason, in one word, why a pair of raw interface strings is dropped; None if it is kept."""
     if reason := program_text(english) or program_text(other):
         return reason
     if placeholders(english) != placeholders(other):

@@ -1,9 +1,9 @@
 """Runs and judgements as TREC writes them.
 
-White space separates the columns of such a file. An id that is empty or has white space in it, as people's names and
-titles have, is written percent-encoded behind the mark of RFC 8187: `Geneva Durben` as `UTF-8''Geneva%20Durben`. So is
-an id that begins with the mark. Every other id is written as it is, also a URL with a `%` of its own: other programs
-find it in their judgements, and their files are read unchanged.
+White space separates the columns of such a file. An empty id, or an id with white space, is percent-encoded with the
+prefix of RFC 8187: `Geneva Durben` becomes `UTF-8''Geneva%20Durben`. So is an id that starts with this prefix. Every
+other id is written as it is, also a URL with a `%` of its own: other programs find it in their judgements, and their
+files are read unchanged.
 """
 
 import math
@@ -31,8 +31,8 @@ GRADES = ("score", "grade", "relevance", "rel", "label", "judgement", "judgment"
 def write_run(run: Run, name: str, lines: IO[str]) -> None:
     """Write {query: {document: score}}, best first, as lines QUERY Q0 DOCUMENT RANK SCORE NAME.
 
-    A score has nine digits, which tell any two float32 apart. With fewer, different scores would become ties, and
-    measures of the file would differ from ours.
+    Scores have nine significant digits, enough to distinguish any two float32 values. With fewer, different scores
+    would tie and measures of the file would differ from ours.
     """
     for query, documents in run.items():
         for rank, (document, score) in enumerate(documents.items(), 1):
@@ -153,7 +153,7 @@ def _named(number: int, row: Row) -> tuple[int, str, str, int]:
 
 
 def with_relevant(qrels: Qrels, path: Path) -> Qrels:
-    """The judgements of queries that have a relevant document: only these are measured, as in a collection.
+    """Judgements of the queries with a relevant document; only these are measured, as in a test collection.
 
     Raises:
         MilcoError: the judgements at `path` have no such query.
@@ -182,7 +182,7 @@ def _lines(path: Path, broken: Broken) -> Iterator[tuple[int, str]]:
 
 
 def _there(path: Path) -> Path:
-    """A file that has something in it, or a pipe."""
+    """The path of a file that exists and is not empty, or of a pipe."""
     path = reading.place(path)
     if not path.exists() or path.is_dir():
         raise MilcoError(f"{path}: no such file")

@@ -1,9 +1,9 @@
-"""Distillation triples as token ids, every text once: what Stage 2 reads.
+"""Distillation triples as token ids, each text stored once; the input of Stage 2.
 
     documents-*.arrow   input_ids (list of uint32): row n is the document with number n
     queries-*.arrow     input_ids; pos and neg (lists of uint32, numbers of documents), pos_scores and neg_scores (lists
                         of float64); longest: tokens of the longest negative
-    negatives.json      [[negatives, how many queries have so many], …]
+    negatives.json      [[number of negatives, number of queries with it], …]
 
 Arrow files are memory-mapped like those of the token cache (tokens.py): a training starts as quickly with a million
 queries as with a thousand.
@@ -127,7 +127,7 @@ def _counted(portions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Where each of some lists begins in all of them together, and where the last one ends."""
+    """Offsets of the lists in their concatenation, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(lengths)])
 
 

@@ -14,8 +14,8 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def save_vectors(path: Path, rows: scipy.sparse.csr_array, ids: list[str], pivot_columns: int | None = None) -> None:
-    """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same
-    name with `.ids.txt`. The metadata `columns` says how many columns there are, and how many are the pivot view's."""
+    """Write N rows to `path` (indptr int64, indices uint32, values float32) and their ids, one a line, to the same name
+    with `.ids.txt`. The metadata `columns` has the number of columns and the number of pivot columns."""
     arrays = {
         "indptr": rows.indptr.astype(np.int64),
         "indices": rows.indices.astype(np.uint32),

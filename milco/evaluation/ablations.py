@@ -1,4 +1,4 @@
-"""Experiments compared: one experiment, its own simpler systems, and its variants, on the same queries.
+"""Compare an experiment, its simpler systems, and its variants on the same queries.
 
 Run by rule `ablations`:
     python -m milco.stages ablations --experiment FILE --experiment FILE … --published FILE --page FILE --table FILE
@@ -42,10 +42,10 @@ class Row:
 
     Attributes:
         changes: keys with other values than in the base, and their values.
-        made: stages that it does not share with the base.
+        made: stages that are its own, not shared with the base.
         measures: one row per training seed, collection, query and measure.
         active: mean terms per query and document over the collections.
-        minutes: of its trainings, shared ones too; NaN where there are none or nothing says how long they took.
+        minutes: minutes of its trainings, including shared ones; NaN without trainings or recorded speeds.
     """
 
     name: str
@@ -74,8 +74,8 @@ class Row:
 
 
 def _minutes(experiment: Experiment, system: str) -> float:
-    """Minutes of the trainings behind a system: their examples divided by the last rate that they wrote, so that
-    resumed ones count in full. NaN, if there are none."""
+    """Training minutes of a system: examples divided by the last logged rate, so that resumed trainings count in full.
+    NaN, if there are none."""
     minutes = []
     for stage, node in experiment.trainings_of(system).items():
         path = Path(node.path).with_name("metrics.jsonl")
@@ -101,7 +101,7 @@ def differences(base: Config, other: Config) -> dict[str, Any]:
 
 
 def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
-    """One line per row: its measure, and the difference from the first, over the queries that both were asked.
+    """One line per row: its measure, and its difference from the first row over their common queries.
 
     A query's value is its mean over the seeds of a row. Columns queries (asked, in all collections), different (how
     many different ids they have), collections (those of these queries), the measure, seeds and deviation (of the
@@ -132,7 +132,7 @@ def compare(rows: list[Row], comparison: Comparison) -> pd.DataFrame:
 
 
 def by_collection(rows: list[Row], comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The measure by collection and row, and where it differs from the first row's beyond chance: +1, −1, else 0."""
+    """The measure by collection and row, and the sign of each significant difference from the first row, else 0."""
     base = _values(rows[0], comparison)
     values = {row.name: _values(row, comparison).groupby(level="collection").mean() for row in rows}
     table = pd.DataFrame(values)
@@ -155,7 +155,7 @@ def _values(row: Row, comparison: Comparison) -> pd.Series:
 
 
 def _between_seeds(row: Row, asked: pd.Index, comparison: Comparison) -> dict[str, float]:
-    """How many seeds a row has, and the deviation of its mean over some queries between them (of a sample)."""
+    """Number of seeds of a row, and the sample standard deviation over seeds of its mean."""
     rows = comparison.rows(row.measures).set_index(ASKED)
     means = rows[rows.index.isin(asked)].groupby("seed").value.mean()
     return {"seeds": row.measures.seed.nunique(), "deviation": means.std()}

@@ -2,10 +2,11 @@
 that is measured. FlagEmbedding calls them lexical weights.
 
     config.json, weights, tokenizer    the encoder, as transformers loads it
-    sparse_linear.pt                   a layer that gives each token of a text its weight
+    sparse_linear.pt                   a linear layer: state of a token → its weight
 
 A row has a column for each token of the multilingual vocabulary. Its weight is the highest among the places where the
-token occurs; special tokens have none. A score is the inner product of two rows, from one model for both sides.
+token occurs; special tokens have none. A score is the inner product of a query row and a document row; both use the
+same model.
 """
 
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class BgeM3Sparse:
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """Places of some texts and their rows, B×V_m; `cut` gets the places of those that are cut."""
+        """Positions of a batch of texts and their rows (B×V_m); positions of cut texts are added to `cut`."""
         for places, batch in padded_batches(self.tokenizer, texts, max_length, batch_size, cut):
             yield places, self._rows(**{name: values.to(self.device) for name, values in batch.items()})
 

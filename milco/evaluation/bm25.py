@@ -1,8 +1,8 @@
 """BM25 over the pieces of the multilingual tokenizer, which serve as words in every script.
 
-Formula, k1 and b are those of the package bm25s (method `lucene`), and so are the scores, to the last bit. That package
-holds the words of all documents in memory; here they are in a file, and documents are searched as sparse vectors, block
-by block.
+Formula, k1 and b are those of the package bm25s (method `lucene`), and so are the scores, to the last bit. bm25s holds
+the words of all documents in memory. Here they are in a temporary file, and documents are searched block by block as
+sparse vectors.
 """
 
 import math
@@ -24,7 +24,7 @@ TEXTS = 4096  # texts that are cut into pieces at a time
 
 
 class Bm25:
-    """BM25 on one collection after the other; neighbours over the same documents share the counts of their words.
+    """BM25 for a sequence of collections; consecutive collections with the same documents share word counts.
 
     Args:
         encoder: checkpoint whose tokenizer cuts the texts; `trust`: its code may be run.
@@ -53,7 +53,7 @@ class Bm25:
         return Found({collection.name: rank_blocks(queries, self.words.blocks(self.size, shard), depth)}, {})
 
     def _pieces(self, texts: list[str]) -> scipy.sparse.csr_array:
-        """A one for each piece of each text, in the order of the text."""
+        """Sparse rows with a 1 for each token of a text, in text order."""
         ids = self.tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"]
         bounds = np.cumsum([0, *map(len, ids)], dtype=np.int32)
         columns = np.fromiter(chain.from_iterable(ids), np.int32, bounds[-1])

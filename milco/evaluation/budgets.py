@@ -1,4 +1,4 @@
-"""What fewer terms per text cost and save, and the smallest budget that costs next to nothing.
+"""Measure pruning budgets (quality, index size, latency), and choose the smallest one that loses less than 1 %.
 
 Run by rule `prune` on the test collections, and by rule `tune`, where a budget is chosen, on those for development;
 with `--shard` by `prune_shard` where several jobs share the documents:
@@ -74,7 +74,7 @@ def sweep_shard(config: Config, collections: Path, vectors: Path, shard: Shard, 
 
 
 class Trials:
-    """Searches with every budget of documents and of queries, in the collections that are compared.
+    """Searches with every budget of documents and of queries, over the compared collections.
 
     A trial has a side and a budget; trials of queries search unpruned documents. `groups` are collections over the same
     documents, which are read once for exact search and once for the indexes.
@@ -102,8 +102,8 @@ class Trials:
         return {name: collection.texts_to_find(depth) for name, _, _, collection in self.all_of(group)}
 
     def run(self, group: list[StoredCollection], vectors: Vectors, shard: Shard = ALL) -> Found:
-        """What the trials find in a shard of the documents by exact search. As sums: times of a query in an index, by
-        trial; terms after pruning, by trial (queries) or by budget (documents); bytes of the index, by budget."""
+        """Exact search results of all trials in a shard of the documents. The sums hold query times in an index (by
+        trial), terms after pruning (by trial for queries, by budget for documents), and index bytes (by budget)."""
         depths = self.depths(group)
         searches: dict[str, dict[str, Search]] = defaultdict(dict)  # by budget of the documents, by trial
         queries = {c.name: vectors.of("queries", c.queries.values()) for c in group}
@@ -168,8 +168,8 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def smallest(rows: pd.DataFrame) -> pd.Series:
-    """The budget of one side with the fewest terms that loses less than `LOSS` of the measure, as a mean over the
-    collections of `rows`; `none` if all lose more. It comes with its figures, and those of `none` as `full …`."""
+    """The budget of one side with the fewest terms that loses less than `LOSS` of the measure (mean over the
+    collections of `rows`); `none` if all lose more. Returned with its figures and, as `full …`, those of `none`."""
     table = means(rows)
     full = table[table.budget == "none"].iloc[0]
     good = table[(table.value > (1 - LOSS) * full.value) | (table.budget == "none")]

@@ -1,5 +1,6 @@
-"""What systems, budgets of pruning and experiments are compared on: `evaluate.compared_collections` and
-`evaluate.compared_measure`; by default, the cross-lingual collections that have the measure, or all that have it."""
+"""The collections and the measure on which systems, pruning budgets and experiments are compared
+(`evaluate.compared_collections`, `compared_measure`). Default: the cross-lingual collections with this measure, or all
+collections with it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class Comparison(NamedTuple):
     measure: as `measures.parquet` names it.
     collections: names of the test collections; none, if none has this measure.
     across: whether all of them are cross-lingual.
-    sources: test collection → its source, for all that there are.
+    sources: test collection → its source, for all test collections.
     """
 
     measure: str

@@ -33,7 +33,7 @@ def draw_curves(curves: dict[str, pd.DataFrame]) -> str:
 
 
 def draw_pruning(pruning: pd.DataFrame, measure: str) -> str:
-    """The measure against what pruned documents, and pruned queries, cost, for both ways of pruning."""
+    """The measure against the cost of pruned documents and of pruned queries, for top-k and mass pruning."""
     panels = [
         ("documents", "active", "terms per document"),
         ("documents", "bytes", "index, bytes per document"),

@@ -1,4 +1,4 @@
-"""From the texts of the test collections to vectors, for every system that has some.
+"""Encode the test collections with every system that uses vectors.
 
     align, distill   sparse rows of a MILCO model
     teacher          the English retriever reading queries of any language; collections with English documents only,
@@ -8,7 +8,7 @@
     NAME             a source of evaluate.baselines: a MILCO model as above, a model of sentence-transformers or mteb,
                      or the sparse weights of BGE-M3
 
-What encodes for a system is chosen in `encoder_of`, by the format of its source. It has `device`, `limit(side)`,
+`encoder_of` chooses the encoder class by the format of the source. It has `device`, `limit(side)`,
 `encode(side, texts, done, cut)`, `longer(side, texts)` and `save(path, rows, ids)`.
 
 A text that occurs in several collections is encoded once: vectors are named by `text_id`. They are written in parts of
@@ -65,8 +65,8 @@ def encode(
     shards: int = 1,
     split: str = "test",
 ) -> None:
-    """Encode queries and documents of collections into the folder `output`: every text, or the texts whose ids fall
-    into one of so many shards. Finished parts of an earlier identical run are reused.
+    """Encode queries and documents of collections into the folder `output`: all texts, or those of one shard. Finished
+    parts of an earlier identical run are reused.
 
     Args:
         split: whose queries, `test` or `dev`.
@@ -103,7 +103,7 @@ def encode(
 
 
 def encoder_of(config: Config, system: str, model: Path) -> Any:
-    """What encodes for a system.
+    """The encoder object of a system.
 
     Raises:
         MilcoError: its source holds another kind of model than its format says, or the GPU has no bfloat16.
@@ -197,6 +197,12 @@ class SparseEncoder:
     def encode(
         self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
     ) -> scipy.sparse.csr_array:
+        """Texts of a side (`queries` or `documents`) → N×`width` rows in the order of the texts.
+
+        Args:
+            done: called with the number of texts in each encoded batch.
+            cut: gets the places of texts that are longer than the limit.
+        """
         length = length_of(self.config, side)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.config.evaluate.bf16):
             batches = self.iter_rows(texts, length, self.config.evaluate.batch_size, cut)
@@ -213,7 +219,7 @@ class SparseEncoder:
 
 
 class DenseEncoder:
-    """The multilingual encoder as its authors meant it: mean pooling, normalised, with its own prefixes."""
+    """The multilingual encoder as its authors use it: mean pooling, normalised, with its prefixes."""
 
     def __init__(self, config: Config, system: str, model: Path):
         self.config = config
@@ -230,6 +236,7 @@ class DenseEncoder:
     def encode(
         self, side: str, texts: list[str], done: Callable[[int], object], cut: list[int] | None = None
     ) -> np.ndarray:
+        """As in `SparseEncoder`, but N×hidden_size normalised float32 vectors."""
         evaluate, length, prefix = self.config.evaluate, length_of(self.config, side), self._prefix(side)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
         batches = padded_batches(self.tokenizer, [prefix + text for text in texts], length, evaluate.batch_size, cut)

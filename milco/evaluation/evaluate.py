@@ -1,8 +1,8 @@
-"""Runs and measures of every system on the test collections.
+"""Search and measure every system on the test collections.
 
-`runs/{collection}.trec` holds the best documents of each query, as many as the deepest measure of the source looks at,
+`runs/{collection}.trec` holds the best documents of each query, as many as the deepest measure of the source uses,
 `measures.parquet` the measures per query, `statistics.json` the mean number of active dimensions, `cut.json` what
-`encode` counted. A collection that fails stops the rule: there is no average over those that happened to work.
+`encode` counted. A collection that fails stops the rule: no average is taken over the remaining ones.
 
 Run by rule `evaluate`, with `--shard` by `evaluate_shard` where several jobs share the documents:
     python -m milco.stages evaluate --config FILE --system NAME [--shard 2-of-8] --corpora FOLDER --encoder FOLDER
@@ -37,9 +37,9 @@ from milco.evaluation.sharding import ALL, Found, Shard, put_together
 from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 
-MAIN, DEPTH = nDCG @ 10, 10  # the measure of looks and indexes, and the documents that it looks at
+MAIN, DEPTH = nDCG @ 10, 10  # the measure of development evaluations and indexes, and the documents that it uses
 TERM = 8  # bytes of its id and its weight
-WHOLE_RANKING = 1000  # documents that a measure without a cutoff looks at, as in TREC
+WHOLE_RANKING = 1000  # documents that a measure without a cutoff uses, as in TREC
 Search = Callable[[StoredCollection, int, Shard], Found]  # the ranking has the collection's name
 Names = Sequence[str] | Mapping[int, str]  # ids of documents by their places
 
@@ -58,7 +58,7 @@ def measure(qrels: dict[str, dict[str, int]], run: Run, measures: Sequence = (MA
 
 
 def depth_of(measure: ir_measures.Measure) -> int:
-    """Documents that a measure looks at."""
+    """Cutoff of a measure: number of documents that it uses."""
     return measure.params.get("cutoff", WHOLE_RANKING)
 
 
@@ -79,7 +79,7 @@ def as_run(rankings: list[Ranking], queries: Iterable[str], documents: Names) ->
 
 
 def run_of(collection: Collection | StoredCollection, rankings: list[Ranking], judged_ids: Names, depth: int) -> Run:
-    """The `depth` best documents of each query, from rankings of `collection.texts_to_find(depth)` texts."""
+    """Run with the `depth` best documents of each query, from rankings of `collection.texts_to_find(depth)` texts."""
     run = as_run(rankings, collection.queries, judged_ids)
     if collection.about.get("ignore_identical_ids"):
         for query, found in run.items():
@@ -151,7 +151,7 @@ def measures_of(config: Config, collection: StoredCollection) -> list[ir_measure
 
 @contextmanager
 def _named(system: str, collection: StoredCollection) -> Iterator[None]:
-    """Say in an error which system and collection it is about."""
+    """Add system and collection to the message of an error."""
     try:
         yield
     except Exception as error:

@@ -1,5 +1,5 @@
-"""What a fine-tuning gained in the languages that it was trained on, and what it lost in the others: the model that it
-started from against the one that it made, collection by collection."""
+"""Compare a fine-tuned model with its start model on every collection: the gain in the training languages and the loss
+in other languages."""
 
 import pandas as pd
 
@@ -52,7 +52,7 @@ def _rows(both: pd.DataFrame, groups: dict[str, list[str]], tuned: pd.Series) ->
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """Which collections gained and which lost beyond chance."""
+    """Sentence that names the collections with significant gains and losses."""
     single = table[~table.index.isin([TUNED, OTHERS])]
     beyond = single[single.q < LEVEL]
     signs = {"gained": beyond[beyond.difference > 0], "lost": beyond[beyond.difference < 0]}

@@ -39,7 +39,7 @@ DOCUMENTS, POSTINGS = 1_000_000, 100_000_000  # of one part of an index, at most
 class Index:
     """A Seismic index over the columns that its documents use.
 
-    Seismic keeps lists for every column up to the largest, so the few thousand columns in use are numbered anew.
+    Seismic keeps lists for every column up to the largest, so the few thousand columns in use get new numbers.
 
     Args:
         seismic_index: documents named by their row.
@@ -71,9 +71,9 @@ class Index:
         """Best documents of each query, and the mean milliseconds of a query, one at a time on one thread.
 
         Args:
-            query_cut: heaviest terms of a query that are looked up.
-            heap_factor: below 1, blocks that may just miss the result are visited too; smaller finds more. By default,
-                the deeper the search, the smaller it is.
+            query_cut: number of heaviest query terms that are looked up.
+            heap_factor: below 1, blocks whose estimated score is slightly too low are visited as well; smaller values
+                find more. By default, the deeper the search, the smaller it is.
         """
         if heap_factor is None:
             heap_factor = next((factor for depth, factor in HEAP_FACTORS.items() if k <= depth), 0.0)
@@ -112,7 +112,7 @@ class Index:
 
 
 def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_array]]:
-    """Documents in the parts of an index, as many each as one machine can index: their places, ascending, and rows."""
+    """Yield the parts of an index, each small enough for one machine: their positions, ascending, and rows."""
     size = max(1, min(DOCUMENTS, int(POSTINGS / max(1, vectors.mean_terms("documents")))))
     for found, rows in vectors.blocks("documents", places, size, shard):
         order = np.argsort(found)
@@ -174,8 +174,8 @@ def build_shard(config: Config, collections: Path, vectors: Path, shard: Shard, 
 def _build(
     config: Config, collections: Path, vectors: Path, folder: Path, shard: Shard = ALL
 ) -> Iterator[tuple[StoredCollection, Found]]:
-    """Each collection with what its index, built in `folder`, and exact search find. As sums: the parts of the index,
-    its bytes, seconds of building, and times of a query. A collection that has its answer in `folder` is left out."""
+    """For each collection the results of its index (built in `folder`) and of exact search. The sums hold the number of
+    index parts, bytes, build seconds and query times. Collections whose results are in `folder` are left out."""
     stored = Vectors(vectors)
     made: dict[str, tuple[list[Path], dict]] = {}
     for collection in tqdm(collections_of(config.main, collections), desc="index"):
@@ -232,7 +232,7 @@ def _part_paths(path: Path, parts: int) -> list[Path]:
 
 
 def median(times: np.ndarray) -> dict[str, float]:
-    """The median of what some passes took, and how much longer the slowest took than the fastest."""
+    """Median of the pass times, and the slowest minus the fastest pass."""
     return {"milliseconds": float(np.median(times)), "milliseconds_spread": float(np.ptp(times))}
 
 

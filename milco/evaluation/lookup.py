@@ -1,4 +1,4 @@
-"""The test collections of each system, and its vectors: merged from shards, and looked up by text. Nothing here needs
+"""The test collections of each system, and its vectors: merged from shards, and looked up by text. It does not import
 torch."""
 
 import ctypes
@@ -75,7 +75,7 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 class Places:
-    """The places of texts in a list, by the digests that name them in vector files; a temporary file holds both."""
+    """Digest of a text → its position in a list; both are in a temporary file."""
 
     def __init__(self, texts: Iterable[str]):
         self._digest = hashlib.sha256()
@@ -167,7 +167,7 @@ class Vectors:
 
 
 def _together(waiting: list[Block]) -> Block:
-    """One block made of several, which are released, so that memory holds them once while the block is searched."""
+    """Join several blocks into one and release them, so that memory holds the rows only once."""
     blocks = waiting.copy()
     waiting.clear()
     if len(blocks) == 1:
@@ -209,7 +209,7 @@ class StoredCollection:
 
 
 def read_stored(folders: Iterable[Path], split: str = "test") -> Iterator[StoredCollection]:
-    """Collections, one after the other; neighbours over the same file share the places of its documents."""
+    """Yield collections one at a time; consecutive collections with the same corpus file share document positions."""
     before: StoredCollection | None = None
     for folder in folders:
         same = before and (before.folder / "corpus.jsonl").samefile(folder / "corpus.jsonl")

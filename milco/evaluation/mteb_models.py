@@ -1,11 +1,11 @@
 """Models of mteb's registry as systems that are measured, as mteb measures them.
 
-mteb's own wrapper of the model loads it and puts the model's prompts or instructions before the texts, those for a
-retrieval task without a name: a text that occurs in several collections is encoded once, so none has prompts of its
-own. The precision is that which mteb names. If the wrapper compares vectors by their cosine, they are normalised.
+mteb's own wrapper loads the model and adds its default prompts or instructions for retrieval. Prompts of single tasks
+are not used, because a text that occurs in several collections is encoded only once. The precision is that which mteb
+names. If the wrapper compares vectors by their cosine, they are normalised.
 
-A text is cut at the length of our models if the wrapper holds a model of sentence-transformers with a higher limit. In
-other wrappers the model's own limit holds, and what it cuts is not counted.
+A text is cut at the length of our models if the wrapper holds a model of sentence-transformers with a higher limit.
+With other wrappers the model's own limit applies, and cut texts are not counted.
 """
 
 import json
@@ -126,7 +126,8 @@ class MtebModel:
         return found.float().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found, np.float32)
 
     def _compares_by_cosine(self, system: str) -> bool:
-        """How the wrapper compares vectors; each of them decides that in its own way, and two vectors show it."""
+        """Whether the wrapper's similarity is the cosine. Wrappers define it differently, so it is tested on two
+        vectors."""
         score = float(self.model.similarity(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])))
         for by_cosine, wanted in ((False, 8.0), (True, 0.8)):
             if abs(score - wanted) < 1e-3:
@@ -165,7 +166,7 @@ def _load(config: Config, system: str, model: Path, device: str) -> Any:
 
 @contextmanager
 def _cache_of(model: Path, name: str, revision: str, commit: str) -> Iterator[None]:
-    """Have the Hub's clients find a fetched folder where they look for the repository of that name."""
+    """Present a fetched folder to the Hub's clients as the cached repository of that name."""
     before, another = constants.HF_HUB_CACHE, os.environ.pop("SENTENCE_TRANSFORMERS_HOME", None)
     with tempfile.TemporaryDirectory() as cache:
         repository = Path(cache) / f"models--{name.replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""Where and by which code the stages of experiments were made, as they wrote it down themselves."""
+"""Machine and code of each stage, from the environment.json that the stage wrote."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,12 @@ from milco.experiments import Experiment, Node
 
 NOT_RECORDED = "not recorded"
 COUNT = re.compile(r"\d+ × ")
-SILENT = {"fetch", "convert"}  # rules whose results are the same wherever they are made
+SILENT = {"fetch", "convert"}  # rules whose results do not depend on the machine
 
 
 class Place(NamedTuple):
-    """Where a stage was made: versions, and the rest in words or as `not recorded`. No devices: the processor alone."""
+    """The environment of a stage: package versions, and commit and machine as text (`not recorded` if missing). Without
+    devices it was made on the CPU."""
 
     commit: str
     processor: str
@@ -79,7 +80,7 @@ class Provenance:
 
     @property
     def mixture(self) -> list[str]:
-        """What differs between the stages and may change figures; nothing, if all were made alike."""
+        """Differences between the stages that may affect results; empty if there are none."""
         devices = _different(COUNT.sub("", place.devices) for place, _ in self._known if place.devices)
         found = {"commits": self._all("commit"), "processors": self._all("processor"), "devices": devices}
         found |= self.differing

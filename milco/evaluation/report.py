@@ -1,4 +1,4 @@
-"""One HTML page and one tidy table from everything that an experiment measured.
+"""Write the HTML report and the tidy table of all results of an experiment.
 
 Run by rule `report`; see `python -m milco.stages report --help`.
 """
@@ -39,7 +39,7 @@ class Results:
         statistics: active dimensions, one row per system and collection.
         curves: stage → rows of its metrics.jsonl.
         nodes: time and memory of each node of the DAG.
-        corpora, triples: how much of each dataset there is, and what was lost.
+        corpora, triples: kept and dropped examples of each dataset.
         overlap: what `overlap` counted of each test collection.
         cuts: texts, and those that were longer than a system reads: system, side, language, texts, cut.
         tuned: as `pruning`, of the development collections, where budgets are chosen.
@@ -115,7 +115,7 @@ class Results:
         return self.measures.groupby(names, sort=False).value.mean().reset_index()
 
     def against(self, system: str, comparison: Comparison) -> pd.DataFrame:
-        """How `system` differs from each other system, over all queries that both were asked."""
+        """Difference of `system` from each other system, over their common queries."""
         rows = comparison.rows(self.measures)
         values = rows.pivot(index=ASKED, columns="system", values="value")
         found = {}
@@ -127,7 +127,7 @@ class Results:
         return pd.DataFrame.from_dict(found, orient="index")
 
     def ceiling(self, measure: str) -> pd.Series:
-        """Collection → what the English teacher reaches with the English form of the same queries."""
+        """Collection → the English teacher's measure with the English form of the same queries."""
         english = self.measures[(self.measures.collection == CEILING) & (self.measures.measure == measure)]
         english = english[english.system == "teacher"].set_index("query").value
         asked = self.measures[(self.measures.measure == measure) & (self.measures.document_language == "en")]
@@ -224,7 +224,7 @@ def means_of(table: pd.DataFrame) -> pd.DataFrame:
     """Means of the columns of a table: over all rows, for the columns without a gap. Then, if some have gaps, over the
     rows in which all have a value, if there are any.
 
-    The first is the one to quote: a system that reads English alone does not decide what others are measured on.
+    Quote the first mean: it does not depend on which collections an English-only system can read.
     """
     shared, rows = table.dropna(), {f"mean of all {len(table)}": table.mean(skipna=False)}
     if 0 < len(shared) < len(table):
@@ -330,8 +330,8 @@ def _seed_rows(seeds: pd.DataFrame, names: dict[str, str]) -> list[list[str]]:
 
 
 def worth_of(config: Config, comparison: Comparison, against: pd.DataFrame, seeds: pd.DataFrame) -> str:
-    """What the figures of a comparison are worth, in plain words: whose labels they rest on, and what a difference of
-    one point means beside chance.
+    """Sentences on the reliability of a comparison: the origin of the labels, and whether a difference of one point is
+    significant.
 
     Args:
         against: as `Results.against` gives it.

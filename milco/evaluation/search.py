@@ -1,4 +1,4 @@
-"""Exact search over sparse or dense vectors, one block of documents after the other."""
+"""Exact search over sparse or dense vectors, block by block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,7 +19,7 @@ def rank_exactly(queries, documents, k: int) -> list[Ranking]:
 
     Args:
         queries: Q×V, sparse (CSR) or dense; documents: N×V, of the same kind.
-        k: how many at the most. For sparse vectors a document that shares no term with the query is never found.
+        k: maximum number of results. With sparse vectors, documents that share no term with the query are not returned.
 
     Returns:
         Per query (document row, score) pairs; equal scores in document order.
@@ -49,7 +49,7 @@ class Search:
         self.queries, self.best = queries, [Best(k, worst) for _ in range(queries.shape[0])]
 
     def add(self, places: np.ndarray, score: Scorer) -> None:
-        """Look at the documents of a block, for which `scorer` made `score`."""
+        """Add a block of n documents: their n positions, and the function that `scorer` made for them."""
         for best, scores in zip(self.best, score(self.queries), strict=True):
             best.add(places, scores)
 
@@ -64,10 +64,10 @@ class Best:
         self.k, self.worst, self.places, self.scores = k, worst, np.empty(0, np.int64), np.empty(0, np.float32)
 
     def add(self, places: np.ndarray, scores: np.ndarray) -> None:
-        """See some more documents. A score that is no number is left out."""
+        """Add n documents and their scores, both of length n; NaN scores are skipped."""
         if self.k == 0:
             return
-        # Most documents are worse than the k best so far: one comparison is all they cost.
+        # Most documents score below the k best so far and are rejected by one comparison.
         if len(self.scores) == self.k:
             near = np.flatnonzero(scores >= self.scores[-1])
         elif len(scores) > self.k:  # ordering a few is quicker than ordering all
@@ -85,7 +85,7 @@ class Best:
 
 
 def scorer(rows) -> Scorer:
-    """Queries → the scores of the documents of a block for each of them."""
+    """A block of documents (N×V, sparse or dense) → a function: queries Q×V → for each query its N scores."""
     if scipy.sparse.issparse(rows):
         return partial(_sparse_scores, scipy.sparse.csr_array(rows.T.tocsr()))
     return partial(_dense_scores, rows)

@@ -1,4 +1,4 @@
-"""How much the seed of a training changes: the same systems, trained several times and measured on the same queries."""
+"""Variation over training seeds: the same systems, trained with several seeds and measured on the same queries."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Models of sentence-transformers as systems that are measured: dense or sparse, as their authors meant them.
+"""Measure models of sentence-transformers, dense or sparse, with their own settings.
 
 Pooling, prompts, and what a query and a document go through (a router with queries that need no inference) are the
 model's own. If the similarity of a model is the cosine, its vectors are normalised: the inner product equals it.
@@ -44,8 +44,7 @@ class SentenceModel:
     """A model of sentence-transformers.
 
     Raises:
-        MilcoError: it needs Python code that is not trusted, or ranks by something else than an inner product or the
-            cosine.
+        MilcoError: it needs Python code that is not trusted, or uses a similarity other than inner product or cosine.
     """
 
     def __init__(self, config: Config, system: str, model: Path):
@@ -114,8 +113,8 @@ class SentenceModel:
 
 
 def _weights_of(part: Any) -> Path | None:
-    """The folder with the weights of a part of a model that transformers has loaded: the one that it says, or the one
-    within it in which a router has them."""
+    """The folder with the weights of a part of a model that transformers has loaded: the folder that the part names, or
+    its sub-folder if a router stores them there."""
     theirs = isinstance(part, PreTrainedModel) and type(part).__module__.startswith("transformers.models.")
     if not theirs or not part.name_or_path:
         return None
@@ -126,8 +125,8 @@ def _weights_of(part: Any) -> Path | None:
 
 
 class Reading:
-    """How much of a text a model of sentence-transformers reads: as our models do, or up to its own limit if that is
-    lower. Static word vectors have no tokenizer that knows a limit, and read all."""
+    """Length limit of a sentence-transformers model: our limit, or the model's if that is lower. Static word vectors
+    have no limit."""
 
     def __init__(self, config: Config, model: Any):
         self.config, self.model = config, model
@@ -145,7 +144,7 @@ class Reading:
         return min(ours, self._own_limits.get(side, ours))
 
     def set_limit(self, side: str) -> None:
-        """Have the model cut texts of that side there."""
+        """Set the model's length limit for texts of that side."""
         if side in self._own_limits:
             reader = self._reader(side)
             reader.tokenizer.model_max_length = self.limit(side)

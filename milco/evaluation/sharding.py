@@ -1,8 +1,7 @@
-"""Search by several jobs, each in its shard of the documents, and their answers put together.
+"""Split a search over several jobs, one shard of the documents each, and merge their results.
 
 A job writes `{name}.parquet` (search, and the places and scores of the best documents; a row for each query) and
-`{name}.json` (numbers that add up over the shards). Exact search finds the same to the last bit for any number of
-jobs.
+`{name}.json` (numbers that add up over the shards). Exact search gives bit-identical results for any number of jobs.
 """
 
 import json
@@ -51,7 +50,7 @@ class Found:
     sums: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write both side by side, the sums first: where rankings exist, sums do."""
+        """Save sums, then rankings: if a rankings file exists, its sums exist as well."""
         write_json(path.with_name(f"{path.name}.json"), self.sums)
         rows = [
             (search, [place for place, _ in ranking], [score for _, score in ranking])

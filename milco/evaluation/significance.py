@@ -1,7 +1,7 @@
-"""Whether a difference between two systems is more than chance, from their values of the same queries.
+"""Significance of differences between two systems, from their values on the same queries.
 
-A query of several collections, such as a title with its translations, is one random draw, not several: bootstrap and
-randomisation test always draw a query with all its values.
+A query that occurs in several collections, such as a title with its translations, is one sample. Bootstrap and
+randomisation test therefore resample a query with all its values.
 """
 
 from typing import Any
@@ -65,7 +65,8 @@ def _interval(totals: np.ndarray, sizes: np.ndarray, how: dict[str, Any]) -> tup
 
 
 def adjusted(chances: pd.Series) -> pd.Series:
-    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995); tests that could not be made do not count."""
+    """The p of a family of tests, adjusted (Benjamini and Hochberg 1995). Tests without a p (NaN) do not count and are
+    not in the result."""
     made = chances.dropna()
     return pd.Series(false_discovery_control(made) if len(made) else [], index=made.index, dtype=float)
 

@@ -1,9 +1,9 @@
-"""The layout in which MILCO's authors publish their models, read without running code of theirs.
+"""Read models in the layout of MILCO's authors, without running their code.
 
     config.json            model_type `milco`, sizes, the addresses of encoder and teacher; not the encoder's own shape
     pytorch_model.bin      or model.safetensors, each also in shards
     tokenizer.json …       the encoder's tokenizer
-    encoder/config.json    the encoder's shape, where somebody has put it there; else it comes from the encoder itself
+    encoder/config.json    the encoder's configuration, if present; else it is read from the encoder's own checkpoint
     pivot_tokenizer/       the English tokenizer, likewise; the vocabulary of BERT uncased is in this package
 
 `MilcoModel.from_pretrained` loads one from a folder or an address on the Hub, of Stage 1 (with the frozen teacher
@@ -56,7 +56,7 @@ PADDING = 128  # a vocabulary may be padded to a multiple of this, and so have f
 
 
 def is_theirs(settings: dict[str, Any]) -> bool:
-    """Whether a config.json is of this layout."""
+    """Whether a config.json has this layout."""
     return settings.get("model_type") == "milco" and "multilingual_encoder_checkpoint" in settings
 
 
@@ -69,7 +69,7 @@ def read_settings(
         settings: their config.json.
         place: folder or address of the model.
         encoder: folder or address of the encoder, where its shape and tokenizer are not in `place`.
-        hub: how the Hub is asked: revision, token, cache_dir, local_files_only.
+        hub: options of Hub requests: revision, token, cache_dir, local_files_only.
 
     Raises:
         MilcoError: a field is missing; the shape of the encoder, or its tokenizer, cannot be found, or they do not
@@ -197,7 +197,8 @@ def read_weights(place: str, hub: dict) -> tuple[dict[str, Tensor], bool]:
     """Tensors of a model by our names, and whether its head is of the RoBERTa family.
 
     Raises:
-        MilcoError: a file is missing or holds something other than tensors, or a tensor has no place in our model.
+        MilcoError: a file is missing or contains something other than tensors, or a tensor has no counterpart in our
+            model.
     """
     found: dict[str, Tensor] = {}
     for file in _files(place, hub):
@@ -257,7 +258,7 @@ def _renamed(theirs: dict[str, Tensor], place: str) -> dict[str, Tensor]:
 
 
 def our_name(theirs: str) -> str | None:
-    """Our name of one of their tensors; None: it has no place."""
+    """Our name of one of their tensors; None if it has no counterpart."""
     for begin, ours in PLACES.items():
         if theirs == begin or (begin.endswith(".") and theirs.startswith(begin)):
             return ours + theirs.removeprefix(begin)

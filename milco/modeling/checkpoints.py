@@ -1,4 +1,4 @@
-"""Loading what others have made, without running what others have written, unless the configuration trusts it."""
+"""Load third-party checkpoints. Their Python code runs only if the configuration trusts it."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ def load(kind: Any, checkpoint: str | Path, trust: bool, **how: Any) -> Any:
             transformers knows the type of the model itself, it does without them.
 
     Raises:
-        MilcoError: they may not, and it cannot be loaded without them; or weights of a model are not in it, which
-            transformers would draw at random, or the files of a tokenizer, of which it would make an empty one.
+        MilcoError: the checkpoint needs code that is not trusted; or it lacks weights, which transformers would
+            initialise at random; or it lacks tokenizer files, for which transformers would create an empty tokenizer.
     """
     if hasattr(kind, "from_config"):  # a model, not a configuration or tokenizer
         how = {"dtype": torch.float32, **how, "output_loading_info": True}
@@ -44,7 +44,7 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     """Whether all weights of a model that another package has loaded were in a folder. Only their names are read.
 
     Raises:
-        MilcoError: some were not, and so were drawn at random.
+        MilcoError: some were missing and were initialised at random.
     """
     found: Any = type(model).from_pretrained(folder, device_map="meta", output_loading_info=True)
     _refuse_missing(folder, model, found[1])
@@ -67,5 +67,5 @@ def _without_tokenizer(checkpoint: str | Path, how: dict[str, Any]) -> MilcoErro
 
 
 def refusal(checkpoint: str | Path, remedy: str) -> MilcoError:
-    """The error that a checkpoint needs code that is not trusted."""
+    """Error for a checkpoint that needs untrusted code."""
     return MilcoError(f"{checkpoint} cannot be loaded without running Python code in it; read that, then {remedy}")

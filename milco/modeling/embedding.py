@@ -1,8 +1,8 @@
-"""A gradient of the embedding table whose cost grows with the texts, not with the vocabulary.
+"""Embedding lookup whose gradient costs time in proportion to the texts, not to the vocabulary.
 
-torch makes a gradient of the whole table for every pass through the encoder and adds them up; a step has many small
-passes (batching.py), and a multilingual table has 250,000 rows, of which a pass reads some hundred. Here only those
-rows are added to, in the one gradient that the optimizer sees anyway.
+torch builds a gradient of the whole table in every backward pass. A step has many small passes (batching.py), and a
+multilingual table has 250,000 rows, of which a pass reads a few hundred. Here only those rows are updated, in the
+single gradient that the optimizer reads.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def add_gradients_in_place(table: nn.Embedding) -> None:
-    """Let the lookups of a trained table add their gradients to `table.weight.grad` row by row."""
+    """Make lookups in a trained table add their gradients to `table.weight.grad` row by row."""
     table.forward = lambda input: _Lookup.apply(table.weight, input, table.padding_idx)  # type: ignore[method-assign]
 
 

@@ -1,4 +1,5 @@
-"""The error of this package. A published model stands alone: it has a copy of milco/errors.py in this file's place."""
+"""The error of this package. A published model does not need this package: it contains a copy of milco/errors.py
+instead of this file."""
 
 from milco.errors import MilcoError
 

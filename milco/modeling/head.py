@@ -2,13 +2,13 @@
 
 One interface, `pooled_logits`, and three implementations with equal values and gradients:
 
-    plain     all B×L×V logits at once: the formula, with which the others are compared
-    chunked   tiles of some texts and terms that stay in the caches; any device
-    triton    one kernel that keeps the maximum of each tile on the chip (kernels.py); CUDA
+    plain     all B×L×V logits at once: the reference formula
+    chunked   tiles of texts and terms that fit the cache; any device
+    triton    one kernel that keeps each tile's maximum in registers (kernels.py); CUDA
 
-The last two remember which position won each (text, term) cell and send the gradient there alone, by a sparse product
-of at most B·V cells; for short texts in which most terms have a gradient, dense products are quicker. Both ways are
-deterministic.
+The last two store the winning position of each (text, term) cell and send the gradient only there, by a sparse product
+of at most B·V cells. For short texts in which most terms have a gradient, they use dense products, which are faster.
+Both backward passes are deterministic.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ SPARSE_CELL = 32  # products in a dense matrix that take as long as one cell of 
 
 
 class Implementation(NamedTuple):
-    """How the maxima are found and how a sparse matrix is multiplied.
+    """Functions of one implementation: the maxima, and the product with a sparse matrix.
 
     best: (hidden B×L×D, weight V×D, mask B×L, keep) → (B×V largest products, B×V winning positions if `keep`).
     multiply: (indptr, columns, values of a CSR matrix N×M, dense M×D) → N×D in float32 or float64.
@@ -36,7 +36,7 @@ class Implementation(NamedTuple):
 
 
 def plain_pooled_logits(hidden: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-    """`pooled_logits` in the words of the formula, at B·L·V numbers of memory."""
+    """`pooled_logits` as in the formula; needs memory for B·L·V numbers."""
     logits = hidden @ weight.T + bias
     pooled = logits.masked_fill(~mask[:, :, None], -torch.inf).max(dim=1).values
     return pooled.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
@@ -111,7 +111,7 @@ class _PooledLogits(torch.autograd.Function):
 
 
 def _sparse_backward(gradient, hidden, weight, winners, wants_weight, multiply) -> tuple[Tensor, Tensor | None]:
-    """Gradients of states and weight through a B·L×V matrix that holds nothing but the winning cells."""
+    """Gradients of states and weight through a sparse B·L×V matrix of the winning cells."""
     texts, length, width = hidden.shape
     kind = torch.promote_types(hidden.dtype, torch.float32)
     text, term = gradient.nonzero(as_tuple=True)
@@ -128,7 +128,7 @@ def _sparse_backward(gradient, hidden, weight, winners, wants_weight, multiply) 
 
 
 def _starts(rows: Tensor, count: int) -> Tensor:
-    """Where each row of a CSR matrix begins."""
+    """Row offsets (indptr) of a CSR matrix."""
     return torch.nn.functional.pad(torch.bincount(rows, minlength=count).cumsum(0), (1, 0))
 
 

@@ -1,6 +1,6 @@
-"""The pooled head on CUDA: kernels in which no logit leaves the chip, and no sum depends on the order of threads.
+"""Triton kernels of the pooled head: no logit is written to memory, and no sum depends on the order of threads.
 
-TRITON_INTERPRET=1 runs them on a processor, slowly: that is how they are tested where there is no GPU.
+TRITON_INTERPRET=1 runs them slowly on a CPU, which the tests use without a GPU.
 """
 
 import torch
@@ -18,7 +18,7 @@ WARPS = 8  # their registers hold the tile; with four, a part of it would be in 
 
 @triton.jit
 def _larger(one, other):
-    """The larger number; NaN stays, so that somebody sees it."""
+    """Maximum that propagates NaN, so that a diverged model is noticed."""
     return tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -74,6 +74,8 @@ def _multiply_kernel(indptr, columns, values, dense, out, width, DEPTH: tl.const
 
 
 def best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """`Implementation.best` in Triton: hidden B×L×D, weight V×D, mask B×L → the B×V largest products over the positions
+    of a text, and if `keep` the B×V winning positions (int32)."""
     texts, length, width = hidden.shape
     pooled = hidden.new_empty(texts, len(weight))
     winners = torch.empty(texts, len(weight), dtype=torch.int32, device=hidden.device) if keep else None
@@ -93,6 +95,7 @@ def best(hidden: Tensor, weight: Tensor, mask: Tensor, keep: bool) -> tuple[Tens
 
 
 def multiply(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> Tensor:
+    """`Implementation.multiply` in Triton: a CSR matrix N×M times M×D → N×D, of the type of `values`."""
     rows, width = len(indptr) - 1, dense.shape[1]
     out = torch.empty(rows, width, dtype=values.dtype, device=dense.device)
     block = min(1024, triton.next_power_of_2(width))
@@ -103,7 +106,8 @@ def multiply(indptr: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> 
 
 
 def _tf32_is_allowed() -> bool:
-    """As torch would ask cuBLAS. Since torch 2.9, the older setting cannot be read once the newer one is set."""
+    """Whether torch allows TF32 in matrix products. Since torch 2.9, the older setting cannot be read once the newer
+    one is set."""
     matmul = torch.backends.cuda.matmul
     return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 

@@ -15,9 +15,9 @@ def alignment_loss(pooled: Tensor, target: Tensor, kind: str = "active") -> Tens
             they are (`target: raw`, for `active`).
         kind: `active`, the paper's: per text the mean of (r - t)² over the terms with r > 0 or t > 0.
             `mass`: the squared distance of the pivot weights (log1p) over the same terms, summed and divided by the
-            sum of the teacher's weights. A term that should not be active costs the same whether the text has
-            twenty of them or two thousand, which is what makes short training sparse. Below 0 the student's log1p
-            goes on as a line, so that a term that the teacher wants keeps a gradient while it is inactive.
+            sum of the teacher's weights. The cost of a wrongly active term does not depend on the number of active
+            terms, which makes short trainings sparse. Below 0 the student's log1p is continued as a line, so an
+            inactive term that the teacher uses keeps a gradient.
 
     Returns:
         B losses; 0 for a text in which neither side has an active term (paper's code: NaN).
@@ -40,7 +40,7 @@ def squared_distances(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _active(pooled: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits of both sides for the terms that either side uses, text by text, and how many terms these are.
 
-    Few cells are active, and the others have no part in the loss: only active ones are computed with.
+    Few cells are active, and only these enter the loss.
     """
     active = (pooled > 0) | (target > 0)
     return pooled[active].float(), target[active].float(), active.sum(dim=1)
@@ -54,8 +54,8 @@ def _sums(values: Tensor, lengths: Tensor) -> Tensor:
 def source_scores(query_ids: Tensor, query_weights: Tensor, document_ids: Tensor, document_weights: Tensor) -> Tensor:
     """Inner products of source views, of all queries with all documents or of each with its own.
 
-    In a view, the column of a token id holds the sum of its weights. Only the queries get dense columns, for the ids
-    that occur (at most V_m): nothing here has a cell for every pair of positions.
+    A token that occurs several times has the sum of its weights. Only the queries get dense columns, for the ids that
+    occur (at most V_m): nothing here has a cell for every pair of positions.
 
     Args:
         query_ids, query_weights: Q×L_q.
@@ -82,7 +82,7 @@ def stored_scores(pivot: Tensor, row: Tensor, term: Tensor, weight: Tensor, coun
 
     Args:
         pivot: B×V_e.
-        row, term, weight: cells of the texts' views, by text: which text, which term, how much.
+        row, term, weight: the stored terms, sorted by text: index of the text, index of the term, weight.
         count: D, of the texts.
 
     Returns:
@@ -112,7 +112,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
 
 
 def contrastive_loss(scores: Tensor, positive: Tensor, documents: Tensor) -> Tensor:
-    """InfoNCE with in-batch negatives: each query shall prefer its positive to all other documents of the batch.
+    """InfoNCE with in-batch negatives: each query should score its positive above all other documents of the batch.
 
     Args:
         scores: B×D scores of every query with every document.
@@ -128,7 +128,7 @@ def contrastive_loss(scores: Tensor, positive: Tensor, documents: Tensor) -> Ten
 
 
 def sparse_regularizer(pivot: Tensor, kind: str) -> Tensor:
-    """Price of the active terms of B×V_e pivot views.
+    """Penalty on the active terms of B×V_e pivot views.
 
     Args:
         kind: `l1`, the sum of the weights of a text, mean over texts; or `flops`, the sum over terms of the

@@ -1,4 +1,4 @@
-"""The shape of a MILCO model, as its config.json holds it."""
+"""Configuration of a MILCO model, stored in its config.json."""
 
 import copy
 
@@ -17,11 +17,11 @@ class MilcoConfig(PretrainedConfig):
         pivot_vocab_size: V_e, terms of the English vocabulary.
         pivot_hidden_size: d_e, width of the English retriever.
         pivot_layer_norm_eps: epsilon of the layer norm inside the pivot head.
-        connector: whether a connector leads to an English vocabulary; else the pivot view is in the source vocabulary,
+        connector: whether a connector maps to an English vocabulary; else the pivot view uses the source vocabulary,
             V_e = V_m and d_e = d_m.
         echo: whether the model has a LexEcho head and so a source view.
         echo_scale: the constant `scale` of the source weights.
-        echo_scale_trained: whether that is only the start of a trained scale, which is a weight of the model.
+        echo_scale_trained: whether the scale is a trained weight that starts at `echo_scale`.
         query_max_length, passage_max_length: tokens at which `encode_query` and `encode_document` cut a text.
         special_token_ids: source ids that carry no content and so never enter the source view: those of special tokens
             and of blank pieces; none for a model that was trained with all of them in it.
@@ -83,7 +83,7 @@ class MilcoConfig(PretrainedConfig):
             trust: whether Python files that lie in the model's folder may be run.
 
         Raises:
-            MilcoError: they may not, and the encoder was made with them.
+            MilcoError: the encoder needs such files, and `trust` is false.
         """
         if "auto_map" not in self.encoder:
             return AutoConfig.for_model(**copy.deepcopy(self.encoder))

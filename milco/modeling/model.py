@@ -4,7 +4,7 @@
     rows = model.encode_query(["Wie setze ich mein Passwort zurück?"])
     model.decode(rows)  # [{"e_password": 1.9, "e_reset": 1.7, …, "m_▁Passwort": 0.4}]
 
-A representation is a sparse row of V_e + V_m columns: English vocabulary first, source vocabulary behind it. A model
+A representation is a sparse row of V_e + V_m columns: first the English vocabulary, then the source vocabulary. A model
 without a connector (the paper's ablation) has the source vocabulary in place of the English one, and no LexEcho.
 """
 
@@ -47,7 +47,7 @@ Rows = Any  # a scipy.sparse.csr_array, a torch.Tensor or a list[dict[str, float
 
 @dataclass
 class Views:
-    """What the model says of a batch of texts.
+    """Output of the model for a batch of texts.
 
     pooled: B×V_e raw pooled logits, before log1p∘relu (Stage 1 works on them).
     source: B×L weights of the source tokens; 0 at pads and, as a rule, special tokens. None without LexEcho.
@@ -63,7 +63,7 @@ class Views:
 
 
 class MilcoModel(PreTrainedModel):
-    """Text in any language → weighted English words, and the source words that English would lose."""
+    """Text in any language → weighted English words, and weighted source words for what English would lose."""
 
     config_class = MilcoConfig
     base_model_prefix = "milco"
@@ -96,8 +96,8 @@ class MilcoModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise only what no checkpoint brings: connector and LexEcho. The echo's bias starts above zero, so that
-        every source token has a small weight, and so a gradient."""
+        """Initialise only the new layers, connector and LexEcho. LexEcho's bias starts above zero, so that every source
+        token has a small weight and therefore a gradient."""
         if module is self.connector or module is self.echo:
             nn.init.normal_(module.weight, std=0.02)
             nn.init.constant_(module.bias, 0.1 if module is self.echo else 0.0)
@@ -152,7 +152,7 @@ class MilcoModel(PreTrainedModel):
             connector=teacher is not None,
             **{"special_token_ids": special_and_wordless(tokenizer), **settings},
         )
-        # Weights that came from a checkpoint must not be drawn anew by post_init.
+        # Weights that came from a checkpoint must not be initialised again by post_init.
         for module in [*backbone.modules(), *head.modules()]:
             module._is_hf_initialized = True
         model = cls(config, backbone, head, trust_encoder)
@@ -183,8 +183,8 @@ class MilcoModel(PreTrainedModel):
                 model's config.json says.
 
         Raises:
-            MilcoError: a tensor is missing, has no place in the model, or has another shape than its place. Only
-                LexEcho is new, and drawn at random, where `settings` add it to a model that was saved without.
+            MilcoError: a tensor is missing, has no place in the model, or has another shape than its place. Exception:
+                LexEcho is initialised at random if `settings` add it to a model that was saved without it.
         """
         place = str(path)
         if "@" in place and not Path(place).exists():
@@ -238,7 +238,7 @@ class MilcoModel(PreTrainedModel):
 
     @property
     def folder(self) -> Path:
-        """Where its files lie on this machine: in the Hub's cache, if it came from there."""
+        """Folder of the model's files; in the Hub's cache if it was downloaded."""
         place = Path(self.name_or_path)
         hub = {name: value for name, value in self._origin.items() if name != "config"}
         return place if place.is_dir() else Path(str(cached_file(self.name_or_path, "config.json", **hub))).parent
@@ -265,8 +265,8 @@ class MilcoModel(PreTrainedModel):
         Args:
             passes: (rows, their longest length) of texts that go through the encoder together
                 (`batching.passes`); all rows at once by default. Texts must be padded on the right.
-            recompute: keep nothing of a pass but its views, and encode it again in the backward pass, one pass after
-                the other: the gradient cache of Gao et al. 2021, for losses that compare more texts than fit at once.
+            recompute: keep only the views of each pass and encode it again in the backward pass, pass by pass (gradient
+                cache, Gao et al. 2021); for losses over more texts than fit in memory.
         """
         if passes is None:
             return self._views(input_ids, attention_mask)
@@ -328,7 +328,7 @@ class MilcoModel(PreTrainedModel):
         return_dict: bool | None = None,
         source_view: bool = True,
     ) -> Rows:
-        """The same of documents, which are cut at `passage_max_length`."""
+        """The same for documents, which are cut at `passage_max_length`."""
         rows = self._encode_texts(texts, max_length or self.config.passage_max_length, batch_size)
         return self._as(prune(rows, budget_of(self.config.document_budgets, language)), return_dict, source_view)
 
@@ -371,7 +371,7 @@ class MilcoModel(PreTrainedModel):
 
     @cached_property
     def positions(self) -> int | None:
-        """Tokens that the encoder has positions for; None: it has no table of positions."""
+        """Number of positions of the encoder; None if it has no table of positions."""
         for name, table in self.encoder.named_modules():
             if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
                 return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
@@ -380,8 +380,8 @@ class MilcoModel(PreTrainedModel):
     def iter_rows(
         self, texts: list[str], max_length: int, batch_size: int, cut: list[int] | None = None
     ) -> Iterator[tuple[list[int], scipy.sparse.csr_array]]:
-        """Encode texts from short to long, batch by batch: (their places in `texts`, their sparse rows, not pruned).
-        `cut` gets the places of texts that are longer than `max_length` tokens."""
+        """Encode texts in batches from short to long. Yields (positions in `texts`, sparse rows B×(V_e+V_m), not
+        pruned). `cut` gets the places of texts that are longer than `max_length` tokens."""
         return self.encode_batches(padded_batches(self.tokenizer, texts, max_length, batch_size, cut))
 
     @torch.no_grad()
@@ -415,8 +415,8 @@ class MilcoModel(PreTrainedModel):
         return as_rows(rows, columns, values, (len(input_ids), self.width))
 
     def decode(self, rows: scipy.sparse.csr_array) -> list[dict[str, float]]:
-        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first.
-        Without a connector, `e_` stands before the encoder's own tokens."""
+        """Readable form of sparse rows: `e_` English and `m_` source tokens with their weights, heaviest first. Without
+        a connector, `e_` is the prefix of the encoder's own tokens."""
         texts = []
         for row in range(rows.shape[0]):
             part = slice(rows.indptr[row], rows.indptr[row + 1])
@@ -433,10 +433,10 @@ class MilcoModel(PreTrainedModel):
 
 
 def _refuse_incomplete(model: MilcoModel, info: dict[str, Any], stored: dict[str, Any], name: Callable) -> None:
-    """Raise MilcoError if weights and model do not belong together: what is missing would be drawn at random.
+    """Raise MilcoError if weights and model do not match: missing weights would be initialised at random.
 
     Args:
-        info: what transformers says of the loading.
+        info: loading info from transformers.
         stored: the configuration that was saved with the weights.
         name: our name of a tensor → its name in the checkpoint.
     """
@@ -459,7 +459,7 @@ def _refuse_incomplete(model: MilcoModel, info: dict[str, Any], stored: dict[str
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the same bytes whatever it was used for: a fast tokenizer would add how its last call cut and padded."""
+    """Save a tokenizer reproducibly: a fast tokenizer would also save the truncation and padding of its last call."""
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

@@ -1,4 +1,4 @@
-"""The pivot head, that of a masked language model, and the checkpoints from which its weights come."""
+"""The pivot head (the head of a masked language model), and loading its weights from checkpoints."""
 
 from pathlib import Path
 from statistics import NormalDist
@@ -41,7 +41,7 @@ class PivotHead(nn.Module):
             trust: whether the checkpoint's own code may be run.
 
         Raises:
-            MilcoError: it has a head of another form.
+            MilcoError: the checkpoint's head has another structure.
         """
         teacher = load(AutoModelForMaskedLM, checkpoint, trust)
         bert, roberta = getattr(getattr(teacher, "cls", None), "predictions", None), getattr(teacher, "lm_head", None)
@@ -66,8 +66,8 @@ class PivotHead(nn.Module):
     def from_encoder(cls, checkpoint: str | Path, encoder: PreTrainedModel, trust: bool) -> "PivotHead":
         """A head into the encoder's own vocabulary: the checkpoint's, if it is that of a masked language model.
 
-        Otherwise the input embeddings are the decoder, so that a text begins with the words nearest to its states. The
-        dense layer changes nothing, and the bias is so low that a token has about `FIRST_TERMS` active terms.
+        Otherwise the input embeddings serve as decoder, so the first active terms are the tokens nearest to the states.
+        The dense layer is the identity, and the bias is set so low that a token has about `FIRST_TERMS` active terms.
         """
         if any(name.endswith("ForMaskedLM") for name in encoder.config.architectures or []):
             return cls.from_teacher(checkpoint, trust)

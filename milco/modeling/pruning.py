@@ -1,4 +1,4 @@
-"""Fewer terms per text: top-k and mass pruning. What a budget costs and saves: milco/evaluation/budgets.py."""
+"""Top-k and mass pruning of sparse rows. milco/evaluation/budgets.py measures the budgets."""
 
 import numpy as np
 import scipy.sparse
@@ -29,7 +29,7 @@ def prune(rows: scipy.sparse.csr_array, budget: str) -> scipy.sparse.csr_array:
 
 
 def budget_of(budgets: dict[str, str], language: str | None = None) -> str:
-    """The budget of texts in a language, of those in a model's config.json."""
+    """Look up the budget of a language in the budgets of a model's config.json."""
     return budgets.get(language or ALL, budgets.get(ALL, "none"))
 
 

@@ -1,4 +1,4 @@
-"""Between texts and sparse rows: padded batches on the way in, CSR matrices on the way out."""
+"""Convert texts to padded batches, and model outputs to CSR matrices."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,19 +13,20 @@ from .texts import ids_and_cut
 
 
 def pivot_cells(pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """B×V_e raw pooled logits → text, term and weight of each cell of the pivot view that is not 0, text by text."""
+    """B×V_e raw pooled logits → row, column and weight of each non-zero cell of the pivot view, sorted by text."""
     rows, columns = (~(pooled <= 0)).nonzero(as_tuple=True)  # written so that NaN stays, and somebody sees it
     return rows, columns, torch.log1p(pooled[rows, columns].float())
 
 
 def as_rows(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> scipy.sparse.csr_array:
-    """Cells of a matrix as sparse rows in float32; cells in the same place are summed."""
+    """Cells of a matrix (row, column and value of each, all of length n) as sparse float32 rows; cells in the same
+    place are summed."""
     coordinates = (rows.cpu().numpy(), columns.cpu().numpy())
     return scipy.sparse.coo_array((values.float().cpu().numpy(), coordinates), shape=shape).tocsr()
 
 
 def as_tensor(rows: scipy.sparse.csr_array) -> Tensor:
-    """Sparse rows as a coalesced COO tensor of torch."""
+    """Sparse rows N×V as a coalesced COO tensor of torch, N×V."""
     cells = rows.tocoo()
     places = torch.from_numpy(np.stack([cells.row, cells.col]).astype(np.int64))
     return torch.sparse_coo_tensor(places, torch.from_numpy(cells.data), rows.shape, check_invariants=False).coalesce()
@@ -53,14 +54,14 @@ def padded_batches(
 
 
 def padded(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> dict[str, Tensor]:
-    """Ids of some texts as a batch, with pads on the right whatever the tokenizer's own side: on the left they would
-    move the positions of the tokens, and so change the vectors."""
+    """Token ids of texts as a batch, always padded on the right: padding on the left would shift the positions and
+    change the vectors."""
     batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
 
 def refuse_broken(rows: scipy.sparse.csr_array, texts: Sequence[str]) -> None:
-    """Raise MilcoError if the row of a text has weights that are no numbers."""
+    """Raise MilcoError if a row contains NaN or infinity."""
     if not np.isfinite(rows.data).all():
         row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
         raise MilcoError(f"the weights of {texts[row]!r} are no numbers; the model has diverged")

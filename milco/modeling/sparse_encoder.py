@@ -38,7 +38,7 @@ class MilcoEncoder(InputModule):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The multilingual tokenizer, but it names the columns of a representation, not its own ids:
+        """The multilingual tokenizer, except that it decodes columns of a representation instead of its own ids:
         `SparseEncoder.decode` asks it for these names."""
         tokenizer = copy.copy(self.model.tokenizer)
         tokenizer.convert_ids_to_tokens = lambda columns: [self.model.column_name(column) for column in columns]

@@ -1,6 +1,6 @@
 """The English sparse retriever: targets of Stage 1, scores of Stage 2, and a baseline of the evaluation.
 
-Always in evaluation mode, and a pad never enters the maximum: what it says of a text depends on that text alone.
+It is always in evaluation mode, and pads never enter the maximum, so a text's logits depend on that text only.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From texts to token ids: in the same way for queries and documents, training and encoding, encoder and teacher."""
+"""Tokenise texts. Queries and documents, training and encoding, encoder and teacher all use these functions."""
 
 import re
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ def ids_and_cut(
 ) -> tuple[list[list[int]], list[int]]:
     """The same, and the places of the texts that were cut.
 
-    A tokenizer reads all of a text before it cuts it. Here the tokenizer gets only the beginning, up to a blank, so
-    that a book costs as much as its first page; the ids are the same.
+    A tokenizer processes the whole text before it truncates. Here it gets only the beginning, up to a space, so a book
+    takes as long as its first page. The ids are the same.
     """
     if not texts:
         return [], []
@@ -56,8 +56,8 @@ def ids_and_cut(
 
 
 def composed(text: str) -> str:
-    """A text in one form, whichever keyboard, file name or page it comes from: composed letters (NFC) of ordinary
-    width, Persian ones in Persian text, without invisible characters."""
+    """Normalise a text: composed letters (NFC), standard width, Persian letters in Persian text, no invisible
+    characters."""
     if text.isascii() and text.isprintable():
         return text
     text = normalize("NFC", WIDTHS.sub(lambda found: normalize("NFKC", found[0]), INVISIBLE.sub("", text)))
@@ -65,8 +65,8 @@ def composed(text: str) -> str:
 
 
 def as_text(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:
-    """Texts without special tokens: <mask>, a word on a page about SVG, becomes <, mask and >. A blank text becomes
-    empty, since some tokenizers make a piece of white space.
+    """Make special tokens in texts ordinary text: `<mask>` (for instance on a page about SVG) becomes `< mask>`. A
+    blank text becomes empty, because some tokenizers return a token for white space.
 
     A blank separates the first letter from the others. `split_special_tokens` would not do: the tokenizer still finds
     the string among the pieces of its vocabulary, under the same id.

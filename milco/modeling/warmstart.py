@@ -1,9 +1,9 @@
-"""A closed-form start for the connector: before any training it maps English words near to the teacher's states.
+"""Closed-form initialisation of the connector: before any training it maps English words close to the teacher's states.
 
-Both tokenizers cut the same English texts; where a piece of one ends at the same letter as a piece of the other,
-the two states belong to the same word. Ridge regression from the encoder's states to the teacher's gives weight and
-bias. GELU would cut off all that is negative, so the fitted states are lifted by `SHIFT`, where GELU is close to the
-identity, and the pivot head's first layer takes the same amount off again.
+Both tokenizers cut the same English texts; where a piece of one ends at the same letter as a piece of the other, the
+two states belong to the same word. Ridge regression from the encoder's states to the teacher's gives weight and bias.
+GELU would suppress negative values. The fitted states are therefore shifted by `SHIFT`, where GELU is close to the
+identity, and the bias of the pivot head's first layer subtracts the shift.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The programs behind the rules: `python -m milco.stages PROGRAM --help`. A program has the name of its rule.
 
-Rules `export` and `plan` call `milco export` and `milco plan`, which people call as well.
+Rules `export` and `plan` use the commands `milco export` and `milco plan`.
 """
 
 import os
@@ -30,14 +30,14 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work
 
 
 def _new(path: Path) -> Path:
-    """An output that replaces nothing. Snakemake removes what a rule has made before it starts the rule again."""
+    """Check that an output would replace nothing. Snakemake removes old outputs before it reruns a rule."""
     if os.environ.get("RANK", "0") == "0":  # others may begin when the first has finished
         check_output(path, "an empty folder" if path.is_dir() else "an empty file", folder=path.is_dir())
     return path
 
 
 def _trained(path: Path) -> Path:
-    """A model, which replaces nothing but another one: a training that ended meanwhile has handed out its own."""
+    """Check that an output is new or replaces a model: an earlier run of this training may have finished meanwhile."""
     from milco.tools.export import has_milco
 
     check_output(path, "a MILCO model", has_milco, folder=True)
@@ -71,7 +71,7 @@ def _named(values: list[str]) -> dict[str, Path]:
 
 
 def _settings(config: Path, output: Path) -> configuration.Config:
-    """The settings of a program, which must be those that its output is named after."""
+    """Load the settings and check that they match the key in the output's name."""
     settings = configuration.load(config)
     Experiment(settings).check_key(output)
     return settings
@@ -123,7 +123,7 @@ def collections(config: ConfigFile, output: Output, source: Named, encoder: Cutt
 
 @app.command()
 def development(config: ConfigFile, output: Output, source: NamedOrNone = None, encoder: Cutter = None) -> None:
-    """Write the development collections that a training looks at."""
+    """Write the development collections that a training evaluates."""
     from milco.data.corpora import build_collections
 
     build_collections(_load(config, output), _named(source or []), "dev", output, encoder)
@@ -248,7 +248,7 @@ def merge(shard: Annotated[list[Path], typer.Option(help="What `encode` wrote.")
 
 
 def _environments(found: list[Path] | None) -> list[dict[str, Any]]:
-    """Where the shards were searched."""
+    """Recorded environments of the shards."""
     return [environment for path in found or () for environment in recorded(path)]
 
 

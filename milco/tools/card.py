@@ -31,7 +31,7 @@ TAGS = ["milco", "sparse-encoder", "learned-sparse-retrieval", "cross-lingual", 
 
 
 def made_of(experiment: Experiment) -> list[dict[str, Any]]:
-    """What the weights come from: role, name, uri and licence (None if nobody says it) of each source."""
+    """Sources of the weights: role, name, uri and licence (None if unknown) of each."""
     config = experiment.config
     model, distill = config.model, config.distill
     encoder = config.sources[model.multilingual_encoder_checkpoint]
@@ -56,7 +56,7 @@ def made_of(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def _public(uri: str) -> str:
-    """An address without folders of this machine."""
+    """A source's address without local folders."""
     return f"file:{Path(uri).name}" if uri.startswith("file:") else uri
 
 
@@ -93,7 +93,7 @@ def metadata(config: Config, sources: list[dict[str, Any]], languages: list[str]
 
 
 def bibtex(citation: Path) -> str:
-    """The paper that CITATION.cff prefers, for LaTeX."""
+    """BibTeX entry of the preferred citation in CITATION.cff."""
     paper = yaml.safe_load(citation.read_text(encoding="utf-8"))["preferred-citation"]
     names = [author["family-names"] for author in paper["authors"]]
     fields = {

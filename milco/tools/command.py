@@ -1,4 +1,4 @@
-"""Use a trained model: look at what it makes of a text, encode, prune, index, search, measure, show.
+"""Use a trained model: inspect, encode, prune, index, search, evaluate, serve, export.
 
 The rules of the workflow call other programs: `python -m milco.stages --help`.
 """
@@ -38,7 +38,7 @@ Language = Annotated[str | None, typer.Option(help="Language of the texts, where
 
 
 def _as_text(words: list[str] | None) -> list[str]:
-    """Texts of the command line. They are UTF-8, whatever the locale makes of them."""
+    """Decode command-line texts as UTF-8, independent of the locale."""
     try:
         return [os.fsencode(word).decode("utf-8") for word in words or []]
     except UnicodeDecodeError as error:
@@ -102,9 +102,9 @@ def encode(
 ) -> None:
     """Encode any number of texts into sparse vectors.
 
-    A text is a line (TXT), an id and a text (TSV), or has its id under _id, id or docid and its text under text, with
-    a title before it if there is one. Memory does not grow with the file. A run that was cut off goes on where it was
-    when it is called again.
+    A text is a line (TXT), an id and a text (TSV), or has its id under _id, id or docid and its text under text, with a
+    title before it if there is one. Memory does not grow with the file. An interrupted run resumes when the same
+    command is repeated.
 
     \b
     milco encode corpus.jsonl --model results/demo/model --output vectors
@@ -139,7 +139,7 @@ def prune(
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many of the heaviest tokens.")] = None,
     mass: Annotated[float | None, typer.Option(min=0, max=1, help="Keep this share of the weight.")] = None,
 ) -> None:
-    """Keep the heaviest tokens of each vector: a smaller, faster index for a little of the quality.
+    """Keep only the heaviest tokens of each vector. The index becomes smaller and faster at a small loss of quality.
 
     The pruning table of an experiment's report shows what a budget costs.
 
@@ -320,8 +320,8 @@ def evaluate(
     per_query: Annotated[bool, typer.Option("--per-query", help="Print every query, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run by judgements. A judged query that the run lacks counts as 0; one without a relevant document is
-    left out.
+    """Evaluate a run with judgements. A judged query that is missing from the run counts as 0; a query without a
+    relevant document is left out.
 
     \b
     milco evaluate run.trec qrels/test.tsv
@@ -437,7 +437,7 @@ def export(
     ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Write a model as others load it: AutoModel, SparseEncoder, onnxruntime.
+    """Export a model for AutoModel, SparseEncoder and onnxruntime.
 
     \b
     milco export --model artifacts/distill/KEY/model --output my-model --onnx
@@ -452,7 +452,7 @@ def export(
 
 @app.command()
 def plan(config: Annotated[Path, typer.Option(help="Settings, as YAML.")]) -> None:
-    """Print what an experiment will take: examples, steps, disk, device hours.
+    """Estimate the examples, steps, disk space and device hours of an experiment.
 
     \b
     milco plan --config config/milco.yaml

@@ -1,4 +1,4 @@
-"""A model as others load it: `AutoModel` without this package, `SparseEncoder`, onnxruntime.
+"""Export a model so that it loads without this package: `AutoModel`, `SparseEncoder`, onnxruntime.
 
     model.safetensors config.json tokenizer.json … pivot_tokenizer/   what `MilcoModel.from_pretrained` reads
     model.py milco_config.py …    copies of the modules of this package that the model needs (`MODULES`)
@@ -52,7 +52,7 @@ def budgets(budget: str, side: str, measured: Path | None) -> dict[str, str]:
         budget: one for all; `auto`: the smallest that loses next to nothing, of those in `measured`.
 
     Raises:
-        MilcoError: it is no budget, or `measured` is missing or has nothing to choose from.
+        MilcoError: the budget is invalid, or `auto` is given and `measured` is missing or has nothing to choose from.
     """
     if budget != "auto":
         prune(scipy.sparse.csr_array((0, 1)), budget)
@@ -121,8 +121,9 @@ def has_milco(folder: Path) -> bool:
 
 
 def write_code(folder: Path) -> None:
-    """Put the modules that a model needs beside it, as they are: they import each other relatively, as transformers'
-    loader of remote code wants it. milco/errors.py takes the place of modeling/errors.py, which only imports it.
+    """Copy the modules that a model needs into its folder, unchanged. They import each other relatively, as
+    transformers' remote-code loader requires. milco/errors.py takes the place of modeling/errors.py, which only imports
+    it.
 
     Raises:
         MilcoError: the model's encoder brought a file of such a name.

@@ -1,7 +1,7 @@
-"""Files that search engines load: documents and queries in the form that each of them documents.
+"""Write documents and queries in the import formats of search engines.
 
-    anserini        corpus/documents-00000.jsonl, …  JsonVectorCollection: whole weights, SCALE times ours
-                    topics.tsv                       TsvString: each token as often as its whole weight says
+    anserini        corpus/documents-00000.jsonl, …  JsonVectorCollection: integer weights, SCALE times ours
+                    topics.tsv                       TsvString: each token repeated as often as its integer weight
     opensearch      index.json                       mapping, a rank_features field
     elasticsearch   index.json                       mapping, a sparse_vector field (8.15 or newer)
       both          documents-00000.ndjson, …        bodies for INDEX/_bulk
@@ -11,14 +11,14 @@
                     queries-00000.jsonl, …           bodies for /search/, one a line
 
 The ids of the queries in such bodies are in queries.ids.txt, in their order. Documents and queries without any weight
-are left out: they could not find each other. A new file is begun after every `FILE_BYTES`, since servers refuse
-requests of more than 100 MB.
+are left out: they cannot match anything. A new file is begun after every `FILE_BYTES`, since servers refuse requests of
+more than 100 MB.
 
 Tokens are named by `MilcoModel.column_name`, such as `e_password`. Characters that one of the engines would take for
 something else (white space, control characters, quotes, backslash, dot, per cent) are written as in a URL: `m_a%2Eb`.
 
-OpenSearch and Elasticsearch keep 9 significant bits of a document's weight, an error of up to 0.4 %. Vespa finds with
-whole weights and ranks what it found with exact ones.
+OpenSearch and Elasticsearch keep 9 significant bits of a document's weight, an error of up to 0.4 %. Vespa retrieves
+with integer weights and ranks the results with exact ones.
 """
 
 import json
@@ -65,7 +65,7 @@ def export(
         How many documents and queries were written: those that have any weight.
 
     Raises:
-        MilcoError: the folder is there, the engine does not take a weight or an id, or no document has a weight.
+        MilcoError: the folder exists, the engine does not accept a weight or an id, or no document has a weight.
     """
     if form not in FORMS:
         raise MilcoError(f"{form!r}: no form to export to; there are {', '.join(FORMS)}")

@@ -1,4 +1,4 @@
-"""What a model makes of a text, as words with weights: the pivot view and the source view apart.
+"""Show a text's representation as weighted words, separately for pivot view and source view.
 
 model = load_model(Path("results/demo/model"))
 print(inspect(model, ["Wie setze ich mein Passwort zurück?"], query=True)[0].pivot)  # {"password": 1.9, …}

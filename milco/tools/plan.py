@@ -1,4 +1,4 @@
-"""What an experiment will take, before anything is fetched: examples, steps, disk, device hours.
+"""Estimate an experiment before anything is fetched: examples, steps, disk space, device hours.
 
 Examples are what the publishers say (`sources.NAME.examples`), documents what mteb counted; lengths and speeds are
 those of section `machine`.
@@ -98,7 +98,7 @@ def _examples(config: Config, name: str) -> int:
 
 
 def _held_out(config: Config) -> str:
-    """What will be taken out of the training text; how much that is, only text and collections will tell."""
+    """What will be removed from the training text; the amount is known only after `corpora`."""
     names = dict.fromkeys([*config.taken_out("test"), *config.taken_out("dev")])
     if not names:
         return "nothing (corpora.decontaminate_for); `overlap` counts the queries that occur in the training text"

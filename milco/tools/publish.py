@@ -1,6 +1,6 @@
 """A finished model on the Hugging Face Hub: weights, card and, if asked, vectors, in one commit.
 
-Files that are there already are not sent again; if nothing is new, there is no commit. Files of other origin stay. The
+Unchanged files are not uploaded again; without changes there is no commit. Other files in the repository are kept. The
 token is the user's own: HF_TOKEN, or what `hf auth login` keeps.
 
 Run by rule `publish`, on request only:
@@ -25,14 +25,14 @@ from milco.modeling.pruning import IN_CONFIG, budget_of, prune
 
 
 def publish(config: Config, model: Path, card: Path, vectors: Path | None, output: Path) -> None:
-    """Put an exported model into the repository `publish.repo`; `output` says at the end where it is.
+    """Upload an exported model to the repository `publish.repo`, and write its address and commit to `output`.
 
     Args:
         card: becomes README.md.
         vectors: what `encode` wrote; pruned to the budgets of `model` before it is sent.
 
     Raises:
-        MilcoError: no repository or token is set, or the hub does not take it; `output` is not written then.
+        MilcoError: no repository or token is set, or the upload fails; `output` is then not written.
     """
     repo = config.publish.repo
     if repo is None:

@@ -1,9 +1,9 @@
-"""An index that people search: the vectors of their documents in Seismic, and the words that a document was found by.
+"""The index of `milco index` and `milco search`: document vectors in Seismic, and the matching words of each result.
 
     vectors.safetensors, vectors.ids.txt     documents, over the columns in use
     vocabulary.json                          the token of each of these columns
-    seismic.index.seismic, seismic.columns.npy     what index.py builds of them
-    texts.arrow                              the documents' texts, if they were given, read where they lie
+    seismic.index.seismic, seismic.columns.npy     the Seismic index built from them
+    texts.arrow                              the documents' texts, if given; memory-mapped
 
 An index knows tokens, not the columns of a model: vectors of any origin can be indexed, and a model may search them if
 its vocabulary has all their tokens.
@@ -51,6 +51,7 @@ class Match(NamedTuple):
 
     @property
     def part(self) -> float:
+        """What the token adds to the score of the document."""
         return self.query * self.document
 
 
@@ -139,8 +140,8 @@ class Retriever:
 
         Args:
             queries: Q×V over the columns of this index.
-            exact: look at every document; by default Seismic leaves out those that look hopeless. Scores are exact
-                in both cases.
+            exact: score every document; by default Seismic skips blocks that are unlikely to hold a result. Scores are
+                exact in both cases.
 
         Returns:
             Per query (row, score) pairs, best first, equal scores in the order of the documents.
@@ -151,7 +152,7 @@ class Retriever:
         return [self._scored(queries[[place]], hits) for place, hits in enumerate(found)]
 
     def _scored(self, query: scipy.sparse.csr_array, hits: Ranking) -> Ranking:
-        """What Seismic found, with exact scores: its own are rounded."""
+        """Seismic's results with exact scores, because its own are rounded."""
         if not hits:
             return []
         rows = np.array([row for row, _ in hits])
@@ -184,7 +185,7 @@ class Retriever:
         return None if self.texts is None else self.texts[row].as_py()
 
     def pruned(self, terms: int) -> "Retriever":
-        """The same documents with so many of their tokens, in an index of their own."""
+        """A new index over the same documents, pruned to `terms` tokens each."""
         rows = prune_top_k(self.rows, terms)
         with quiet():
             return replace(self, rows=rows, index=Index.build(rows))

@@ -1,4 +1,4 @@
-"""A page on the user's own machine: search in any language and see why, at any pruning budget; texts side by side.
+"""A local web page: search in any language with explained results, compare pruning budgets, and compare texts.
 
 The page is serve.html alone, without any other resource. It asks for JSON:
 
@@ -51,7 +51,7 @@ REPEATS = 5  # searches of which the median is shown
 
 
 class BadRequest(Exception):
-    """A request asks for what cannot be answered; the message says why."""
+    """An invalid request; the message says why."""
 
 
 @dataclass
@@ -198,7 +198,7 @@ def policy(html: bytes) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a Host, with or without a port, is a name of the loopback, which no stranger can point elsewhere."""
+    """Whether a Host header, with or without a port, names the loopback, which no other site can redirect."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
@@ -334,7 +334,7 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Send answers that were begun, and do not wait for a browser that only keeps its connection open."""
+        """Finish started answers; do not wait for idle keep-alive connections."""
         for connection in list(self.connections):
             with suppress(OSError):  # it ended by itself meanwhile
                 connection.shutdown(socket.SHUT_RD)

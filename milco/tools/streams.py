@@ -1,7 +1,7 @@
-"""Any number of texts to vectors (text_files.py, vector_files.py), and vectors to vectors.
+"""Encode texts into vectors and prune vectors, in constant memory (text_files.py, vector_files.py).
 
-A run that was killed goes on where it was. What it had made lies in `.NAME.part`, with a digest of the model and the
-texts of each window; a window of another digest is encoded anew, so nothing of an earlier input or model stays.
+A killed run resumes. Its finished windows are in `.NAME.part`, each with a digest of model and texts. A window with
+another digest is encoded again, so nothing of an earlier input or model remains.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def encode(
     bf16: bool = False,
     done: Callable[[int], object] = lambda count: None,
 ) -> Cuts:
-    """Encode texts (id, text) into the vectors `output`, or go on where an earlier identical run was cut off. Returns
+    """Encode texts (id, text) into the vectors `output`, or resume an earlier identical run that was cut off. Returns
     how many were longer than the model reads, by `language`, or by their letters where that is not said.
 
     Args:
@@ -69,7 +69,7 @@ def encode(
 
 
 def _state_of(folder: Path) -> list:
-    """A value that changes when the model in a folder does."""
+    """State of a model folder: name, size and time of each file."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
@@ -92,7 +92,7 @@ def prune(vectors: Path, output: Path, top_k: int | None = None, mass: float | N
             draft.add(kept, ids)
             before, after, number = before + rows.nnz, after + kept.nnz, number + len(ids)
     except BaseException:
-        if draft:  # pruning is quick: it begins anew
+        if draft:  # pruning is quick: it begins again
             shutil.rmtree(draft.folder)
         raise
     assert draft  # vectors have at least one part

@@ -1,4 +1,4 @@
-"""Any number of texts from a file, a folder of files or the standard input, read as they come."""
+"""Stream texts from a file, a folder of files, or the standard input."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -53,7 +53,7 @@ def read_texts(path: Path, form: str | None = None, id_key: str | None = None, t
 
 
 def each_once(texts: Texts, path: Path) -> list[tuple[str, str]]:
-    """Texts in memory, if no id is there twice: a run could not tell two queries with one id apart.
+    """Load texts into memory and check that their ids are unique: a run cannot distinguish two queries of one id.
 
     Raises:
         MilcoError: one is.

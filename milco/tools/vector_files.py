@@ -1,4 +1,4 @@
-"""Any number of vectors to and from a file, a window at a time.
+"""Stream vectors to and from files, one window at a time.
 
 NAME.jsonl   a line {"id": …, "vector": {token: weight}} for each text, heaviest token first, as Anserini reads it
 a folder     part-000000.safetensors, … (data/vectors.py), and vocabulary.json: the token of each column
@@ -56,10 +56,10 @@ class Draft:
         path: NAME.jsonl or a folder.
         vocabulary: token of each column; tokens may be added at the end while the draft is written.
         pivot: how many columns belong to the pivot view.
-        fresh: whether what an earlier run left is thrown away.
+        fresh: whether to discard the draft of an earlier run.
 
     Raises:
-        MilcoError: something else than vectors has that name, or another run is writing this draft.
+        MilcoError: the name belongs to something other than vectors, or another run is writing this draft.
     """
 
     def __init__(self, path: Path, vocabulary: Iterable[str], pivot: int | None, fresh: bool = False):

@@ -1,4 +1,4 @@
-"""Stage 1, sparse alignment: text in any language is mapped into the English retriever's vocabulary.
+"""Stage 1, sparse alignment: train the model to map text in any language to the English retriever's vocabulary.
 
 Run by rule `align` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages align --config FILE --corpora FOLDER --tokens FOLDER --targets FOLDER --encoder FOLDER
@@ -28,11 +28,11 @@ from milco.training.trainer import Loss, train
 
 
 class Pairs:
-    """Parallel pairs with their teacher targets, ready for the model.
+    """Collator of Stage 1: numbers of pairs → model inputs with teacher targets.
 
     Args:
         cache: token ids of both sides.
-        targets: what the teacher says of each english_id.
+        targets: the teacher's targets by english_id.
         pad: the encoder's padding id.
         config: its training seed and the step decide which texts the contrast draws.
         teacher_pad: the teacher's, if it encodes the texts itself (`target: raw`).
@@ -70,7 +70,8 @@ class Pairs:
 
 
 def loss(config: Config, teacher: Teacher | None = None) -> Loss:
-    """The stage's loss: both sides of a pair against the teacher's target of the English side.
+    """The stage's loss: both sides of a pair against the teacher's target of the English side. Rows of the views are
+    the other sides, then the English ones if they are encoded; its terms are scalars.
 
     Args:
         teacher: for `target: raw`, on the device of the training.
@@ -101,8 +102,8 @@ def loss(config: Config, teacher: Teacher | None = None) -> Loss:
         }
 
     def preferred(views: Views, batch: Batch) -> Tensor:
-        """InfoNCE of the pairs against the drawn texts. The texts of other pairs are left out: which of them a process
-        has depends on the number of processes."""
+        """InfoNCE of the pairs against the sampled texts. Texts of other pairs are not used as negatives: which of them
+        a process has depends on the number of processes."""
         place, documents = batch["english"], batch["documents"]
         with torch.autocast(documents.device.type, enabled=False):
             scores = stored_scores(views.pivot[: len(place)], **batch["contrast"], count=len(documents))
@@ -131,14 +132,14 @@ def _stored(batch: Batch, texts: int, columns: int) -> Tensor:
 
 
 def _said(teacher: Teacher, texts: Batch) -> Tensor:
-    """Targets as the teacher says them now, U×V_e raw logits."""
+    """Targets computed by the teacher now: U×V_e raw logits."""
     ids, mask, passes = texts["input_ids"], texts["attention_mask"], texts["passes"]
     parts = [teacher.pooled(ids[rows, :length], mask[rows, :length]) for rows, length in passes]
     return torch.cat(parts)[torch.cat([rows for rows, _ in passes]).argsort()].float()
 
 
 def warm_start(model: MilcoModel, config: Config, corpora: Path, lsr: Path) -> None:
-    """Set the connector from a sample of the English texts, where the configuration says so."""
+    """Initialise the connector from a sample of English texts, if `align.warm_start_texts` is set."""
     wanted = config.align.warm_start_texts
     if not wanted:
         return

@@ -1,8 +1,8 @@
-"""Which examples form which optimizer step, and which texts go through the encoder together.
+"""Assign examples to optimizer steps, and texts to encoder passes.
 
-The order is random, grouped by length, and known in advance: it depends only on the seed, the lengths and the global
-batch size, never on how many processes share the work. Any step is found directly, at a cost that does not grow with
-the corpus, so that a resumed run goes on where it stopped.
+The order is random, grouped by length, and deterministic: it depends only on the seed, the lengths and the global batch
+size, not on the number of processes. Any step is computed directly, at a cost that does not grow with the corpus, so a
+run can resume at any step.
 """
 
 import math
@@ -23,7 +23,7 @@ ROUNDS = 4  # of the Feistel network; three make it a good random permutation (L
 
 
 def places_in_random_order(places: np.ndarray, count: int, *key: int) -> np.ndarray:
-    """The numbers at some places of a random order of 0 … count-1, without making the whole order.
+    """Elements of a random permutation of 0 … count-1 at the given positions, without building the permutation.
 
     A Feistel network permutes the next power of four; what falls outside of `count` goes through it again.
     """
@@ -52,14 +52,15 @@ class Steps:
     """Examples of every optimizer step: `steps[n]` holds the numbers of those of step n, from short to long.
 
     Each epoch has a new random order. Pools of `POOL` steps of it are sorted by length and cut into steps, and the
-    steps are shuffled. Examples that do not fill a last step wait for the next epoch.
+    steps are shuffled. Examples that do not fill a last step are used in the next epoch.
 
     Args:
         lengths: numbers of examples → their tokens.
         families: (size, how many) of runs of neighbouring examples that share a text (for pairs: the English one).
         global_batch_size: examples per step over all processes.
         epochs: passes over the data; a fraction is allowed.
-        together: so many examples of a family stay together as a block, so that their shared text is encoded once.
+        together: number of examples of a family that stay together as a block, so that their shared text is encoded
+            once.
 
     Raises:
         MilcoError: there are fewer examples than one step takes.
@@ -160,7 +161,7 @@ def _kinds_of_blocks(families: list[tuple[int, int]], together: int) -> dict[int
 
 
 def passes(lengths: np.ndarray, budget: int, cost_of_a_pass: int) -> list[tuple[np.ndarray, int]]:
-    """Which texts go through the encoder together: the cut that costs least.
+    """Partition texts into encoder passes at the lowest cost.
 
     Texts are sorted by length and cut into runs, each padded to its longest text. The cut with the fewest tokens is
     taken, counting those of the texts, the pads, and `cost_of_a_pass` for every run.

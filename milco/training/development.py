@@ -1,4 +1,4 @@
-"""A look at the development collections during training, and sample texts as weighted words."""
+"""Development evaluation during training: nDCG@10 on the development collections, and texts as weighted words."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass
 class Share:
-    """What one process does in every look.
+    """The share of one process in each development evaluation.
 
     Attributes:
         queries, documents: its batches, (places of texts among all of their kind, ids and mask).
@@ -45,9 +45,9 @@ class Share:
 class Development:
     """nDCG@10 of a model in training, on a few queries and documents of each development collection.
 
-    The first process reads them and, at the first look, deals them out: in the batches that it would make alone, so
-    that vectors, rankings and measures are the same for any number of processes. In a look each of them encodes its
-    batches and searches its documents, and the first one puts together what they found.
+    The first process reads the collections and distributes them at the first evaluation, in the batches that it would
+    use alone. Vectors, rankings and measures are therefore the same for any number of processes. In an evaluation
+    each process encodes its batches and searches its documents, and the first one merges the results.
 
     Args:
         written: what rule `development` wrote; collections/dev has a sub-folder per collection, in BEIR layout.
@@ -64,7 +64,7 @@ class Development:
 
     def look(self) -> dict:
         """Mean nDCG@10 over the collections, mean active dimensions of their texts, and the sample texts. All processes
-        must look; those that are not the first get nothing."""
+        must call this; only the first gets the results."""
         found = self._measures() if self.config.evaluate.development_collections else {}
         examples = self.config.evaluate.examples
         if self.first and examples:
@@ -136,8 +136,8 @@ def part_of(folder: Path, queries: int, documents: int) -> Collection:
     """The first `queries` queries of a development collection, all documents that are judged for them, and others up to
     `documents` in all, in the order of the file.
 
-    The others are those whose ids have the smallest digests: the same in every run, with no random state touched.
-    Memory holds no more texts than are asked for.
+    The other documents are those whose ids have the smallest digests: the same in every run, without using random
+    state. Memory holds no more texts than are asked for.
     """
     about = read_about(folder)
     asked, qrels = read_queries(folder, "dev")

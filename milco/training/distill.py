@@ -1,4 +1,4 @@
-"""Stage 2, distillation: the aligned model learns to rank as the teacher does, sparsely, with LexEcho beside it.
+"""Stage 2, distillation: train the aligned model to rank as the teacher does, with sparse vectors and LexEcho.
 
 Run by rule `distill` through workflow/scripts/launch.sh (torchrun):
     torchrun -m milco.stages distill --config FILE --corpora FOLDER --triples FOLDER --start FOLDER --lsr FOLDER
@@ -27,13 +27,12 @@ from milco.training.trainer import Loss, train
 
 
 class Groups:
-    """Triples as groups of one query, one positive and N−1 negatives. A query with fewer negatives has some of them
-    several times.
+    """Triples as groups of one query, one positive and N−1 negatives. A query with fewer than N−1 negatives repeats
+    some of them.
 
     Args:
         pad: the encoder's padding id.
-        config: its training seed decides, with the step and the example's number, which documents a query is shown
-            with.
+        config: its training seed, the step and the example's number determine the documents drawn for a query.
     """
 
     def __init__(self, triples: Triples, pad: int, config: Config):
@@ -77,8 +76,8 @@ class Groups:
 
 
 def loss(config: Config) -> Loss:
-    """The stage's loss: KL to the teacher's ranking of each group, InfoNCE, or both; plus the price of active pivot
-    terms."""
+    """The stage's loss: KL to the teacher's ranking of each group, InfoNCE, or both; plus the sparsity regularizer of
+    the pivot views (rows: the queries, then the documents of all groups). Its terms are scalars."""
     settings = config.distill
 
     def terms(views: Views, batch: Batch) -> dict[str, Tensor]:
@@ -142,7 +141,7 @@ def run(config: Config, corpora: Path, triples: Path, start: Path, lsr: Path, de
     if settings.pretrained_alignment_checkpoint == "none":
         model = new_model(config, start, lsr, echo=config.model.echo)
     else:
-        set_seed(config.training_seed)  # LexEcho is new here and drawn at random
+        set_seed(config.training_seed)  # LexEcho is new here and initialised at random
         trust = config.trusts("distill")
         lengths = config.model.model_dump(include={"query_max_length", "passage_max_length"})
         stored = PretrainedConfig.get_config_dict(start)[0]

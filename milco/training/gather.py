@@ -1,4 +1,4 @@
-"""What all processes have, put together: rows, for losses that look at the whole global batch, means, and objects."""
+"""Collect rows (for losses over the whole global batch), means and objects from all processes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,7 +30,7 @@ def from_all_processes(rows: Tensor) -> Tensor:
 
 
 def mean_of_all_processes(values: Tensor) -> Tensor:
-    """The mean over the processes of each value, the same in all of them."""
+    """The mean over the processes of each value of a tensor (any shape), the same in all of them."""
     if processes() == 1:
         return values
     distributed.all_reduce(values)
@@ -38,7 +38,7 @@ def mean_of_all_processes(values: Tensor) -> Tensor:
 
 
 def dealt_out(shares: Callable[[], list[T]]) -> T:
-    """The share of this process among those that the first one makes, one for each."""
+    """Scatter: the item for this process from the list that the first process provides."""
     if processes() == 1:
         return shares()[0]
     mine: list = [None]
@@ -47,7 +47,7 @@ def dealt_out(shares: Callable[[], list[T]]) -> T:
 
 
 def from_everyone(value: T) -> list[T]:
-    """What every process has, the first one's first."""
+    """Gather an object from every process, in rank order."""
     found: list = [value] * processes()
     if len(found) > 1:
         distributed.all_gather_object(found, value)

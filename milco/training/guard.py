@@ -1,7 +1,7 @@
-"""Stops a training that has collapsed or blown up, instead of letting it burn its time.
+"""Stop a training that has collapsed or diverged, so that it wastes no more time.
 
 What it judges are the rows of metrics.jsonl: shares of texts without any pivot term (`empty_…`), mean active dimensions
-(`active_…`), the loss. It adds `spike: 1` to a row whose loss stands far above the rows before.
+(`active_…`), the loss. It adds `spike: 1` to a row whose loss is far above that of the preceding rows.
 """
 
 import math
@@ -15,14 +15,15 @@ from milco.errors import MilcoError
 
 ROWS_IN_A_ROW = 3  # a single row may be an odd batch
 EMPTY, FULL, SPIKE = 0.99, 0.9, 3.0
-MARK = "checkpoints/stopped.txt"  # removed with the checkpoints, so that a training that starts anew finds none
+MARK = "checkpoints/stopped.txt"  # removed with the checkpoints, so that a training that starts again finds none
 
 
 class Guard(TrainerCallback):
-    """Judges logged rows: a loss that is no number at once, all else after the warm-up and `ROWS_IN_A_ROW` bad rows.
+    """Check logged rows. A loss that is NaN or infinite stops the training at once, anything else after the warm-up and
+    `ROWS_IN_A_ROW` bad rows in a row.
 
     Args:
-        run: folder of the training; a stop is marked there, so that a retry does not go on from the same checkpoint.
+        run: folder of the training; a stop is marked there, so that a retry does not resume from the same checkpoint.
         width: V_e, columns of the pivot view.
 
     Raises:
@@ -74,10 +75,10 @@ class Guard(TrainerCallback):
 
 
 def refuse_if_stopped(run: Path) -> None:
-    """Do not go on where a training was stopped.
+    """Do not resume a training that the guard stopped.
 
     Raises:
-        MilcoError: it was; the same settings would only fail again.
+        MilcoError: the training was stopped; the same settings would fail again.
     """
     mark = run / MARK
     if mark.exists():

@@ -11,7 +11,7 @@ from milco.modeling.texts import wordless_pieces
 
 
 def new_model(config: Config, encoder: Path, teacher: Path, echo: bool) -> MilcoModel:
-    """A model that has not been trained, as the configuration wants it."""
+    """Build the untrained model of a configuration."""
     set_seed(config.training_seed)
     settings = config.model
     model = MilcoModel.from_checkpoints(
@@ -43,13 +43,13 @@ def source_view(config: Config) -> dict[str, Any]:
 
 
 def echo_wordless_pieces(model: MilcoModel) -> None:
-    """Let pieces without a word into the source view."""
+    """Keep pieces without a word in the source view."""
     wordless = wordless_pieces(model.tokenizer)
     model.config.special_token_ids = [piece for piece in model.config.special_token_ids if piece not in wordless]
 
 
 def freeze(model: MilcoModel, config: Config) -> None:
-    """Stop the gradients of what the configuration leaves as it is."""
+    """Freeze the parameters that the configuration excludes from training."""
     if config.model.freeze_embeddings:
         for name, parameter in model.encoder.named_parameters():
             if name.endswith("_embeddings.weight"):

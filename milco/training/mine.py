@@ -1,19 +1,19 @@
 """Distillation triples: queries with their positives and mined hard negatives, each document with a score.
 
-Known items: a query is the title of an item in some language; its positive is the description of that item.
-Documents are in English for one half of the triples and in the query's language, where they are translated, for the
-other half. Hard negatives are the miner's best wrong documents: the English teacher's for the English title, or those
-that a MILCO model finds for the query itself among the documents of that half. A few random ones are added. Scores
-are the teacher's, from the English side of the same items, or a cross-encoder's, from the texts themselves.
+Known items: a query is the title of an item in some language; its positive is the description of that item. Documents
+are in English for one half of the triples and in the query's language, where they are translated, for the other half.
+Hard negatives are the miner's highest-ranked wrong documents. The English teacher searches with the English title; a
+MILCO model searches with the query itself, among the documents of that half. A few random ones are added. Scores are
+the teacher's, from the English side of the same items, or a cross-encoder's, from the texts themselves.
 
-Collections in BEIR layout: the queries of qrels/train.tsv that no test or development collection asks; positives are
+Collections in BEIR layout: the queries of qrels/train.tsv that are in no test or development collection; positives are
 the documents with a grade above 0. A MILCO model mines, a cross-encoder scores. Without judgements
 (`distill.positives: scored`) the queries are those of queries.jsonl, and the positive of each is the document with the
-highest score among those that the model finds. From documents alone (`distill.positives: titles`) the queries are
-their titles, and the positive of each is the text without it: milco/training/titles.py.
+highest score among those that the model finds. From documents alone (`distill.positives: titles`) the queries are their
+titles, and the positive of each is the text without it: milco/training/titles.py.
 
-Parallel text, where Stage 2 goes on from a finished model: a query is a sentence, its positive the English side. A
-MILCO model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
+Parallel text, if Stage 2 starts from a finished model: a query is a sentence, its positive the English side. A MILCO
+model mines among all English sides. Scores are the teacher's, which reads the English side for the query, or a
 cross-encoder's.
 
 A user's triples are taken as they are, except those whose query or positive must not be trained on, and those without a
@@ -129,7 +129,7 @@ def mine(
 
 
 def _warnings(name: str, counts: Counter, unit: str) -> list[str]:
-    """A sentence for each reason that takes, or marks, more than half of a dataset."""
+    """One warning for each reason that drops, or flags, more than half of a dataset."""
     total = counts.total() - counts[SHORT]  # which is a part of those that are kept
     return [
         f"{name}: {reason}: {count:,} of {total:,} {unit}"
@@ -171,7 +171,7 @@ def mine_collection(
     Documents are cut, not chunked, and documents with the same text count as one.
 
     Args:
-        counts: is filled where titles are asked: why a document is not asked for → how many.
+        counts: filled if titles are the queries: reason why a title is not used → number of documents.
     """
     settings, random, forbidden = config.distill, np.random.default_rng(config.seed), HeldOut.read(corpora)
     if settings.positives == "titles":
@@ -192,8 +192,8 @@ def mine_collection(
 
 
 def _asked(name: str, folder: Path, config: Config, asked: HeldOut) -> tuple[list[str], list[str], list[list[int]]]:
-    """Queries of a collection that are not asked in evaluation; its documents, each once; the places of those that are
-    judged relevant to each query."""
+    """Queries of a collection that are not in an evaluation collection; its documents, each once; the places of those
+    that are judged relevant to each query."""
     source, judged = config.sources[name], config.distill.positives == "judged"
     broken = Broken(source.broken_share())
     collection = read_collection(folder, "train" if judged else None, broken, source.missing_judged)
@@ -316,7 +316,7 @@ def _check_triple(row: Row) -> None:
 
 
 def _has_a_hole(cells: Iterable[Any]) -> bool:
-    """Whether a row has no value in a column or in a list."""
+    """Whether a row has a missing value in a column or list."""
     return any(pd.isna(cell) is True or (not isinstance(cell, str) and None in list(cell)) for cell in cells)
 
 

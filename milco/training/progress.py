@@ -1,5 +1,5 @@
-"""What a training says while it runs: a bar, rows of metrics.jsonl, and looks at the development collections, which may
-decide which weights are kept and when it ends."""
+"""Progress of a training: progress bar, rows of metrics.jsonl, and development evaluations, which may choose the kept
+weights and end the training (`keep`, `patience`)."""
 
 import json
 import time
@@ -19,7 +19,7 @@ EXAMPLES = {"align": "pair", "distill": "query"}  # what the bar counts
 
 
 def gains_no_more(state: TrainerState, settings: Training) -> bool:
-    """Whether a training at this state has had as many looks without a gain as `patience` allows."""
+    """Whether the last `patience` development evaluations brought no gain."""
     if settings.patience is None or state.best_global_step is None:
         return False
     looks, best = (step // settings.eval_steps for step in (state.global_step, state.best_global_step))
@@ -27,12 +27,12 @@ def gains_no_more(state: TrainerState, settings: Training) -> bool:
 
 
 class Progress(TrainerCallback):
-    """One bar with loss, examples per second and time left; rows of metrics.jsonl; looks every so many steps. What it
-    adds to the logs is for the trackers, which come after it."""
+    """One bar with loss, examples per second and time left; rows of metrics.jsonl; a development evaluation every
+    `eval_steps`. What it adds to the logs is for the trackers, which come after it."""
 
     def __init__(self, run: Path, stage: str, settings: Training, look: Callable[[], dict]):
         self.run, self.stage, self.settings, self.look = run, stage, settings, look
-        self.seen: dict[str, float] = {}  # the last look, for the trackers
+        self.seen: dict[str, float] = {}  # the last development evaluation, for the trackers
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -61,7 +61,8 @@ class Progress(TrainerCallback):
                 self.bar.write(f"step {state.global_step}: " + json.dumps(found, ensure_ascii=False)[:2000])
 
     def _judge(self, found: dict, state: TrainerState, control: TrainerControl) -> bool:
-        """Whether a look is the best so far: the same in all processes, which then write a checkpoint together, or end.
+        """Whether a development evaluation is the best so far: the same in all processes, which then write a checkpoint
+        together, or end.
 
         The best value and its step are part of the state, and with it of every checkpoint.
         """

@@ -1,8 +1,8 @@
-"""What makes it harmless to cut a training off: time limits, signals, full disks, broken checkpoints, twin runs.
+"""Recovery of interrupted trainings: time limits, signals, full disks, broken checkpoints, concurrent runs.
 
-A run folder belongs to one training at a time (`.lock`). Its checkpoints are sealed with the checksums of their
-files and judged by them. The finished model lies in `.trained`, hard-linked to the output: a workflow that lost track
-of a finished training gets its model back instead of training again.
+A run folder belongs to one training at a time (`.lock`). Each checkpoint stores the checksums of its files, by which
+damage is detected. The finished model lies in `.trained`, hard-linked to the output: if the workflow does not know that
+a training has finished, it gets the model instead of training again.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ UNKNOWN_SAVE = 60.0  # seconds that a checkpoint may take, before the first one 
 
 
 def first_decides(decide: Callable[[], str]) -> str:
-    """What the first process decides, in all processes; the others wait for it."""
+    """Run a decision in the first process and broadcast the result."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return decide()
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
@@ -68,7 +68,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None: it is as it was sealed."""
+    """Damage of a checkpoint; None if it matches its checksums."""
     try:
         sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
         broken = [name for name, checksum in sealed.items() if _checksum(checkpoint / name) != checksum]
@@ -97,12 +97,12 @@ def checkpoints_of(folder: Path) -> list[Path]:
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """How far a training was at a checkpoint, and which look was its best."""
+    """How far a training was at a checkpoint, and which development evaluation was its best."""
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
 
 def best_of(checkpoint: Path) -> Path:
-    """The checkpoint that was the best one when this one was written; itself before the first look."""
+    """The checkpoint that was the best one when this one was written; itself before the first evaluation."""
     step = state_of(checkpoint).best_global_step
     return checkpoint if step is None else checkpoint.with_name(f"checkpoint-{step}")
 
@@ -128,10 +128,10 @@ def _checksum(path: Path) -> str:
 
 @contextmanager
 def writing(what: str, folder: Path, settle: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Say in one line what could not be written, and that what was there before is still good.
+    """Context manager: turn a write error into one line, which also says that earlier files are intact.
 
     Args:
-        settle: waits until nobody else writes there; called before the draft is removed.
+        settle: waits until no other process writes there; called before the draft is removed.
     """
     try:
         yield
@@ -147,7 +147,7 @@ def writing(what: str, folder: Path, settle: Callable[[], object] = lambda: None
 
 
 def finish(folder: Path, output: Path, save: Callable[[Path], None]) -> None:
-    """Write the finished model, hand it out as `output`, and drop the checkpoints."""
+    """Write the finished model, link it to `output`, and remove the checkpoints."""
     with writing("the finished model", folder), finished_folder(folder / ".trained") as draft:
         save(draft)
     (folder / FORCED).unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def finish(folder: Path, output: Path, save: Callable[[Path], None]) -> None:
 
 
 def hand_out(folder: Path, output: Path) -> None:
-    """Put the finished model of a run folder where the workflow expects it, without a second copy on disk."""
+    """Hard-link the finished model of a run folder to the workflow's output."""
     with finished_folder(output) as draft:
         shutil.copytree(folder / ".trained", draft, dirs_exist_ok=True, copy_function=_link)
 
@@ -169,7 +169,7 @@ def _link(source: str, target: str) -> None:
 
 
 def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
-    """Let a run begin anew if its inputs hold something else than when it began. What it made before moves to
+    """Start a run again if the content of its inputs has changed since it began. What it made before moves to
     `outdated-1`, `outdated-2`, …"""
     path = folder / "inputs.json"
     now = {str(place): sample_of(place) for place in inputs}
@@ -182,8 +182,8 @@ def put_outdated_aside(folder: Path, inputs: list[Path]) -> None:
 
 
 def begin_anew(folder: Path) -> None:
-    """Let a training begin anew where --forcerun asks for it: what was made before moves aside. A forced run that was
-    stopped goes on when the same command is repeated, and a run that is still at work is left alone."""
+    """Start a training again if --forcerun asks for it: what was made before moves aside. A forced run that was stopped
+    resumes when the same command is repeated, and a run that is still at work is left alone."""
     if not folder.exists():
         return
     with (folder / ".lock").open("w") as file:
@@ -216,7 +216,7 @@ def note_changes(stage: str, made: str, folder: Path) -> None:
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a worker of a data loader outlive the signals that ask a training to stop (`worker_init_fn`).
+    """Make a data-loader worker survive the signals that ask a training to stop (`worker_init_fn`).
 
     A terminal and SLURM send them to every process, and a training whose worker died of one fails before it can save.
     A worker ends with its training, or when the training itself asks for it.
@@ -236,7 +236,7 @@ def _end_when_told(training: int | None) -> None:
 
 
 def shield_workers() -> None:
-    """Put workers out of reach of the signals that ask a training to stop; call it before any worker is forked.
+    """Protect workers from the signals that ask a training to stop. Call this before any worker is forked.
 
     Since Python 3.14 workers are forked from a server, which must outlive the signals itself. Where the training itself
     is forked, SIGTERM stays blocked in the worker until `outlive_signals` waits for it: a signal may come earlier, and
@@ -268,9 +268,9 @@ def _block_while_forking() -> None:
 class Interruption(TrainerCallback):
     """Ends a training after a checkpoint, in time for its deadline or when SIGTERM or SIGINT asks for it.
 
-    All processes agree on the step, whichever of them was asked; they ask each other only about once a second, since
-    each time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since 1970, set by launch.sh from
-    the job's time limit.
+    All processes stop at the same step, whichever of them got the signal. They synchronise only about once a second,
+    because each time they wait for their devices. The deadline is `MILCO_DEADLINE` in seconds since 1970, set by
+    launch.sh from the job's time limit.
     """
 
     def __init__(self) -> None:
@@ -329,7 +329,7 @@ class Interruption(TrainerCallback):
                 signal.signal(number, handler)
 
     def report(self, stage: str, step: int, steps: int) -> None:
-        """Say where the training stopped; launch.sh takes this as a wish to be started again."""
+        """Report where the training stopped; launch.sh then asks for a restart."""
         message = f"{stage}: stopped {self.reason} after step {step} of {steps}; started again, it goes on there"
         print(message, flush=True)
         leave_last_words(message)

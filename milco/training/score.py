@@ -43,7 +43,7 @@ class CrossEncoder:
         self.model = model.eval().to(self.device)
 
     def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """Scores of (query, document) pairs: N logits, float32.
+        """Score (query, document) pairs: N logits, float32.
 
         Raises:
             MilcoError: a score is no number.

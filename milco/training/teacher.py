@@ -1,4 +1,4 @@
-"""Sparse targets: what the English retriever says of every English text, computed once.
+"""Sparse targets: the English retriever's pivot weights of every English text, computed once.
 
 On disk, `targets-*.arrow`, they hold for each text the terms with a positive logit (uint16, where the vocabulary
 allows it) and their pivot weights (float16); with `align.target: raw` also the teacher's own token ids (uint32), from
@@ -74,7 +74,7 @@ def write_targets(
 
 @contextmanager
 def _together(processes: int) -> Iterator[None]:
-    """Begin when the first process has made the folder, and end when all have written into it."""
+    """Barrier: start when the first process has created the folder, end when all processes have written to it."""
     if processes > 1:
         distributed.init_process_group("gloo", timeout=PATIENCE)  # all meet here
     yield

@@ -1,4 +1,4 @@
-"""Queries from documents alone: the title of a document asks for its text."""
+"""Make queries from documents: a document's title is the query, its text the positive."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,7 +24,7 @@ def titled(
 ) -> tuple[list[str], list[str], list[list[int]]]:
     """Titles to ask; the texts of all documents, each once and without its title; the place of each title's text.
 
-    A document whose title is not asked is there to be a negative, if it has a text.
+    A document whose title is not used as a query can still be a negative, if it has a text.
 
     Args:
         forbidden: strings that no title and no text that answers one may be.
@@ -73,8 +73,8 @@ def titled(
 
 
 def without(title: str, text: str) -> str:
-    """A text without its title at the beginning, where headings and encyclopaedias put it: to find it by the same words
-    would teach nothing."""
+    """Remove a title from the beginning of its text, where headings and encyclopaedias repeat it: matching the same
+    words would teach nothing."""
     while title and text[: len(title)].casefold() == title.casefold() and (end := WORD_END.match(text, len(title))):
         text = text[end.end() :]
     return text

@@ -1,4 +1,4 @@
-"""Shows a training while it runs: TensorBoard, Weights & Biases or trackio, as the configuration's `tracking` says.
+"""Log a running training to TensorBoard, Weights & Biases or trackio (`tracking`).
 
 They get the rows of metrics.jsonl and write into the folder `tracking` beside it:
 

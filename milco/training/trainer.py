@@ -1,8 +1,8 @@
-"""What both stages share: the Trainer and its checkpoints.
+"""The Trainer of both stages, and its checkpoints.
 
-A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/ while it
-trains, tracking/ if it is shown somewhere (tracking.py), and in the end model/, which appears whole or not at all; a
-run that was cut off goes on from its last checkpoint (recovery.py).
+A run folder holds config.yaml, environment.json, metrics.jsonl (one row per logged step), checkpoints/ while it trains,
+tracking/ if it is shown somewhere (tracking.py), and in the end model/, which appears whole or not at all; an
+interrupted run resumes from its last checkpoint (recovery.py).
 """
 
 import os
@@ -53,7 +53,7 @@ Loss = Callable[[Views, Batch], dict[str, Tensor]]
 
 
 class Shares(Dataset):
-    """What each process does in each step, in order: process r of W takes the items r, r+W, r+2W, …
+    """The batches of each process, in order: process r of W takes the items r, r+W, r+2W, …
 
     Args:
         steps: examples of every optimizer step (`batching.Steps`).
@@ -77,7 +77,7 @@ def _share_of_a_step(found: list[Batch]) -> Batch:
 
 
 class StageTrainer(Trainer):
-    """A Trainer whose order is planned, whose checkpoints appear whole, and whose new layers learn faster."""
+    """Trainer with a planned order of examples, atomic checkpoints, and a separate learning rate for new layers."""
 
     def __init__(self, *args, run: Path, settings: Training, loss: Loss, **kwargs):
         super().__init__(*args, **kwargs)
@@ -115,7 +115,7 @@ class StageTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None):
-        """AdamW in which connector and LexEcho, which no checkpoint brings, have a rate of their own."""
+        """AdamW with a separate learning rate for the new layers, connector and LexEcho."""
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.model))
             groups: dict[tuple[float, float], list] = {}
@@ -151,7 +151,7 @@ class StageTrainer(Trainer):
         """Give the model the weights of a checkpoint.
 
         Raises:
-            MilcoError: it is not as it was written.
+            MilcoError: the checkpoint does not match its checksums.
         """
         wrong = damage(checkpoint)
         if wrong:
@@ -172,13 +172,13 @@ def train(
     output: Path,
     begin: Callable[[], object] = lambda: None,
 ) -> None:
-    """Train one stage and write the finished model to `output`; go on from the last checkpoint beside it.
+    """Train one stage and write the finished model to `output`; resume from the last checkpoint beside it.
 
     Args:
         steps: the examples of every optimizer step.
         collate: (example numbers, number of the step) → a process's share, made with `batching.collate_texts`.
         loss: (views, share) → loss terms; those called `loss_…` are added up, the others only logged.
-        look: measures the model on the development collections; all processes take part, the first gets the result.
+        look: runs the development evaluation; called in all processes, returns the result in the first.
         inputs: what the training reads; checkpoints that were made from other content are put aside.
         begin: sets weights of a new training; called in the first process, from which the others get theirs.
     """

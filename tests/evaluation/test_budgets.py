@@ -1,4 +1,4 @@
-"""Budgets: what the sweep measures, which one is the smallest that loses next to nothing, and who obeys it."""
+"""Budgets: what the sweep measures, which budget is chosen, and that every encoder applies it."""
 
 import json
 import shutil

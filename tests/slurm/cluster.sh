@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A private SLURM cluster on one machine: a controller and two nodes of 4 processors and 2 false GPUs each.
+# A private SLURM cluster on one machine: a controller and two nodes with 4 processors and 2 fake GPUs each.
 #     cluster.sh start FOLDER     cluster.sh stop FOLDER     cluster.sh node FOLDER NAME     cluster.sh sweep
-# Needs root and slurmctld, slurmd, slurm-client, munge. What it changes outside FOLDER (/etc/slurm/slurm.conf,
-# /etc/hosts), `stop` takes back. `sweep` stops what a killed run left behind, and nothing else.
+# Needs root and slurmctld, slurmd, slurm-client, munge. `stop` undoes its changes outside FOLDER
+# (/etc/slurm/slurm.conf, /etc/hosts). `sweep` stops what a killed run left behind, and nothing else.
 set -euo pipefail
 
 command=$1 folder=$(realpath -m "${2:-.}")

@@ -1,5 +1,5 @@
-"""Snakemake, whose plugin for SLURM looks at its jobs every two seconds. By default it waits ten seconds longer after
-each look that finds no ended job, soon a minute, which is too long for a test."""
+"""Snakemake, whose plugin for SLURM looks at its jobs every two seconds. By default the interval grows by ten seconds
+after each poll without a finished job, soon to a minute, which is too slow for a test."""
 
 from snakemake.cli import main
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests on a real SLURM: install it where it is missing, start a private cluster of two nodes, test, stop the cluster.
 #     run.sh [MARKER [OPTION of pytest …]]
-# Without root or Debian's packages they are skipped, loudly; with SLURM=required that is a failure.
+# Without root or Debian's packages they are skipped with a warning; with SLURM=required that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

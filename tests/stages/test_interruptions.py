@@ -1,9 +1,9 @@
-"""Jobs of every rule, cut off at random, and what is left and comes of it.
+"""Interrupt jobs of every rule at random, and check partial files and final results.
 
 A miniature is made once. Each round takes one of its nodes away, makes it again, and cuts that off at a random moment
-in a random way, up to three times. Nothing half done ever has a final name, everything else stays as it was, no
-finished file of the node is made again, and in the end the node is what it was. A hundred interruptions of the whole
-experiment, all printed, with another seed:
+in a random way, up to three times. Partial outputs never have a final name, other nodes do not change, finished files
+of the node are not made again, and the final node equals the original. A hundred interruptions of the whole experiment,
+all printed, with another seed:
 
     MILCO_TARGET=all MILCO_TEST_SEED=1 MILCO_INTERRUPTIONS=100 python -m pytest -s tests/stages/test_interruptions.py
 

@@ -1,4 +1,4 @@
-"""The page of `milco serve`: its answers, who may ask, and what a real browser makes of it."""
+"""The page of `milco serve`: its answers, its access control, and its behaviour in a real browser."""
 
 import http.client
 import json

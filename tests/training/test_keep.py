@@ -1,4 +1,4 @@
-"""The weights of the best look, and the end of a training that gains no more, also after an interruption."""
+"""`keep: best` and `patience`, also after an interruption."""
 
 import json
 import os

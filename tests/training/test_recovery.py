@@ -1,4 +1,4 @@
-"""Trainings that are cut off in every way, and end as if nothing had happened."""
+"""Trainings interrupted in every way end with the same result as uninterrupted ones."""
 
 import json
 import os

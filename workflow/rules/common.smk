@@ -1,4 +1,4 @@
-# The experiments of this run, and which of them a node is made for. What nodes there are: milco/experiments.py.
+# The experiments of this run, and the experiment that each node belongs to. milco/experiments.py defines the nodes.
 
 import re
 import shlex
@@ -52,7 +52,7 @@ def owner(rule, wildcards):
 
 
 def by_content(path):
-    """An input. The user's own files and folders count by their content, which is in the keys, not by time or place."""
+    """An input path. The user's own files are tracked by content (part of the key), not by time or location."""
     return untracked(path) if path and path in OWN else path
 
 
@@ -62,8 +62,9 @@ def needs(rule, what):
 
 
 def settings(rule):
-    """Settings that a program reads. Their path decides no result, so this asks for `output`: Snakemake compares no
-    such parameter, and a node is kept when another experiment shares it."""
+    """Path of the settings that a program reads. The path does not affect the result. This function takes `output`,
+    because Snakemake does not compare parameters that depend on it: a node is then kept when another experiment shares
+    it."""
     return lambda wildcards, output: owner(rule, wildcards).settings
 
 
@@ -93,12 +94,12 @@ def tests(experiment):
 
 
 def looks(experiment):
-    """Sources of development collections, with their places."""
+    """Development collections: source name → path."""
     return experiment.sources(experiment.config.evaluate.development_collections)
 
 
 def cutter(wildcards, input):
-    """The option for the checkpoint by whose tokens documents are cut into chunks, if some are."""
+    """The option `--encoder`, if documents are cut into chunks of the encoder's tokens; else nothing."""
     return f"--encoder {shlex.quote(input.encoder)}" if input.encoder else ""
 
 
@@ -108,7 +109,7 @@ def triple_texts(experiment):
 
 
 def shards(rule, path, number_of):
-    """What the jobs that share a node write; `number_of`, a key of evaluate, says how many jobs."""
+    """Output paths of the jobs that share a node. `number_of` is the key of `evaluate` with the number of jobs."""
 
     def paths(wildcards):
         jobs = getattr(owner(rule, wildcards).config.evaluate, number_of)
@@ -118,7 +119,7 @@ def shards(rule, path, number_of):
 
 
 def options(name, paths):
-    """Options that hand over such paths. Their number decides no result (see `settings`)."""
+    """Options `--NAME PATH` for such paths. Their number does not affect the result (see `settings`)."""
     return lambda wildcards, output: [f"--{name} {path}" for path in paths(wildcards)]
 
 
@@ -131,7 +132,7 @@ ENCODED = shards("encode", "artifacts/vectors/{system}-{key}", "encode_shards")
 
 
 def found_by(rule, path):
-    """What the jobs that share a search write; nothing, if one job searches."""
+    """Output paths of the jobs that share a search; empty if one job searches."""
     paths = shards(rule, path, "search_shards")
     return lambda wildcards: several if len(several := paths(wildcards)) > 1 else []
 
@@ -158,7 +159,7 @@ FIGURES = Path(workflow.source_path("../../config/published.yaml")).read_text(en
 
 
 def own(file):
-    """A file of the project. Where the project lies decides nothing (see `settings`)."""
+    """Path of a file of the project. The project's location does not affect the result (see `settings`)."""
     return lambda wildcards, output: workflow.source_path(f"../../{file}")
 
 
@@ -173,12 +174,12 @@ def runs(experiment):
 
 
 def other_seeds(experiment):
-    """The experiment as it is trained with each further seed, by that seed."""
+    """Further seed → the experiment trained with it."""
     return {seed: other for seed, other in experiment.seeds.items() if other is not experiment}
 
 
 def lines(experiment):
-    """What is measured of an experiment, in the form that `compared` has for several: (experiment, system)."""
+    """The systems of an experiment as (experiment, system), the form that `compared` returns."""
     return [(experiment, system) for system in experiment.config.systems()]
 
 
@@ -207,7 +208,7 @@ def sharing(experiments):
 
 
 def tuned(rule):
-    """The figures from which the smallest budgets are chosen, if the exported model is to have them."""
+    """Input for the choice of pruning budgets, if `export.prune_…` is `auto`."""
     return needs(rule, lambda e: e.tuning.path if e.config.chooses_budgets() else None)
 
 
@@ -272,8 +273,8 @@ def write_settings(experiment):
 
 
 def begin(log):
-    """Before the first job, write the settings, which programs read and which explain the results. They are no output:
-    not their content, but the keys in the paths are a reason to run a job."""
+    """Write the settings before the first job: programs read them, and they document the results. They are not declared
+    as outputs, because a job reruns when the key in its path changes, not when this file does."""
     for experiment in EXPERIMENTS.values():
         write_settings(experiment)
     forget_forced()

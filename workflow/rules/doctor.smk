@@ -1,10 +1,10 @@
-# Whether the machines that a profile names can train; it writes nothing and runs whenever it is asked for.
+# Check that the nodes of a profile can train. The rule writes no output, so it always runs.
 
 
 rule doctor:
     log:
         "logs/doctor.log",
-    retries: 0  # what is wrong stays wrong
+    retries: 0  # a retry would find the same problems
     conda:
         ENVIRONMENT
     threads: 8

@@ -1,5 +1,5 @@
-# Vectors, searches and measures of every system on every test collection. With evaluate.search_shards several jobs
-# search, each in its shard of the documents; then the rules without `_shard` put together what they found.
+# Vectors, searches and measures of every system on every test collection. With evaluate.search_shards > 1, several jobs
+# search one shard of the documents each; the rules without `_shard` then merge their results.
 
 
 rule encode:
@@ -148,7 +148,7 @@ rule prune:
         config=settings("prune"),
         found=options("found", FOUND["prune"]),
     message:
-        "what fewer terms per text cost and save"
+        "measure pruning budgets"
     shell:
         "python -m milco.stages prune --config {params.config} --corpora {input.corpora} --vectors {input.vectors}"
         " {params.found} --output {output} > {log} 2>&1"
@@ -168,10 +168,11 @@ use rule prune as prune_shard with:
         config=settings("prune"),
         found=one_shard,
     message:
-        "what fewer terms per text cost and save, {wildcards.shard}"
+        "measure pruning budgets, {wildcards.shard}"
 
 
-# The only measurement on development collections here that decides something: which budget `auto` means.
+# Measure pruning budgets on the development collections, to choose the budget for `auto`: the only measurement on them
+# here that affects a result.
 rule tune:
     input:
         development=needs("tune", lambda e: e.tuning_collections.path),
@@ -187,7 +188,7 @@ rule tune:
     params:
         config=settings("tune"),
     message:
-        "what fewer terms per text cost on the development collections"
+        "measure pruning budgets on the development collections"
     shell:
         "python -m milco.stages tune --config {params.config} --development {input.development}"
         " --vectors {input.vectors} --output {output} > {log} 2>&1"

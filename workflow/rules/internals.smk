@@ -1,14 +1,14 @@
-# What the workflow needs of Snakemake beyond its documented interface. Everything here rests on names that may change
-# with a release; nothing else in workflow/ does. Tried with Snakemake 9.17.0 and 9.27.1.
+# All uses of Snakemake's internals. These names may change in any release; no other file in workflow/ uses them. Tested
+# with Snakemake 9.17.0 and 9.27.1.
 #
 #   resources   A --set-resources on the command line replaces all set-resources of the profile (as its help says of
 #               every key). Here it replaces the one number that it names. Rests on snakemake.cli.parse_args,
 #               workflow.resource_settings and the type Resource.
 #   files       Snakemake names a missing file, but not the key that names it. A job's process does not check, as it may
 #               read less. Rests on workflow.is_main_process.
-#   targets     A rule with wildcards is no target, so `snakemake align` would be refused, although --forcerun, --until
-#               and --set-resources take that name. Rests on Workflow.dag_settings, which is set when all rules have
-#               been read.
+#   targets     A rule with wildcards cannot be a target, so Snakemake would refuse `snakemake align`, although
+#               --forcerun, --until and --set-resources accept the name. Rests on Workflow.dag_settings, which is set
+#               when all rules have been read.
 #   input       Development collections decide no weight, and the user's own files count by content: newer (`ancient`)
 #               or renamed ones are no reason to run a rule again, and neither is another number of jobs that share a
 #               node. Rests on sourcecache_entry (Snakemake records where such an input comes from, not its path) and
@@ -16,11 +16,11 @@
 #   content     Snakemake judges inputs by time, and only small files by content as well. A copy or a restored backup of
 #               a project has new times, so here every input counts by content. Rests on _IOFile.is_checksum_eligible and
 #               checksum, which Snakemake records when a job has finished, and compares if an input is newer.
-#   alone       A job that measures times runs beside no other on one machine: it takes all cores. A rule's threads may be
-#               `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
-#   start       Snakemake ignores `onstart:` of a workflow that is somebody's module. Rests on Workflow._onstart.
-#   force       --forcerun align must train anew, but a training that finds its finished model hands that out. Rests on
-#               workflow.dag and workflow.dag_settings, when the jobs are known.
+#   alone       A job that measures times must run alone on its machine, so it requests all cores. A rule's threads may
+#               be `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
+#   start       Snakemake ignores `onstart:` in a workflow that is used as a module. Rests on Workflow._onstart.
+#   force       --forcerun align must train again, but a training that finds its finished model would return it. Rests
+#               on workflow.dag and workflow.dag_settings, when the jobs are known.
 
 import argparse
 import os
@@ -41,7 +41,7 @@ if workflow.is_main_process:
 
 
 def said_by_profile():
-    """Rule → resources in the profile of this run, if --set-resources has made Snakemake drop them."""
+    """Rule → resources of this run's profile, which Snakemake drops when --set-resources is given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--profile")
     parser.add_argument("--set-resources", nargs="+")
@@ -123,12 +123,12 @@ _IOFile.is_checksum_eligible, _IOFile.checksum = eligible, checksum
 
 
 def untracked(path):
-    """Input that is no reason to make a node again, whatever its time and its path."""
+    """An input whose time and path never trigger a rerun."""
     return sourcecache_entry(ancient(path), "whatever it is")
 
 
 def unnoticed(paths):
-    """Such inputs that are made before a node. `paths`: wildcards → paths."""
+    """Inputs that must exist before a node runs, but never trigger a rerun. `paths`: wildcards → paths."""
     return lambda wildcards: [untracked(path) for path in paths(wildcards)]
 
 
@@ -138,13 +138,13 @@ def looked_at(rule, training):
 
 
 def shared_by(rule):
-    """What the jobs that share a search write. A job that searches alone has another input there, since one input more
-    or less would be a reason to run it again."""
+    """Outputs of the jobs that share a search. If one job searches alone, another path takes their place, because a
+    changed number of inputs would trigger a rerun."""
     return unnoticed(lambda wildcards: FOUND[rule](wildcards) or [owner(rule, wildcards).collections.path])
 
 
 def forget_forced():
-    """Let the trainings that --forcerun or --forceall names begin anew, instead of handing out what they made before."""
+    """Make the trainings that --forcerun or --forceall names start again, instead of returning their finished models."""
     said = workflow.dag_settings
     for job in workflow.dag.needrun_jobs():
         if job.rule.name in ("align", "distill") and (said.forceall or job.rule.name in said.forcerun):

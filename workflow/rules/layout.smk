@@ -1,9 +1,9 @@
-# Where jobs run. A profile or --set-resources names nodes, gpus_per_node and cpus_per_task of a rule; what follows
-# from them is derived here. None of it decides a result, so a change of it reruns nothing.
+# Resources of the rules. A profile or --set-resources sets nodes, gpus_per_node and cpus_per_task; this file derives
+# the rest. None of them affects a result, so a change reruns nothing.
 
 LAUNCHED = ["align", "distill", "teacher", "mine", "encode", "doctor"]  # rules that may have GPUs
-# On one machine the GPU serves one job at a time: the local profile has one `device` to lend. (It is not called `gpu`,
-# since the plugin for SLURM makes an option of that word.)
+# On one machine the GPU serves one job at a time: the local profile has one unit of the resource `device`. (It is not
+# called `gpu`, since the plugin for SLURM makes an option of that word.)
 DEVICE = int(has_gpu())
 ONE_NODE = ["mine", "encode"]  # those among them that work on one node
 
@@ -17,10 +17,10 @@ def launcher(wildcards, output):
 
 
 def derived(launched, said):
-    """What SLURM and launch.sh want to know about a rule, from the few numbers that people set.
+    """Resources for SLURM and launch.sh, derived from the few numbers that users set.
 
-    A node has one task, which torchrun fills with one process for each GPU, or with one where there is none. `mpi`
-    keeps the plugin from putting the rule's shell into a step of its own, in which srun reaches no other node.
+    A node has one task, which torchrun fills with one process for each GPU, or with one where there is none. With `mpi`
+    the plugin does not start the rule's shell with srun; inside such a step, srun could not reach other nodes.
     """
 
     def number(name, default, least):

@@ -1,4 +1,4 @@
-# What a reader wants: one page, one table, one model, and how experiments differ.
+# Report, comparison of experiments, exported model, model card, publication, and plan.
 
 
 rule report:

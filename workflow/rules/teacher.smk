@@ -1,4 +1,4 @@
-# What the English retriever says: targets of every English text once, and from them the triples of Stage 2.
+# Targets: the English retriever encodes every English text once. And the triples of Stage 2.
 
 
 rule teacher:

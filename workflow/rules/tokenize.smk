@@ -1,4 +1,4 @@
-# Token caches: every text of either stage once, as ids of the multilingual tokenizer.
+# Token caches: each text of both stages, tokenised once by the multilingual tokenizer.
 
 
 rule tokenize:

@@ -2,8 +2,8 @@
 # Start a program in all its processes: launch.sh NODES PROCESSES GPUS THREADS LOG PROGRAM ARGUMENT…
 # with processes, GPUs and threads of one node. The only file that knows srun and torchrun.
 #
-# Inside a SLURM job (sbatch, salloc, a Snakemake job) srun starts torchrun, on a single node too: SLURM warns the
-# processes of a step before it ends them, but not always those of a batch script. Without SLURM there is one node.
+# Inside a SLURM job (sbatch, salloc, a Snakemake job) srun starts torchrun, even on one node: SLURM signals the
+# processes of a step before it kills them, but not always those of a batch script. Without SLURM, one node is used.
 #
 # Variables that are set already keep their values. MILCO_SRUN holds further options of srun, MILCO_WRAP a command to
 # put before torchrun, such as `apptainer exec --nv milco.sif`.
@@ -11,13 +11,13 @@ set -euo pipefail
 
 nodes=$1 processes=$2 gpus=$3 threads=$4 log=$5
 shift 5
-# A signal to the whole job must end neither this script nor the log, which processes that are saving still need.
+# A signal to the whole job must not end this script or the log: processes that are saving still write to it.
 exec > >(trap '' HUP INT TERM && exec tee "$log") 2>&1
 trap : TERM
 
 export OMP_NUM_THREADS=$((threads > processes ? threads / processes : 1)) # torchrun would give each process one
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
-export MILCO_LAST_WORDS=$PWD/$log.last # messages of the programs for the end, below all tracebacks
+export MILCO_LAST_WORDS=$PWD/$log.last # final messages of the programs, printed below all tracebacks
 rm -f "$MILCO_LAST_WORDS"
 read -ra wrap <<<"${MILCO_WRAP:-}"
 torchrun=("${wrap[@]}" torchrun --nproc-per-node="$processes")
@@ -60,7 +60,7 @@ fi
 
 if [ -e "$MILCO_LAST_WORDS" ]; then
     sort -u "$MILCO_LAST_WORDS"
-    # Without an error among them, a training stopped early and wants to be started again: EX_TEMPFAIL.
+    # If no message is an error, a training stopped early and must be restarted: EX_TEMPFAIL.
     grep -q "^milco: error" "$MILCO_LAST_WORDS" || status=75
     rm "$MILCO_LAST_WORDS"
 fi

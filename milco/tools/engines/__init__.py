@@ -2,7 +2,7 @@
 
     milvus:milco.db             milvus-lite in this process; the path must end with .db
     milvus:http://host:19530    a Milvus server or cluster; its token in MILVUS_TOKEN
-    qdrant:FOLDER               Qdrant in this process, which compares all documents: for up to some ten thousand
+    qdrant:FOLDER               Qdrant in this process; it scores every document, so use it for up to about ten thousand
     qdrant:http://host:6333     a Qdrant server or cluster; its key in QDRANT_API_KEY
     seismic:FOLDER              milco.evaluation.index.Index; documents are held in memory while the index is built
 

@@ -1,4 +1,4 @@
-"""What an engine is, and what it is given."""
+"""The interface of search engines, and their input."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -46,10 +46,10 @@ def read_parts(vectors: Path, side: str, collection: Path | None = None) -> Iter
 
 
 def checked(parts: Iterable[Part]) -> Iterator[Part]:
-    """The same parts without zeros and without rows that have no weight, which no search could find.
+    """The same parts without zero weights and empty rows, which no search could find.
 
     Raises:
-        MilcoError: ids and rows of a part do not fit, or a weight is negative or no number.
+        MilcoError: ids and rows of a part differ in number, or a weight is negative, NaN or infinite.
     """
     for ids, rows in parts:
         if len(ids) != rows.shape[0]:
@@ -80,7 +80,7 @@ def terms(rows: scipy.sparse.csr_array) -> Iterator[tuple[list[int], list[float]
 
 
 class Engine(ABC):
-    """An index of documents somewhere. Nothing is opened before it is used; leaving the `with` block closes it."""
+    """An index in a search engine. It is opened at first use and closed at the end of the `with` block."""
 
     def __init__(self, address: str, place: str):
         self.address, self.place = address, place
@@ -108,7 +108,7 @@ class Engine(ABC):
         """
 
     def close(self) -> None:
-        """Let go of what was opened; local files are locked until then."""
+        """Close the connection; until then local files are locked."""
         if self.opened is not None:
             self.opened.close()
             self.opened = None

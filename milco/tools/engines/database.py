@@ -1,4 +1,4 @@
-"""What Milvus and Qdrant share."""
+"""Base class of Milvus and Qdrant."""
 
 import importlib
 import shutil
@@ -21,7 +21,7 @@ FIELD = "vector"
 
 class Database(Engine):
     """A database with collections and aliases. Documents are written into NAME_by_milco_a or _b, whichever is free, and
-    the alias NAME then points there: readers see the old collection or the new one and never half of one. Only one
+    the alias NAME then points there: readers see either the old or the new collection, never a partial one. Only one
     process may write under a name at a time."""
 
     def __init__(self, address: str, place: str):
@@ -87,7 +87,7 @@ class Database(Engine):
         return self.opened
 
     def _call(self, method: Callable, *arguments, **options) -> Any:
-        """Call the client; whatever goes wrong there becomes one line."""
+        """Call the client; turn any of its errors into a one-line MilcoError."""
         try:
             return method(*arguments, **options)
         except Exception as error:
