@@ -129,6 +129,8 @@ class Trials:
                     sums[f"bytes {budget}"] += index.save(Path(folder) / "pruned")
                 for name, search in asking.items():
                     sums[f"times {name}"] += index.times(search.queries, depths[name])
+                del index
+            del places, rows  # before the next part is read
         rankings = {name: search.rankings() for asking in searches.values() for name, search in asking.items()}
         return Found(rankings, {name: np.asarray(value).tolist() for name, value in sums.items()})
 

@@ -116,7 +116,9 @@ def parts(vectors: Vectors, places: Places, shard: Shard = ALL) -> Iterator[tupl
     size = max(1, min(DOCUMENTS, int(POSTINGS / max(1, vectors.mean_terms("documents")))))
     for found, rows in vectors.blocks("documents", places, size, shard):
         order = np.argsort(found)
-        yield found[order], rows[order]
+        found, rows = found[order], rows[order]
+        yield found, rows
+        del found, rows  # before the next part is read
 
 
 def best_of(found: list[list[Ranking]], k: int) -> list[Ranking]:
@@ -194,6 +196,7 @@ def _build(
             index = Index.load(path)
             answers.append(index.search(queries, depth)[0])
             times += index.times(queries, depth)
+            del index
         blocks = stored.blocks("documents", collection.places, config.evaluate.documents_at_a_time, shard)
         rankings = {"index": best_of(answers, depth), "exact": rank_blocks(queries, blocks, depth)}
         yield collection, Found(rankings, {**sums, "times": times.tolist()})
@@ -224,6 +227,7 @@ def _write_parts(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]],
         seconds += time.perf_counter() - started
         number += 1
         size += index.save(_part_paths(path, number)[-1])
+        del places, rows, index  # before the next part is read
     return _part_paths(path, number), dict(zip(BUILT, (number, size, seconds), strict=True))
 
 

@@ -13,7 +13,7 @@ import typer
 from milco import config as configuration
 from milco.environment import record, record_as_parts, recorded
 from milco.errors import MilcoError
-from milco.experiments import Experiment
+from milco.experiments import KEYED, Experiment
 from milco.outputs import check_output
 from milco.program import run
 
@@ -30,7 +30,12 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work
 
 
 def _new(path: Path) -> Path:
-    """Check that an output would replace nothing. Snakemake removes old outputs before it reruns a rule."""
+    """Check that an output would replace nothing. Snakemake removes old outputs before it reruns a rule. What is there
+    under the key of a node was finished meanwhile by a job that outlived its Snakemake, and is used as it is."""
+    made = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if made and KEYED.fullmatch(path.as_posix()) and "WORLD_SIZE" not in os.environ:
+        print(f"{path}: an earlier job has made it meanwhile; it is used as it is", flush=True)
+        raise typer.Exit
     if os.environ.get("RANK", "0") == "0":  # others may begin when the first has finished
         check_output(path, "an empty folder" if path.is_dir() else "an empty file", folder=path.is_dir())
     return path

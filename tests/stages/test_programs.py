@@ -35,6 +35,17 @@ def test_a_job_that_finds_other_settings_than_those_of_its_key_ends_in_one_line(
     assert "start the workflow again" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_an_earlier_job_has_made_meanwhile_is_used_as_it_is(values, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    parse(values).save(tmp_path / "config.yaml")
+    made = Path(Experiment(parse(values)).corpora.path)
+    made.mkdir(parents=True)
+    (made / "english.parquet").write_text("made")
+    assert app(arguments("corpora", tmp_path / "config.yaml", str(made)), standalone_mode=False) == 0
+    assert capsys.readouterr().out == f"{made}: an earlier job has made it meanwhile; it is used as it is\n"
+    assert (made / "english.parquet").read_text() == "made"
+
+
 def test_every_node_and_what_people_name_themselves_goes_on(values):
     experiment = Experiment(parse(values))
     for node in experiment.nodes:

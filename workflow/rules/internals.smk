@@ -14,8 +14,8 @@
 #               node. Rests on sourcecache_entry (Snakemake records where such an input comes from, not its path) and
 #               on PersistenceBase._input (what Snakemake records of the inputs).
 #   content     Snakemake judges inputs by time, and only small files by content as well. A copy or a restored backup of
-#               a project has new times, so here every input counts by content. Rests on _IOFile.is_checksum_eligible and
-#               checksum, which Snakemake records when a job has finished, and compares if an input is newer.
+#               a project has new times, so here every input counts by content. Snakemake records it when a job has
+#               finished, and compares if an input is newer. Rests on _IOFile.is_checksum_eligible and checksum.
 #   alone       A job that measures times must run alone on its machine, so it requests all cores. A rule's threads may
 #               be `workflow.cores`, but that is an error where jobs go to a cluster. Rests on resource_settings.cores.
 #   start       Snakemake ignores `onstart:` in a workflow that is used as a module. Rests on Workflow._onstart.
@@ -144,7 +144,7 @@ def shared_by(rule):
 
 
 def forget_forced():
-    """Make the trainings that --forcerun or --forceall names start again, instead of returning their finished models."""
+    """Start the trainings again that --forcerun or --forceall names; else they would return their finished models."""
     said = workflow.dag_settings
     for job in workflow.dag.needrun_jobs():
         if job.rule.name in ("align", "distill") and (said.forceall or job.rule.name in said.forcerun):
