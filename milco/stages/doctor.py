@@ -1,9 +1,9 @@
-"""Whether a cluster can train: devices, memory, versions, the shared disk, and an all-reduce over all processes.
+"""Check that a cluster can train: devices, memory, versions, shared disk, and an all-reduce over all processes.
 
 Run by rule `doctor` with the nodes and GPUs that the profile gives it:
     torchrun … -m milco.stages doctor --gpus-per-node 8
 
-It says in plain words what is wrong, and fails. If it does not, training can start.
+It reports every problem and then fails. If it succeeds, training can start.
 """
 
 import os
@@ -28,7 +28,7 @@ INTERFACES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 
 def facts(gpus_per_node: int) -> dict:
-    """What one process knows of its node and its device."""
+    """Facts about this process's node and device."""
     device = torch.cuda.get_device_properties(int(os.environ["LOCAL_RANK"])) if _has_device() else None
     return {
         "node": _node(),
@@ -48,7 +48,7 @@ def facts(gpus_per_node: int) -> dict:
 
 
 def complaints_of_process(wanted: int) -> list[str]:
-    """What is wrong with this process's share of the node, whatever the others say."""
+    """Problems that this process can detect by itself."""
     found = []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted and torch.version.cuda is None and torch.version.hip is None:
