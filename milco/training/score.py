@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from milco.checkpoint_config import is_milco, settings_of
+from milco.checkpoint_config import is_milco, positions, settings_of
 from milco.config import Config
 from milco.environment import refuse_without_bf16
 from milco.errors import MilcoError
@@ -33,7 +33,7 @@ class CrossEncoder:
         trust = config.trusts(config.distill.scorer)
         self.tokenizer = load(AutoTokenizer, checkpoint, trust)
         limit = config.model.query_max_length + config.model.passage_max_length
-        self.max_length = min(limit, self.tokenizer.model_max_length)
+        self.max_length = min(limit, self.tokenizer.model_max_length, positions(checkpoint) or limit)
         model = load(AutoModelForSequenceClassification, checkpoint, trust)
         if model.config.num_labels != 1:
             raise MilcoError(

@@ -1,6 +1,7 @@
 """Distillation triples: which documents come into them, in which language, in which order, with which scores."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -602,6 +603,19 @@ def test_scores_are_those_of_the_cross_encoder_that_reads_one_pair_at_a_time(cro
     wanted = [alone(cross_encoder_checkpoint, *pair, tokens) for pair in pairs]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert np.ptp(found) > 0.1
+
+
+def test_a_pair_is_cut_at_the_positions_where_the_tokenizer_has_no_limit(cross_encoder_checkpoint, tmp_path):
+    unlimited = shutil.copytree(cross_encoder_checkpoint, tmp_path / "unlimited")
+    said = json.loads((unlimited / "tokenizer_config.json").read_text())
+    said.pop("model_max_length")
+    (unlimited / "tokenizer_config.json").write_text(json.dumps(said))
+    pairs = [("cat", " ".join(ENGLISH_WORDS * 30))]
+    values = model_settings().model_dump()
+    values["model"] |= {"query_max_length": 48, "passage_max_length": 96}
+    found, wanted = (CrossEncoder(config.parse(values), at) for at in (unlimited, cross_encoder_checkpoint))
+    assert found.max_length == wanted.max_length == 64
+    assert found.score(pairs) == pytest.approx(wanted.score(pairs))
 
 
 def test_each_pair_is_scored_once_and_its_score_comes_to_every_place(cross_encoder_checkpoint, monkeypatch):
