@@ -33,7 +33,7 @@ QUERY_CUT = 64
 BUILT = ("parts", "bytes", "build_seconds")  # what is said of an index
 TIMED, PASSES = 80, 5  # queries that are timed, and how often
 HEAP_FACTORS = {20: 0.7, 200: 0.3}  # of searches up to this depth, 0 of deeper ones; docs/index.md says what they find
-DOCUMENTS, POSTINGS = 1_000_000, 100_000_000  # of one part of an index, at most; Seismic takes 170 bytes for a posting
+DOCUMENTS, POSTINGS = 1_000_000, 100_000_000  # of one part of an index, at most; docs/scale.md has its memory
 
 
 class Index:
