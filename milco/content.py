@@ -8,15 +8,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from milco.environment import RECORD
 from milco.files import write_json
 
 LARGE = 2**24  # bytes; digests of larger files of the user's own are written down
-PIECES, PIECE = 64, 2**16  # how many pieces of a large file of our own are read, and bytes of each
-TRACES, TRACE = 16, 2**12  # the same of a trace
+PIECES, PIECE = 16, 2**12  # how many pieces of a file of our own are read, and bytes of each
 KNOWN = Path("resources/digests.json")
 UNREAD = (".*", "*.md", "*~", "*.bak", "*.swp", "__pycache__", "Thumbs.db", "desktop.ini", RECORD)
 
@@ -30,18 +29,12 @@ def content_of(path: Path) -> str | None:
 
 
 def sample_of(path: Path) -> str | None:
-    """The same for files that our programs wrote: of a large one, only its size and 64 pieces of 64 KiB count.
+    """The same for files that our programs wrote, of which only the size and 16 pieces of 4 KiB count.
 
     Sampling is enough: a 100 GB token cache is not edited by hand, and a program that rewrites it changes it in many
-    places. Reading all of it would keep all GPUs waiting for minutes.
+    places. Reading all of it, or of thousands of vector files, would keep GPUs and the scheduler waiting for minutes.
     """
-    return _combined(path, partial(_digest_of_pieces, pieces=PIECES, piece=PIECE))
-
-
-def trace_of(path: Path) -> str | None:
-    """The same of 16 pieces of 4 KiB of each file, which takes little time even for thousands of files: enough to tell
-    whether a program has made an input again."""
-    return _combined(path, partial(_digest_of_pieces, pieces=TRACES, piece=TRACE))
+    return _combined(path, _digest_of_pieces)
 
 
 def _combined(path: Path, digest) -> str | None:
@@ -86,14 +79,14 @@ def _hash(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_pieces(path: Path, pieces: int, piece: int) -> str:
+def _digest_of_pieces(path: Path) -> str:
     """Digest of a whole file, or of its size and some pieces if they are less than a quarter of it."""
     size = path.stat().st_size
-    if size <= 4 * pieces * piece:
+    if size <= 4 * PIECES * PIECE:
         return _hash(str(path))
     found = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for number in range(pieces):
-            file.seek((size - piece) * number // (pieces - 1))
-            found.update(file.read(piece))
+        for number in range(PIECES):
+            file.seek((size - PIECE) * number // (PIECES - 1))
+            found.update(file.read(PIECE))
     return found.hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milco import content
-from milco.content import content_of, sample_of, trace_of
+from milco.content import content_of, sample_of
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("digest", [content_of, sample_of, trace_of])
+@pytest.mark.parametrize("digest", [content_of, sample_of])
 def test_an_edit_in_place_is_a_change_and_a_touch_a_copy_or_a_stray_file_is_none(folder, digest):
     before = digest(folder)
     os.utime(folder)
@@ -75,9 +75,9 @@ def test_of_a_large_file_of_our_own_size_ends_and_places_between_count(tmp_path,
     path = tmp_path / "tokens.arrow"
     path.write_bytes(bytes(10_000))
     before = sample_of(path)
-    for place in (0, 4998, 9999):  # 64 pieces of 10 bytes, 158 or 159 bytes apart
+    for place in (0, 4998, 9999):  # 16 pieces of 10 bytes, 666 bytes apart
         with path.open("r+b") as file:
-            file.seek(place // 9990 * 9999 or (place * 63 // 9990) * 9990 // 63)
+            file.seek(place // 9990 * 9999 or (place * 15 // 9990) * 9990 // 15)
             file.write(b"x")
         assert sample_of(path) != before
         path.write_bytes(bytes(10_000))

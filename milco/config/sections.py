@@ -191,12 +191,9 @@ class Align(Training):
 
     def result(self, but: Set[str] = frozenset()) -> dict[str, Any]:
         """As in `Training`; the number of negatives is none of them where nothing is contrasted."""
-        unused = (
-            {}
-            if self.contrastive_weight
-            else {"contrastive_texts": type(self).model_fields["contrastive_texts"].default}
-        )
-        return super().result(but) | unused
+        found = super().result(but)
+        default = type(self).model_fields["contrastive_texts"].default
+        return found if self.contrastive_weight else found | {"contrastive_texts": default}
 
     @model_validator(mode="after")
     def _has_a_formula(self):

@@ -46,6 +46,7 @@ from milco.evaluation.lookup import SIDES, folders_of, text_id
 from milco.experiments import Experiment
 from milco.files import finished_folder, write_json
 from milco.languages import SEVERAL
+from milco.modeling.authors_layout import is_theirs
 from milco.modeling.checkpoints import load
 from milco.modeling.model import MilcoModel
 from milco.modeling.rows import in_text_order, padded_batches, refuse_broken
@@ -115,8 +116,8 @@ def encoder_of(config: Config, system: str, model: Path) -> Any:
     if system in config.finished_models():
         kind = config.sources[system].format
         settings = settings_of(model)
-        theirs = "multilingual_encoder_checkpoint" in settings  # sentence-transformers reads ours, but not the authors'
-        if is_milco(settings) and (kind == "bge-m3-sparse" or (kind != "transformers" and theirs)):
+        # sentence-transformers reads our layout, but not the authors'
+        if (kind == "bge-m3-sparse" and is_milco(settings)) or (kind != "transformers" and is_theirs(settings)):
             raise MilcoError(f"sources.{system}: {model} holds a MILCO model; set format: transformers")
         if kind in ("sentence-transformers", "mteb-model"):
             found = _model_of_others(kind)(config, system, model)

@@ -184,7 +184,8 @@ def _build(
         texts, path = collection.places.fingerprint, folder / collection.name
         if path.with_name(f"{path.name}.parquet").exists():
             said = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
-            made.setdefault(texts, (_part_paths(path, said["parts"]), {name: said[name] for name in BUILT}))
+            paths = [_part(path, number) for number in range(said["parts"])]
+            made.setdefault(texts, (paths, {name: said[name] for name in BUILT}))
             continue
         if texts not in made:
             made[texts] = _write_parts(parts(stored, collection.places, shard), path)
@@ -220,19 +221,20 @@ def _put_together(
 
 def _write_parts(documents: Iterable[tuple[np.ndarray, scipy.sparse.csr_array]], path: Path) -> tuple[list[Path], dict]:
     """Build and save an index: its parts, how many they are, their size and the time that building took."""
-    number, size, seconds = 0, 0, 0.0
+    paths: list[Path] = []
+    size, seconds = 0, 0.0
     for places, rows in documents:
         started = time.perf_counter()
         index = Index.build(rows, places)
         seconds += time.perf_counter() - started
-        number += 1
-        size += index.save(_part_paths(path, number)[-1])
+        paths.append(_part(path, len(paths)))
+        size += index.save(paths[-1])
         del places, rows, index  # before the next part is read
-    return _part_paths(path, number), dict(zip(BUILT, (number, size, seconds), strict=True))
+    return paths, dict(zip(BUILT, (len(paths), size, seconds), strict=True))
 
 
-def _part_paths(path: Path, parts: int) -> list[Path]:
-    return [path.with_name(f"{path.name}-{number:03}") for number in range(parts)]
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}-{number:03}")
 
 
 def median(times: np.ndarray) -> dict[str, float]:

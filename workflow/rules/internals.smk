@@ -26,7 +26,7 @@ import argparse
 import os
 from functools import cache
 
-from milco.content import trace_of
+from milco.content import sample_of
 from snakemake.cli import parse_args
 from snakemake.io import _IOFile, sourcecache_entry
 from snakemake.persistence import PersistenceBase
@@ -111,12 +111,12 @@ async def checksum(self, threshold=None, force=False, algorithm=None):
     """A file that other jobs read as well is read once, unless it was written since."""
     path = Path(self)
     stamp = path / ".snakemake_timestamp" if path.is_dir() else path
-    return f"milco:{trace(path, stamp.stat().st_mtime_ns)}" if stamp.exists() else None
+    return f"milco:{sample(path, stamp.stat().st_mtime_ns)}" if stamp.exists() else None
 
 
 @cache
-def trace(path, written):
-    return trace_of(path)
+def sample(path, written):
+    return sample_of(path)
 
 
 _IOFile.is_checksum_eligible, _IOFile.checksum = eligible, checksum
