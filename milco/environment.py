@@ -120,18 +120,25 @@ def _version(package: str) -> str | None:
 def _code() -> str:
     """Checksum of the project's modules that this process uses."""
     modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("milco.")]
-    return hashlib.sha256(b"".join(Path(module.__file__ or "").read_bytes() for module in modules)).hexdigest()[:12]
+    return _checksum(b"".join(Path(module.__file__ or "").read_bytes() for module in modules))
 
 
-def _commit() -> str | None:
-    """Commit of the checkout that this file lies in, with `+` if it has changes; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _commit() -> str:
+    """Commit of the checkout of this package, with `+` and a checksum of the changes in it, if there are some. Outside
+    a checkout `code` and a checksum of the package. All programs of one state have the same."""
+    package = Path(__file__).parent
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        commit, changes = (
+            subprocess.run(["git", "-C", package, *words], capture_output=True, check=True).stdout
+            for words in (["rev-parse", "--short", "HEAD"], ["diff", "HEAD", "--", "."])
+        )
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+        return f"code {_checksum(b''.join(path.read_bytes() for path in sorted(package.rglob('*.py'))))}"
+    return commit.decode().strip() + (f"+{_checksum(changes)[:7]}" if changes else "")
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _processor() -> str:

@@ -1,11 +1,14 @@
 """What a stage writes down of where it was made."""
 
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
+from miniature import ROOT
 
 from milco.environment import environment, gpu_without_bf16, record, record_as_parts, recorded
 
@@ -46,6 +49,36 @@ def test_what_is_put_together_was_made_where_its_parts_were(tmp_path, elsewhere)
     record(tmp_path / "three")
     record_as_parts(tmp_path / "whole", [tmp_path / name for name in ("one", "two", "three")])
     assert recorded(tmp_path / "whole") == [environment(), elsewhere]
+
+
+def test_two_states_of_the_code_differ_and_programs_that_load_other_modules_do_not(tmp_path):
+    shutil.copytree(ROOT / "milco", tmp_path / "milco", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def commit(*modules: str) -> str:
+        program = (
+            f"import {', '.join(['milco.environment', *modules])}; print(milco.environment.environment()['commit'])"
+        )
+        return subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, text=True).strip()
+
+    def git(*words: str) -> None:
+        named = ["-c", "user.name=n", "-c", "user.email=n@n"]
+        subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    packed = commit()
+    assert re.fullmatch(r"code \w{12}", packed) and commit("milco.languages") == packed
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert re.fullmatch(r"\w{7}", clean := commit())
+    (tmp_path / "notes.txt").write_text("of no part in any result")
+    git("add", "notes.txt")
+    assert commit() == clean
+    with (tmp_path / "milco" / "languages.py").open("a") as file:
+        file.write("# changed\n")
+    changed = commit()
+    assert re.fullmatch(rf"{clean}\+\w{{7}}", changed) and commit("milco.languages") == changed
+    (tmp_path / "milco" / "languages.py").write_text("# changed again\n")
+    assert commit() not in (clean, changed)
 
 
 def test_a_program_without_torch_does_not_load_it_to_write_that_down():

@@ -30,11 +30,8 @@ class Place(NamedTuple):
         devices = environment["devices"]
         named = {name: f"{devices.count(name)} × {name}" for name in devices if name != "cpu"}
         versions = {"Python": environment["python"], **environment["packages"]}
-        commit = environment["commit"] or "unknown"
-        if environment.get("code") and (commit == "unknown" or commit.endswith("+")):  # which does not say all
-            commit = f"{commit} (code {environment['code'][:7]})"
         return cls(
-            commit,
+            environment["commit"] or "unknown",
             environment["processor"],
             str(environment["cores"]),
             ", ".join(named.values()),

@@ -55,11 +55,16 @@ def test_another_number_of_cores_and_devices_is_told_and_no_mixture(made):
 
 
 def test_other_code_packages_or_processors_are_a_mixture(made):
-    other = {**THERE, "commit": "def5678+", "packages": {"torch": "2.12.0", "numpy": "2.4.0"}, "processor": "Another"}
+    other = {
+        **THERE,
+        "commit": "def5678+f00",
+        "packages": {"torch": "2.12.0", "numpy": "2.4.0"},
+        "processor": "Another",
+    }
     found = Provenance.of([made(prune=other)])
-    said = ["commits abc1234, def5678+ (code f00)", "processors Some CPU, Another", "torch 2.13.0, 2.12.0"]
+    said = ["commits abc1234, def5678+f00", "processors Some CPU, Another", "torch 2.13.0, 2.12.0"]
     assert found.mixture == said and str(found) == f"a mixture: {'; '.join(said)}"
-    assert found.rows[-1] == ["prune", "def5678+ (code f00)", "Another", "64", "8 × NVIDIA H200", "torch 2.12.0"]
+    assert found.rows[-1] == ["prune", "def5678+f00", "Another", "64", "8 × NVIDIA H200", "torch 2.12.0"]
     assert found.rows[1][-1] == "torch 2.13.0" and found.versions == "Python 3.11.2, numpy 2.4.0"
 
 
@@ -107,6 +112,6 @@ def test_ablations_name_the_variant_of_a_stage(values, tmp_path, monkeypatch):
 def test_other_devices_and_another_state_of_one_commit_are_a_mixture(made):
     found = Provenance.of([made(align=THERE, distill={**THERE, "devices": ["NVIDIA A100"] * 4})])
     assert found.mixture == ["devices NVIDIA H200, NVIDIA A100"]
-    one, other = ({**HERE, "commit": "abc1234+", "code": code * 8} for code in "12")
+    one, other = ({**HERE, "commit": f"abc1234+{state * 7}", "code": state} for state in "12")
     found = Provenance.of([made(align=one, distill=other)])
-    assert found.mixture == ["commits abc1234, abc1234+ (code 1111111), abc1234+ (code 2222222)"]
+    assert found.mixture == ["commits abc1234, abc1234+1111111, abc1234+2222222"]
